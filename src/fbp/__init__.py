@@ -1,0 +1,81 @@
+"""Functional backprop for JAX: layers with their chain rule written by hand.
+
+Names are imported when first used, so that `import fbp` and the command line stay instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fbp import models as models
+    from fbp._layer import Layer as Layer
+    from fbp._layer import Loss as Loss
+    from fbp._objective import Microbatch as Microbatch
+    from fbp._objective import Objective as Objective
+    from fbp._objective import ObjectiveParams as ObjectiveParams
+    from fbp._objective import value_and_grad as value_and_grad
+    from fbp.combinators import Parallel as Parallel
+    from fbp.combinators import Remat as Remat
+    from fbp.combinators import Residual as Residual
+    from fbp.combinators import Serial as Serial
+    from fbp.combinators import Stack as Stack
+    from fbp.explain import summary as summary
+    from fbp.layers import Bias as Bias
+    from fbp.layers import Dense as Dense
+    from fbp.layers import Gelu as Gelu
+    from fbp.layers import LeakyRelu as LeakyRelu
+    from fbp.layers import LogSoftmax as LogSoftmax
+    from fbp.layers import Relu as Relu
+    from fbp.layers import Scale as Scale
+    from fbp.layers import Sigmoid as Sigmoid
+    from fbp.layers import Silu as Silu
+    from fbp.layers import Softmax as Softmax
+    from fbp.layers import Softplus as Softplus
+    from fbp.layers import Tanh as Tanh
+    from fbp.losses import Huber as Huber
+    from fbp.losses import MeanAbsoluteError as MeanAbsoluteError
+    from fbp.losses import MeanSquaredError as MeanSquaredError
+    from fbp.losses import SigmoidCrossEntropy as SigmoidCrossEntropy
+    from fbp.losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+    from fbp.losses import Weighted as Weighted
+    from fbp.train import State as State
+    from fbp.train import init_state as init_state
+    from fbp.train import make_step as make_step
+    from fbp.train import make_steps as make_steps
+    from fbp.verify import cross_check as cross_check
+
+_ROOMS = {
+    "_layer": ["Layer", "Loss"],
+    "_objective": ["Microbatch", "Objective", "ObjectiveParams", "value_and_grad"],
+    "combinators": ["Parallel", "Remat", "Residual", "Serial", "Stack"],
+    "explain": ["summary"],
+    "layers": [
+        *["Bias", "Dense", "Gelu", "LeakyRelu", "LogSoftmax", "Relu", "Scale", "Sigmoid"],
+        *["Silu", "Softmax", "Softplus", "Tanh"],
+    ],
+    "losses": [
+        *["Huber", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],
+        *["SoftmaxCrossEntropy", "Weighted"],
+    ],
+    "models": [],
+    "train": ["State", "init_state", "make_step", "make_steps"],
+    "verify": ["cross_check"],
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [*_ROOM_OF, "models"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"fbp.{name}")
+    if name in _ROOM_OF:
+        value = getattr(importlib.import_module(f"fbp.{_ROOM_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'fbp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,138 @@
+"""The contract: what a layer and a loss are.
+
+A network is a chain of functions, and backpropagation is the chain rule walked backwards along
+it. So a layer is written as a pair of pure functions over a tree of parameters:
+
+    init(key)                        -> params
+    forward(params, x, key=None)     -> y, res
+    backward(params, x, res, dy)     -> dparams, dx
+
+`forward` computes y and hands over `res`, what the backward needs beyond `params` and `x`.
+`backward` is the transposed Jacobian: with dy = dloss/dy coming from downstream,
+
+    dparams = (dy/dparams)^T dy        how each parameter moves the loss
+    dx      = (dy/dx)^T dy             handed on upstream: the next layer's dy
+
+A loss is where the forward pass turns round. It has no downstream, so it gives dloss/dy at once.
+
+What holds for every layer, and is tested for every layer:
+
+* `backward` is linear in dy; dparams has the tree, shapes and dtypes of params, dx those of x
+  (None in the place of an integer array).
+* x is handed back to `backward` by whoever composed the layer, so that a value flowing between two
+  layers is kept once. Most layers therefore return `res = ()`.
+* Leading axes are batch axes. x and y may be trees of arrays.
+* No key means no noise: evaluation. Combinators split a key among their layers.
+"""
+
+import abc
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Key = jax.Array | None
+# Any tree of arrays: jax decides what a tree is.
+Params = Any
+PyTree = Any
+
+
+class Layer(abc.ABC):
+    """A pure function with its chain rule. A subclass is a frozen dataclass that holds no arrays."""
+
+    @property
+    def cheap(self) -> bool:
+        """Whether y is cheaper to compute again than to keep: activations and norms say
+        `cheap = True`. `Serial` does not keep such an output; its backward asks `recompute`."""
+        return False
+
+    def init(self, key: Array) -> Params:
+        """Draws the parameters; () for a layer that has none."""
+        del key
+        return ()
+
+    @abc.abstractmethod
+    def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+        """Returns y and res, what `backward` needs beyond params and x."""
+
+    @abc.abstractmethod
+    def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
+        """Returns dparams and dx: the transposed Jacobian at (params, x), applied to dy."""
+
+    def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
+        """Returns y once more. A cheap layer that draws noise overrides it, with its key in res."""
+        del res
+        y, _ = self.forward(params, x)
+        return y
+
+
+class Loss(abc.ABC):
+    """The turning point: a number to make small, and its gradient, in one call.
+
+    A loss is a mean over the examples of a target. A target given as `Weighted(target, weight)`
+    makes it the weighted mean, sum(weight * loss) / sum(weight).
+    """
+
+    def init(self, key: Array) -> Params:
+        """Draws the parameters; () for a loss that has none."""
+        del key
+        return ()
+
+    def value(self, params: Params, y: PyTree, target: PyTree) -> Array:
+        """Returns the loss, a scalar."""
+        value, _, _ = self.value_and_grad(params, y, target)
+        return value
+
+    @abc.abstractmethod
+    def value_and_grad(
+        self, params: Params, y: PyTree, target: PyTree
+    ) -> tuple[Array, Params, PyTree]:
+        """Returns the loss, dparams and dy."""
+
+    @abc.abstractmethod
+    def weight(self, target: PyTree) -> Array:
+        """Returns what the mean divides by, up to a constant: the share of this target in a larger
+        one that was cut into parts (see `Microbatch`)."""
+
+
+def split(key: Key, n: int) -> list[Key]:
+    """Splits a key n ways; no key stays no key."""
+    return [None] * n if key is None else list(jax.random.split(key, n))
+
+
+def at_least_float32(x: Array) -> Array:
+    """Widens bfloat16 and float16, in which sums, means and exponentials lose too much."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def add(dx: PyTree, *others: PyTree) -> PyTree:
+    """Sums the gradients that meet at a fan-out; None (an integer input) stays None."""
+    return jax.tree.map(lambda first, *rest: sum(rest, first), dx, *others)
+
+
+def like(dparams: PyTree, params: PyTree) -> PyTree:
+    """Rounds gradients, summed in at least float32, to the dtypes of their parameters."""
+    return jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
+
+
+def require_float(owner: Any, x: Array, name: str = "x") -> None:
+    """Raises TypeError unless x is a floating-point array."""
+    dtype = getattr(x, "dtype", type(x).__name__)
+    if not (hasattr(x, "dtype") and jnp.issubdtype(dtype, jnp.floating)):
+        raise TypeError(f"{name_of(owner)}: expected {name} to be a float array, got {dtype}")
+
+
+def require_trailing(owner: Any, x: Array, shape: tuple[int, ...], name: str = "x") -> None:
+    """Raises unless x is a float array whose last axes have the given sizes."""
+    require_float(owner, x, name)
+    if x.ndim < len(shape) or x.shape[x.ndim - len(shape) :] != shape:
+        axes = f"last axis of {name} to be {shape[0]}" if len(shape) == 1 else (
+            f"last axes of {name} to be {shape}"
+        )  # fmt: skip
+        raise ValueError(f"{name_of(owner)}: expected {axes}, got shape {x.shape}")
+
+
+def name_of(owner: Any) -> str:
+    """The name errors and tables use for a layer or a loss."""
+    return type(owner).__name__

@@ -1,0 +1,166 @@
+"""A model and its loss: the whole of backpropagation in six lines."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, like, name_of
+
+
+class ObjectiveParams(NamedTuple):
+    """The parameters of an `Objective`: the model's, and the loss's (usually `()`)."""
+
+    model: Params
+    loss: Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What training makes small: a model's loss on a batch `(x, target)`.
+
+    Args:
+      model: a Layer from x to y.
+      loss: a Loss of y and target.
+    """
+
+    model: Layer
+    loss: Loss
+
+    def init(self, key: Array) -> ObjectiveParams:
+        model_key, loss_key = jax.random.split(key)
+        return ObjectiveParams(self.model.init(model_key), self.loss.init(loss_key))
+
+    def value(self, params: ObjectiveParams, batch: PyTree, key: Key = None) -> Array:
+        """Returns the loss: the forward pass alone."""
+        x, target = batch
+        y, _ = self.model.forward(params.model, x, key)
+        return self.loss.value(params.loss, y, target)
+
+    def value_and_grad(
+        self, params: ObjectiveParams, batch: PyTree, key: Key = None
+    ) -> tuple[Array, ObjectiveParams]:
+        """Returns the loss and its gradient: forward, turn round, backward."""
+        x, target = batch
+        y, res = self.model.forward(params.model, x, key)
+        value, dloss, dy = self.loss.value_and_grad(params.loss, y, target)
+        dmodel, _ = self.model.backward(params.model, x, res, dy)
+        return value, ObjectiveParams(dmodel, dloss)
+
+    def weight(self, batch: PyTree) -> Array:
+        """Returns the share of this batch in a larger one: what the loss's mean divides by."""
+        _, target = batch
+        return self.loss.weight(target)
+
+
+@dataclasses.dataclass(frozen=True)
+class Microbatch:
+    """The same objective, its batch taken in parts, so that only one part's residuals are alive.
+
+        value   = sum_i s_i value_i         s_i = weight of part i / weight of the whole batch
+        dparams = sum_i s_i dparams_i
+
+    The mean of the parts' means would be wrong wherever parts do not count the same: a shorter last
+    part, ignored labels, weights. The sums are kept in at least float32.
+
+    Args:
+      objective: an `Objective`.
+      size: examples a part; the last part may be shorter.
+
+    Raises:
+      ValueError: size is not positive; the arrays of a batch differ in their first axis.
+    """
+
+    objective: Objective
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"Microbatch: expected size to be 1 or more, got {self.size}")
+
+    def init(self, key: Array) -> ObjectiveParams:
+        return self.objective.init(key)
+
+    def weight(self, batch: PyTree) -> Array:
+        return self.objective.weight(batch)
+
+    def value(self, params: ObjectiveParams, batch: PyTree, key: Key = None) -> Array:
+        """Returns the loss, one part at a time."""
+        return self._weighted_sum(self.objective.value, params, batch, key)
+
+    def value_and_grad(
+        self, params: ObjectiveParams, batch: PyTree, key: Key = None
+    ) -> tuple[Array, ObjectiveParams]:
+        """Returns the loss and its gradient, one part at a time."""
+        return self._weighted_sum(self.objective.value_and_grad, params, batch, key)
+
+    def _weighted_sum(
+        self, f: Callable[..., PyTree], params: ObjectiveParams, batch: PyTree, key: Key
+    ) -> PyTree:
+        sizes = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"{name_of(self)}: expected one size of the first axis, got {sorted(sizes)}"
+            )
+        (n,) = sizes
+        if n <= self.size:
+            return f(params, batch, key)
+        total = self.objective.weight(batch)
+        total = jnp.where(total == 0, 1, total)
+
+        def accumulate(sums: PyTree, part: tuple[Array, PyTree]) -> tuple[PyTree, None]:
+            i, examples = part
+            share = self.objective.weight(examples) / total
+            terms = f(params, examples, None if key is None else jax.random.fold_in(key, i))
+            return jax.tree.map(lambda s, t: s + (share * t).astype(s.dtype), sums, terms), None
+
+        whole, rest = divmod(n, self.size)
+        parts = jax.tree.map(lambda a: a[: n - rest].reshape(whole, self.size, *a.shape[1:]), batch)
+        shapes = jax.eval_shape(f, params, batch, key)
+        sums = jax.tree.map(
+            lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)), shapes
+        )
+        sums, _ = lax.scan(accumulate, sums, (jnp.arange(whole), parts))
+        if rest:
+            last = jax.tree.map(lambda a: a[n - rest :], batch)
+            sums, _ = accumulate(sums, (jnp.asarray(whole), last))
+        return like(sums, shapes)
+
+
+def objective_of(model: Layer, loss: Loss, microbatch: int | None) -> Objective | Microbatch:
+    """A model and its loss as one objective, its batches taken whole or in parts."""
+    objective = Objective(model, loss)
+    return objective if microbatch is None else Microbatch(objective, microbatch)
+
+
+def value_and_grad(
+    model: Layer, loss: Loss, *, microbatch: int | None = None
+) -> Callable[..., tuple[Array, Params]]:
+    """Returns `f(params, batch, key=None) -> value, dparams`: the loss and its gradient.
+
+    The short way to `Objective(model, loss).value_and_grad` for a loss without parameters of its
+    own: `params` are the model's, `model.init(key)`, and `batch` is `(x, target)`.
+
+    Args:
+      model: a Layer from x to y.
+      loss: a Loss of y and target, without parameters.
+      microbatch: examples a part, to take each batch in parts (see `Microbatch`).
+
+    Raises:
+      ValueError: the loss has parameters; use `Objective`, whose params are both.
+    """
+    if jax.tree.leaves(jax.eval_shape(lambda: loss.init(jax.random.key(0)))):
+        raise ValueError(
+            f"value_and_grad: expected a loss without parameters, got {name_of(loss)}; "
+            "use Objective(model, loss).value_and_grad"
+        )
+    objective = objective_of(model, loss, microbatch)
+
+    def f(params: Params, batch: PyTree, key: Key = None) -> tuple[Array, Params]:
+        value, dparams = objective.value_and_grad(ObjectiveParams(params, ()), batch, key)
+        return value, dparams.model
+
+    return f

@@ -1,0 +1,28 @@
+"""Names and sizes of the leaves of a tree."""
+
+import math
+from typing import Any
+
+import jax
+
+from fbp._layer import PyTree
+
+
+def path_of(keys: tuple[Any, ...]) -> str:
+    """The path of a leaf as one reads and writes it: `dense_1.w`."""
+    return jax.tree_util.keystr(keys, simple=True, separator=".")
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree by their paths, in order."""
+    return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def nbytes(tree: PyTree) -> int:
+    """The bytes of all arrays of a tree."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def count(tree: PyTree) -> int:
+    """The elements of all arrays of a tree."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

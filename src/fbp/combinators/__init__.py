@@ -1,0 +1,8 @@
+"""Combinators: layers made of layers."""
+
+from fbp.combinators._group import Group as Group
+from fbp.combinators._parallel import Parallel as Parallel
+from fbp.combinators._remat import Remat as Remat
+from fbp.combinators._residual import Residual as Residual
+from fbp.combinators._serial import Serial as Serial
+from fbp.combinators._stack import Stack as Stack

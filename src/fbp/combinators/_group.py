@@ -1,0 +1,54 @@
+"""What Serial and Parallel share: several layers, by place or by name."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from fbp._layer import Array, Layer, Params, name_of, split
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Group(Layer):
+    """Layers given in order, `Serial(a, b)`, or with names, `Serial(norm=a, dense=b)`.
+
+    With names, params is a dict with those names, so that every leaf has a path one can read;
+    without, a tuple.
+    """
+
+    layers: tuple[Layer, ...]
+    names: tuple[str, ...] | None
+
+    def __init__(self, *layers: Layer, **named: Layer):
+        if layers and named:
+            raise TypeError(f"{name_of(self)}: expected layers all with names or all without")
+        for layer in (*layers, *named.values()):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"{name_of(self)}: expected a Layer, got {layer!r}")
+        object.__setattr__(self, "layers", layers or tuple(named.values()))
+        object.__setattr__(self, "names", tuple(named) or None)
+
+    def init(self, key: Array) -> Params:
+        keys = split(key, len(self.layers))
+        return self.pack([layer.init(k) for layer, k in zip(self.layers, keys, strict=True)])
+
+    def pack(self, values: Sequence[Any]) -> Any:
+        """One value a layer, as a dict with the layers' names or as a tuple."""
+        if self.names is None:
+            return tuple(values)
+        return dict(zip(self.names, values, strict=True))
+
+    def unpack(self, tree: Any, what: str = "params") -> list[Any]:
+        """The inverse of `pack`; says what is wrong with a tree that `pack` did not make."""
+        if self.names is None:
+            if not isinstance(tree, tuple | list) or len(tree) != len(self.layers):
+                got = f"{len(tree)}" if isinstance(tree, tuple | list) else type(tree).__name__
+                raise ValueError(
+                    f"{name_of(self)}: expected {what} to be a tuple of {len(self.layers)}, got {got}"
+                )
+            return list(tree)
+        if not isinstance(tree, dict) or set(tree) != set(self.names):
+            got = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
+            raise ValueError(
+                f"{name_of(self)}: expected {what} to be a dict of {sorted(self.names)}, got {got}"
+            )
+        return [tree[name] for name in self.names]

@@ -1,0 +1,38 @@
+"""Trading time for memory: keep nothing, compute the forward again."""
+
+import dataclasses
+
+from jax import lax
+
+from fbp._layer import Array, Key, Layer, Params, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Remat(Layer):
+    """The same function, keeping only x (which the caller keeps anyway) and the key.
+
+    The backward first runs the layer's forward again to have its residuals, then its backward: one
+    more forward of time for all of its memory.
+
+    Args:
+      layer: the layer whose residuals are not kept.
+
+    Source: Griewank and Walther, "Algorithm 799: revolve", ACM TOMS 26(1), 2000; Chen, Xu, Zhang
+    and Guestrin, "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174.
+    """
+
+    layer: Layer
+
+    def init(self, key: Array) -> Params:
+        return self.layer.init(key)
+
+    def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+        y, _ = self.layer.forward(params, x, key)
+        return y, key
+
+    def backward(self, params: Params, x: PyTree, res: Key, dy: PyTree) -> tuple[Params, PyTree]:
+        # The barrier makes the second forward wait for dy. Without it the compiler would see the
+        # same expression twice and keep the first one's values: the memory meant to be saved.
+        params, x, dy = lax.optimization_barrier((params, x, dy))
+        _, again = self.layer.forward(params, x, res)
+        return self.layer.backward(params, x, again, dy)

@@ -1,0 +1,61 @@
+"""The skip connection."""
+
+import dataclasses
+
+import jax
+
+from fbp._layer import Array, Key, Layer, Params, PyTree, add, name_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual(Layer):
+    """Adds a layer's output to its input: y = x + f(x).
+
+        dx = dy + (df/dx)^T dy
+
+    x fans out to both terms, so both gradients meet in a sum; the first reaches x unchanged
+    however deep the network is.
+
+    Args:
+      layer: f. It keeps the shape of x.
+
+    Raises:
+      ValueError: f changes the shape or dtype of x.
+
+    Source: He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
+    """
+
+    layer: Layer
+
+    @property
+    def cheap(self) -> bool:
+        return self.layer.cheap
+
+    def init(self, key: Array) -> Params:
+        return self.layer.init(key)
+
+    def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+        fx, res = self.layer.forward(params, x, key)
+        require_same(self, x, fx)
+        return add(x, fx), res
+
+    def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
+        dparams, dx = self.layer.backward(params, x, res, dy)
+        return dparams, add(dy, dx)
+
+    def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
+        return add(x, self.layer.recompute(params, x, res))
+
+
+def require_same(owner: Layer, x: PyTree, y: PyTree) -> None:
+    """Raises ValueError unless y has the tree, shapes and dtypes of x."""
+    x_type, y_type = jax.tree.map(_type, x), jax.tree.map(_type, y)
+    if x_type != y_type:
+        raise ValueError(
+            f"{name_of(owner)}: expected its layer to keep the shape and dtype of x, "
+            f"got {x_type} -> {y_type}"
+        )
+
+
+def _type(x: Array) -> str:
+    return f"{x.dtype}{list(x.shape)}"

@@ -1,0 +1,194 @@
+"""Activations: elementwise, without parameters, and cheaper to compute again than to keep.
+
+Each backward multiplies dy by the local derivative at x. bfloat16 and float16 are widened inside,
+which costs nothing in a fused program, and rounded once at the end.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fbp._layer import Array, Key, Layer, at_least_float32, require_float
+
+_SQRT_2 = 2.0**0.5
+_SQRT_2_OVER_PI = (2.0 / jnp.pi) ** 0.5
+_SQRT_2_PI = (2.0 * jnp.pi) ** 0.5
+# Hendrycks and Gimpel's cubic term.
+_CUBIC = 0.044715
+# Beyond |x| = 40 the sigmoid is 0 or 1 to the last bit of float64, and x^3 might overflow.
+_SATURATED = 40.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Relu(Layer):
+    """y = max(x, 0); dx = dy where x > 0, else 0.
+
+    At the kink x = 0 the derivative is taken as 0, as `jax.nn.relu` and PyTorch do. NaN stays NaN.
+    Raises TypeError when x is not a float array.
+    """
+
+    cheap = True
+
+    def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_float(self, x)
+        return jnp.where(x <= 0, 0, x), ()
+
+    def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
+        dx = jnp.where(x <= 0, 0, dy)
+        return (), dx.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakyRelu(Layer):
+    """y = x where x >= 0, else slope * x; dx = dy, or slope * dy.
+
+    At the kink x = 0 the derivative is taken as 1, as `jax.nn.leaky_relu` does.
+    Raises TypeError when x is not a float array.
+
+    Args:
+      slope: the derivative for x < 0.
+    """
+
+    slope: float = 0.01
+    cheap = True
+
+    def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_float(self, x)
+        return jnp.where(x >= 0, x, self.slope * x), ()
+
+    def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
+        dx = jnp.where(x >= 0, dy, self.slope * dy)
+        return (), dx.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tanh(Layer):
+    """y = tanh(x); dx = dy * (1 - y^2). Raises TypeError when x is not a float array."""
+
+    cheap = True
+
+    def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_float(self, x)
+        return jnp.tanh(x), ()
+
+    def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
+        y = jnp.tanh(at_least_float32(x))
+        # (1 - y)(1 + y), not 1 - y^2: no digits are lost where y is near +-1.
+        dx = dy * ((1 - y) * (1 + y))
+        return (), dx.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sigmoid(Layer):
+    """y = 1 / (1 + exp(-x)); dx = dy * y * (1 - y). Raises TypeError when x is not a float array.
+
+    1 - y is computed as sigmoid(-x), which keeps its digits where y is near 1.
+    """
+
+    cheap = True
+
+    def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_float(self, x)
+        return jax.nn.sigmoid(x), ()
+
+    def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
+        wide = at_least_float32(x)
+        dx = dy * (jax.nn.sigmoid(wide) * jax.nn.sigmoid(-wide))
+        return (), dx.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Softplus(Layer):
+    """y = log(1 + exp(x)); dx = dy * sigmoid(x). Raises TypeError when x is not a float array.
+
+    y is computed as max(x, 0) + log1p(exp(-|x|)), which never overflows.
+    """
+
+    cheap = True
+
+    def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_float(self, x)
+        return jnp.logaddexp(x, 0), ()
+
+    def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
+        dx = dy * jax.nn.sigmoid(at_least_float32(x))
+        return (), dx.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Silu(Layer):
+    """y = x * s with s = sigmoid(x), also called swish.
+
+        dx = dy * (s + x * s * (1 - s))        product rule
+
+    Raises TypeError when x is not a float array.
+    """
+
+    cheap = True
+
+    def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_float(self, x)
+        return jax.nn.silu(x), ()
+
+    def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
+        wide = at_least_float32(x)
+        s = jax.nn.sigmoid(wide)
+        dx = dy * (s + wide * (s * jax.nn.sigmoid(-wide)))
+        return (), dx.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gelu(Layer):
+    """y = x * P(Z <= x) for a standard normal Z, exactly (erf) or by the tanh formula.
+
+        erf   y  = x * Phi(x)
+              dx = dy * (Phi(x) + x * phi(x))              Phi' = phi, the normal density
+        tanh  y  = x * s,   s = sigmoid(2u),   u = sqrt(2/pi) * (x + 0.044715 x^3)
+              dx = dy * (s + x * s * (1 - s) * 2 du/dx)
+
+    (1 + tanh(u)) / 2 = sigmoid(2u): the same formula, but the sigmoid keeps its digits for x << 0.
+    Raises TypeError when x is not a float array.
+
+    Args:
+      tanh: whether to use the tanh formula, as GPT-2 does.
+
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", arXiv:1606.08415.
+    """
+
+    tanh: bool = True
+    cheap = True
+
+    def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_float(self, x)
+        wide = at_least_float32(x)
+        cdf = jax.nn.sigmoid(2 * _tanh_argument(wide)) if self.tanh else _normal_cdf(wide)
+        return (wide * cdf).astype(x.dtype), ()
+
+    def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
+        wide = at_least_float32(x)
+        if self.tanh:
+            u = _tanh_argument(wide)
+            cdf = jax.nn.sigmoid(2 * u)
+            du = _SQRT_2_OVER_PI * (1 + 3 * _CUBIC * _near(wide) ** 2)
+            pdf = 2 * du * (cdf * jax.nn.sigmoid(-2 * u))
+        else:
+            cdf = _normal_cdf(wide)
+            pdf = jnp.exp(-(wide**2) / 2) / _SQRT_2_PI
+        # y = x * cdf(x)
+        dx = dy * (cdf + wide * pdf)
+        return (), dx.astype(x.dtype)
+
+
+def _near(x: Array) -> Array:
+    return jnp.clip(x, -_SATURATED, _SATURATED)
+
+
+def _tanh_argument(x: Array) -> Array:
+    x = _near(x)
+    return _SQRT_2_OVER_PI * (x + _CUBIC * x**3)
+
+
+def _normal_cdf(x: Array) -> Array:
+    return jax.lax.erfc(-x / _SQRT_2) / 2

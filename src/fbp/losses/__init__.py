@@ -1,0 +1,8 @@
+"""Losses: where the forward pass turns round."""
+
+from fbp.losses._classification import SigmoidCrossEntropy as SigmoidCrossEntropy
+from fbp.losses._classification import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+from fbp.losses._mean import Weighted as Weighted
+from fbp.losses._regression import Huber as Huber
+from fbp.losses._regression import MeanAbsoluteError as MeanAbsoluteError
+from fbp.losses._regression import MeanSquaredError as MeanSquaredError

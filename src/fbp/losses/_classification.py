@@ -1,0 +1,130 @@
+"""Losses for choices: cross-entropy from logits, stable at any logit."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fbp._layer import Array, Loss, at_least_float32, require_float
+from fbp.losses._elementwise import Elementwise
+from fbp.losses._mean import broadcast_weight, shares, unweighted, weighted_sum
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmoidCrossEntropy(Elementwise):
+    """Binary cross-entropy of logits y with targets t between 0 and 1.
+
+        loss = (1/n) sum  -t log s - (1 - t) log(1 - s),     s = sigmoid(y)
+             = (1/n) sum  max(y, 0) - t y + log(1 + exp(-|y|))
+        dy   = (1/n) (s - t)
+
+    The second form never overflows. Shapes, weights and errors as for `MeanSquaredError`.
+    """
+
+    def element(self, y: Array, target: Array) -> tuple[Array, Array]:
+        loss = jnp.maximum(y, 0) - target * y + jnp.log1p(jnp.exp(-jnp.abs(y)))
+        return loss, jax.nn.sigmoid(y) - target
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftmaxCrossEntropy(Loss):
+    """Cross-entropy of logits y with integer labels or with distributions over the classes.
+
+        p    = softmax(y)
+        loss = -(1/n) sum_rows sum_c q_c log p_c
+        dy_c =  (1/n) (p_c sum(q) - q_c)             p_c - q_c where q sums to 1
+
+    q is the target distribution: one-hot for an integer label, and with smoothing
+    (1 - label_smoothing) q + label_smoothing / C. Rows whose label is `ignore` do not count, and n
+    is the number of rows that do; with none the loss is 0. With `Weighted(target, weight)` each
+    1/n is weight / sum(weight) over the rows that count.
+
+    Shapes: y (..., C); target (...) of integers, or (..., C) of floats.
+
+    Args:
+      label_smoothing: the part of each target spread evenly over all classes.
+      ignore: the label of rows that do not count, or None.
+
+    Raises:
+      ValueError: shapes do not match; a label is outside 0..C-1 and not `ignore`. Inside `jit`,
+        where values cannot be looked at, such a label makes the loss NaN.
+      TypeError: y is not a float array.
+    """
+
+    label_smoothing: float = 0.0
+    ignore: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"SoftmaxCrossEntropy: expected label_smoothing in [0, 1), got {self.label_smoothing}"
+            )
+
+    def value_and_grad(
+        self, params: tuple[()], y: Array, target: Any
+    ) -> tuple[Array, tuple[()], Array]:
+        require_float(self, y, "y")
+        target, weight = unweighted(target)
+        target = jnp.asarray(target)
+        q = self._distribution(target, y)
+
+        # log p = z - log sum exp z, with z shifted so that its largest is 0: exp cannot overflow,
+        # and the loss of a confident row is not lost in the rounding of a large logit.
+        z = at_least_float32(y)
+        z = z - z.max(-1, keepdims=True)
+        sum_exp = jnp.exp(z).sum(-1, keepdims=True)
+        p = jnp.exp(z) / sum_exp
+        # Where q = 0 a class contributes nothing, even at log p = -inf.
+        losses = -jnp.where(q == 0, 0, q * (z - jnp.log(sum_exp))).sum(-1)
+
+        share = shares(self, self._row_weight(target, weight), losses.shape, losses.dtype)
+        row = share[..., None]
+        dy = jnp.where(row == 0, 0, row * (p * q.sum(-1, keepdims=True) - q))
+        return weighted_sum(share, losses), (), dy.astype(y.dtype)
+
+    def weight(self, target: Any) -> Array:
+        target, weight = unweighted(target)
+        target = jnp.asarray(target)
+        rows = target.shape if _are_labels(target) else target.shape[:-1]
+        weight = self._row_weight(target, weight)
+        return jnp.sum(jnp.ones(rows[:1]) if weight is None else weight)
+
+    def _row_weight(self, target: Array, weight: Array | None) -> Array | None:
+        """The weight of each row, 0 where its label is ignored; None where all count the same."""
+        if self.ignore is None or not _are_labels(target):
+            return weight
+        counts = (target != self.ignore).astype(float)
+        return counts if weight is None else broadcast_weight(self, weight, counts.shape) * counts
+
+    def _distribution(self, target: Array, y: Array) -> Array:
+        """q, the target distribution of each row."""
+        classes = y.shape[-1] if y.ndim else 0
+        if not classes:
+            raise ValueError(f"SoftmaxCrossEntropy: expected y (..., C), got shape {y.shape}")
+        labels = _are_labels(target)
+        expected = y.shape[:-1] if labels else y.shape
+        if target.shape != expected:
+            kind = "integer labels" if labels else "a float distribution"
+            raise ValueError(
+                f"SoftmaxCrossEntropy: expected {kind} of shape {expected}, got {target.shape}"
+            )
+        q = jax.nn.one_hot(target, classes) if labels else target
+        q = q.astype(at_least_float32(y).dtype)
+        q = (1 - self.label_smoothing) * q + self.label_smoothing / classes
+        if labels:
+            allowed = (0 <= target) & (target < classes)
+            if self.ignore is not None:
+                allowed |= target == self.ignore
+            if not isinstance(allowed, jax.core.Tracer) and not allowed.all():
+                raise ValueError(
+                    f"SoftmaxCrossEntropy: expected labels in 0..{classes - 1}"
+                    f"{'' if self.ignore is None else f' or {self.ignore}'}, "
+                    f"got {target[~allowed].ravel()[0]}"
+                )
+            q = jnp.where(allowed[..., None], q, jnp.nan)
+        return q
+
+
+def _are_labels(target: Array) -> bool:
+    return jnp.issubdtype(target.dtype, jnp.integer)

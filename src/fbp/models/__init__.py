@@ -1,0 +1,4 @@
+"""Models: each a short function that reads top to bottom."""
+
+from fbp.models._mlp import mlp as mlp
+from fbp.models._mlp import neuron as neuron

@@ -1,0 +1,114 @@
+"""The training step: forward, loss, backward, update, as one compiled program."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from fbp._layer import Array, Key, Layer, Loss, PyTree
+from fbp._objective import Microbatch, Objective, ObjectiveParams, objective_of
+
+
+class State(NamedTuple):
+    """Everything a step changes.
+
+    Attributes:
+      params: the objective's parameters, `params.model` and `params.loss`.
+      opt_state: the optimizer's state.
+      step: how many updates were made, an int32 scalar.
+    """
+
+    params: ObjectiveParams
+    opt_state: Any
+    step: Array
+
+
+def init_state(
+    model: Layer, loss: Loss, optimizer: optax.GradientTransformation, key: Array
+) -> State:
+    """Returns the state that training starts from, its parameters drawn with `key`."""
+    return state_of(Objective(model, loss).init(key), optimizer)
+
+
+def state_of(params: ObjectiveParams, optimizer: optax.GradientTransformation) -> State:
+    """Returns the state before the first update of these parameters."""
+    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def make_step(
+    model: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    microbatch: int | None = None,
+) -> Callable[..., tuple[State, Array]]:
+    """Returns `step(state, batch, key=None) -> state, value`: one jitted program.
+
+    The state is donated: the new one takes its place in memory, and the old one cannot be used
+    again. `value` is the loss before the update. Noise is drawn with `key` and the step's number.
+
+    Args:
+      model: a Layer from x to y.
+      loss: a Loss of y and target.
+      optimizer: any optax optimizer.
+      microbatch: examples a part, to take each batch in parts (see `Microbatch`).
+    """
+    step = _step(objective_of(model, loss, microbatch), optimizer)
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_steps(
+    model: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    microbatch: int | None = None,
+) -> Callable[..., tuple[State, Array]]:
+    """Returns `steps(state, batches, key=None) -> state, values`: n steps in one `lax.scan`.
+
+    The leaves of `batches` have a leading axis of size n. The same as n calls of `make_step`'s
+    function with the same key, less the price of n - 1 calls: for a small model, most of its time.
+
+    Args: as for `make_step`.
+    """
+    return steps_of(objective_of(model, loss, microbatch), optimizer)
+
+
+def steps_of(
+    objective: Objective | Microbatch, optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[State, Array]]:
+    """`make_steps` for an objective."""
+    step = _step(objective, optimizer)
+
+    def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Array]:
+        return lax.scan(lambda state, batch: step(state, batch, key), state, batches)
+
+    return jax.jit(steps, donate_argnums=0)
+
+
+def _step(
+    objective: Objective | Microbatch, optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[State, Array]]:
+    update = optax.with_extra_args_support(optimizer).update
+
+    def step(state: State, batch: PyTree, key: Key = None) -> tuple[State, Array]:
+        params, opt_state, number = state
+        if key is not None:
+            key = jax.random.fold_in(key, number)
+        value, dparams = objective.value_and_grad(params, batch, key)
+        updates, opt_state = update(
+            dparams,
+            opt_state,
+            params,
+            # For the optimizers that ask for more: Polyak steps, plateaus, line searches.
+            value=value,
+            grad=dparams,
+            value_fn=lambda p: objective.value(p, batch, key),
+        )
+        params = optax.apply_updates(params, updates)
+        return State(params, opt_state, number + 1), value
+
+    return step
