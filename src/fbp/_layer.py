@@ -39,7 +39,7 @@ PyTree = Any
 
 
 class Layer(abc.ABC):
-    """A pure function with its chain rule. A subclass is a frozen dataclass that holds no arrays."""
+    """A pure function with its chain rule. Subclasses are frozen dataclasses without arrays."""
 
     @property
     def cheap(self) -> bool:

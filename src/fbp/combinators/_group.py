@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from fbp._layer import Array, Layer, Params, name_of, split
+import jax
+
+from fbp._layer import Array, Layer, Params, name_of
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -28,7 +30,7 @@ class Group(Layer):
         object.__setattr__(self, "names", tuple(named) or None)
 
     def init(self, key: Array) -> Params:
-        keys = split(key, len(self.layers))
+        keys = jax.random.split(key, len(self.layers))
         return self.pack([layer.init(k) for layer, k in zip(self.layers, keys, strict=True)])
 
     def pack(self, values: Sequence[Any]) -> Any:
@@ -40,15 +42,16 @@ class Group(Layer):
     def unpack(self, tree: Any, what: str = "params") -> list[Any]:
         """The inverse of `pack`; says what is wrong with a tree that `pack` did not make."""
         if self.names is None:
-            if not isinstance(tree, tuple | list) or len(tree) != len(self.layers):
-                got = f"{len(tree)}" if isinstance(tree, tuple | list) else type(tree).__name__
-                raise ValueError(
-                    f"{name_of(self)}: expected {what} to be a tuple of {len(self.layers)}, got {got}"
-                )
-            return list(tree)
-        if not isinstance(tree, dict) or set(tree) != set(self.names):
-            got = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
-            raise ValueError(
-                f"{name_of(self)}: expected {what} to be a dict of {sorted(self.names)}, got {got}"
-            )
-        return [tree[name] for name in self.names]
+            if isinstance(tree, tuple | list) and len(tree) == len(self.layers):
+                return list(tree)
+            expected = f"a tuple of {len(self.layers)}"
+        else:
+            if isinstance(tree, dict) and set(tree) == set(self.names):
+                return [tree[name] for name in self.names]
+            expected = f"a dict of {sorted(self.names)}"
+        got: Any = type(tree).__name__
+        if isinstance(tree, dict):
+            got = f"a dict of {sorted(tree)}"
+        elif isinstance(tree, tuple | list):
+            got = f"a {got} of {len(tree)}"
+        raise ValueError(f"{name_of(self)}: expected {what} to be {expected}, got {got}")

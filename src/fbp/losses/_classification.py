@@ -58,7 +58,8 @@ class SoftmaxCrossEntropy(Loss):
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
-                f"SoftmaxCrossEntropy: expected label_smoothing in [0, 1), got {self.label_smoothing}"
+                "SoftmaxCrossEntropy: expected label_smoothing in [0, 1), "
+                f"got {self.label_smoothing}"
             )
 
     def value_and_grad(
@@ -113,7 +114,7 @@ class SoftmaxCrossEntropy(Loss):
         q = q.astype(at_least_float32(y).dtype)
         q = (1 - self.label_smoothing) * q + self.label_smoothing / classes
         if labels:
-            allowed = (0 <= target) & (target < classes)
+            allowed = (target >= 0) & (target < classes)
             if self.ignore is not None:
                 allowed |= target == self.ignore
             if not isinstance(allowed, jax.core.Tracer) and not allowed.all():

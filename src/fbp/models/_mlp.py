@@ -1,5 +1,6 @@
 """From one neuron to a multi-layer perceptron."""
 
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -31,7 +32,7 @@ def mlp(sizes: Sequence[int], activation: Layer | None = Relu()) -> Serial:  # n
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"mlp: expected two or more positive sizes, got {tuple(sizes)}")
     layers: dict[str, Layer] = {}
-    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), start=1):
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
         if i > 1 and activation is not None:
             layers[f"activation_{i - 1}"] = activation
         layers[f"dense_{i}"] = Dense(n_in, n_out, w_init=_HE_NORMAL)

@@ -1,6 +1,14 @@
 """Training: data, steps, runs. The only room that reads and writes files."""
 
+from fbp.train._loop import batches as batches
+from fbp.train._predict import predict as predict
+from fbp.train._run import Run as Run
 from fbp.train._step import State as State
 from fbp.train._step import init_state as init_state
 from fbp.train._step import make_step as make_step
 from fbp.train._step import make_steps as make_steps
+from fbp.train._table import InputError as InputError
+from fbp.train._tasks import TASKS as TASKS
+from fbp.train._tasks import table_task as table_task
+from fbp.train._train import Settings as Settings
+from fbp.train._train import train as train

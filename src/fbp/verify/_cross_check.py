@@ -62,11 +62,11 @@ class CrossCheck:
             raise WrongGradientError(f"the hand-written gradient differs from jax.grad: {said}")
 
     def __str__(self) -> str:
-        rows = [("gradient", "shape", "float64", "working", "jax.grad", "")]
+        rows = [["gradient", "shape", "float64", "working", "jax.grad", ""]]
         for leaf in self.leaves:
-            errors = (f"{error:.1e}" for error in (leaf.error64, leaf.error, leaf.control))
             shape = "x".join(map(str, leaf.shape)) or "scalar"
-            rows.append((leaf.path, shape, *errors, "ok" if leaf.ok else "WRONG"))
+            errors = [f"{error:.1e}" for error in (leaf.error64, leaf.error, leaf.control)]
+            rows.append([leaf.path, shape, *errors, "ok" if leaf.ok else "WRONG"])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()

@@ -1,0 +1,3 @@
+"""The command line: parse, call, print."""
+
+from fbp.cli._main import main as main

@@ -1,0 +1,32 @@
+"""`fbp`: which command, and how a failure looks."""
+
+import sys
+
+import tyro
+
+from fbp.cli._predict import Predict
+from fbp.cli._train import Train
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs a command; every failure a user can mend is one line and a status of 2."""
+    command = tyro.cli(
+        Train | Predict,
+        prog="fbp",
+        description="Functional backprop for JAX: backward passes written by hand.",
+        args=args,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+    try:
+        return command.run()
+    except KeyboardInterrupt:
+        print("fbp: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        from fbp.train import InputError
+        from fbp.verify import WrongGradientError
+
+        if not isinstance(error, InputError | WrongGradientError | FloatingPointError | OSError):
+            raise
+        print(f"fbp: {error}", file=sys.stderr)
+        return 2

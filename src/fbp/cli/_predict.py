@@ -1,0 +1,34 @@
+"""`fbp predict`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Write a trained network's predictions for the rows of a file."""
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The folder of a run, as in runs/digits."""
+    data: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """A CSV or NPZ file with the columns the network was trained on."""
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: DATA-predictions.csv)"),
+    ] = None
+    """The .csv file to write; never one that is there already."""
+
+    def run(self) -> int:
+        """Predicts."""
+        from fbp.train import Run, predict
+
+        out = self.out or Path(f"{self.data.stem}-predictions.csv")
+        rows, quality, said = predict(Run(self.run_folder), self.data, out)
+        for line in said:
+            print(line)
+        good = "".join(f", {name} {value:.4g}" for name, value in quality.items())
+        print(f"{rows:,} predictions{good}; in {out}")
+        return 0

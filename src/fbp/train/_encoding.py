@@ -1,0 +1,211 @@
+"""From the columns of a table to the arrays a network takes, and back."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from fbp.train._table import MISSING, InputError, Table, number_of
+
+MAX_CATEGORIES = 50
+MAX_CLASSES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column of x: `(cell - offset) / scale`, or, with a category, 1 where the cell is it."""
+
+    name: str
+    offset: float = 0.0
+    scale: float = 1.0
+    category: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How a table becomes x and target. Everything in it is JSON.
+
+    Attributes:
+      kind: "regression" or "classification".
+      target: the name of the target's column.
+      columns: the columns of x.
+      classes: the labels, in the order of their numbers; empty for regression.
+      offset, scale: of a regression's target: `(cell - offset) / scale`.
+    """
+
+    kind: str
+    target: str
+    columns: tuple[Column, ...]
+    classes: tuple[str, ...] = ()
+    offset: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def outputs(self) -> int:
+        """The width of the network's output."""
+        return len(self.classes) if self.kind == "classification" else 1
+
+    def encode(self, table: Table) -> np.ndarray:
+        """Returns x (rows, columns), float32. A missing cell becomes 0: the mean of its column."""
+        x = np.zeros((len(table), len(self.columns)), np.float32)
+        for i, column in enumerate(self.columns):
+            cells = table.column(column.name)
+            if column.category is not None:
+                x[:, i] = as_text(cells) == column.category
+            elif cells.dtype != np.float64:
+                wrong = next(c for c in cells.tolist() if number_of(c) is None)
+                raise InputError(
+                    f"{table.source}: expected numbers in {column.name!r}, got {wrong!r}"
+                )
+            else:
+                x[:, i] = np.nan_to_num((cells - column.offset) / column.scale, nan=0.0)
+        if not np.isfinite(x).all():
+            name = self.columns[int(np.flatnonzero(~np.isfinite(x).all(0))[0])].name
+            raise InputError(
+                f"{table.source}: the numbers in {name!r} are too far apart for float32"
+            )
+        return x
+
+    def encode_target(self, table: Table) -> np.ndarray:
+        """Returns the targets: class numbers (rows,), or standardized numbers (rows, 1)."""
+        cells = table.column(self.target)
+        if self.kind == "regression":
+            if cells.dtype != np.float64:
+                raise InputError(f"{table.source}: expected numbers in {self.target!r}, got text")
+            return ((cells - self.offset) / self.scale).astype(np.float32)[:, None]
+        number = {label: i for i, label in enumerate(self.classes)}
+        labels = as_text(cells)
+        unknown = set(labels) - set(number)
+        if unknown:
+            raise InputError(
+                f"{table.source}: expected labels in {self.target!r} to be of "
+                f"{list(self.classes)}, got {min(unknown)!r}"
+            )
+        return np.array([number[label] for label in labels], np.int32)
+
+    def decode(self, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the columns of a prediction file from the network's output."""
+        if self.kind == "regression":
+            return {"prediction": y[:, 0].astype(np.float64) * self.scale + self.offset}
+        z = np.exp(y - y.max(-1, keepdims=True))
+        p = z / z.sum(-1, keepdims=True)
+        columns = {"prediction": np.array(self.classes)[y.argmax(-1)]}
+        return columns | {f"p_{label}": p[:, i] for i, label in enumerate(self.classes)}
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> "Encoding":
+        columns = tuple(Column(**column) for column in saved["columns"])
+        return cls(**{**saved, "columns": columns, "classes": tuple(saved["classes"])})
+
+
+def split_rows(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows to train on and those held out: every fifth in the order of the target.
+
+    Rows are shuffled first, always alike, then sorted by target: both parts have all kinds.
+    """
+    shuffled = np.random.default_rng(0).permutation(len(target))
+    order = shuffled[np.argsort(target[shuffled], kind="stable")]
+    held_out = np.arange(len(target)) % 5 == 2
+    return np.sort(order[~held_out]), np.sort(order[held_out])
+
+
+def fit_encoding(
+    table: Table, target: str, rows: np.ndarray, kind: str | None
+) -> tuple[Encoding, list[str]]:
+    """Decides from the training rows how to encode a table, and says what it decided.
+
+    Numbers are standardized, text becomes one column a category. A constant column carries nothing
+    and is left out, as is text with more than 50 values (a name, a date).
+
+    Raises:
+      InputError: a column is empty; no column is left; the target has one value only.
+    """
+    said, columns = [], []
+    for name, cells in table.columns.items():
+        if name == target:
+            continue
+        train = cells[rows]
+        if train.dtype != np.float64:
+            categories = sorted(set(map(str, train)))
+            if len(categories) > MAX_CATEGORIES:
+                said.append(f"column {name!r}: text with {len(categories)} values, left out")
+            elif len(categories) == 1:
+                said.append(f"column {name!r}: constant, left out")
+            else:
+                columns += [Column(name, category=c) for c in categories]
+            continue
+        there = train[~np.isnan(train)]
+        if not there.size:
+            raise InputError(f"{table.source}: column {name!r} is empty: remove it, or fill it in")
+        mean, std = float(there.mean()), float(there.std())
+        if not math.isfinite(std):
+            raise InputError(f"{table.source}: the numbers in {name!r} are too large to average")
+        if std <= 1e-12 * max(abs(mean), np.abs(there).max()):
+            said.append(f"column {name!r}: constant, left out")
+            continue
+        if missing := int(np.isnan(cells).sum()):
+            said.append(f"column {name!r}: {missing} missing cells, set to its mean {mean:.4g}")
+        columns.append(Column(name, mean, std))
+    if not columns:
+        raise InputError(
+            f"{table.source}: expected a column that varies besides {target!r}, got none"
+        )
+    return _fit_target(table, target, rows, kind, tuple(columns), said), said
+
+
+def _fit_target(
+    table: Table,
+    target: str,
+    rows: np.ndarray,
+    kind: str | None,
+    columns: tuple[Column, ...],
+    said: list[str],
+) -> Encoding:
+    cells = table.column(target)
+    labels = sorted(set(as_text(cells)), key=_by_number)
+    if kind is None:
+        kind, why = _infer_kind(cells, len(labels))
+        said.append(f"target {target!r}: {kind}, because {why}")
+    if len(labels) < 2:
+        raise InputError(f"{table.source}: expected a target with two values or more, got {labels}")
+    if kind == "classification":
+        return Encoding(kind, target, columns, tuple(labels))
+    if cells.dtype != np.float64:
+        raise InputError(f"{table.source}: expected numbers in {target!r} to regress on, got text")
+    train = cells[rows]
+    return Encoding(
+        kind, target, columns, offset=float(train.mean()), scale=float(train.std()) or 1.0
+    )
+
+
+def _infer_kind(cells: np.ndarray, values: int) -> tuple[str, str]:
+    if cells.dtype != np.float64:
+        return "classification", f"it is text with {values} values"
+    if (cells == np.round(cells)).all() and values <= MAX_CLASSES and values * 4 <= len(cells):
+        return "classification", f"it is whole numbers with {values} values"
+    return "regression", "it is numbers"
+
+
+def is_missing(cells: np.ndarray) -> np.ndarray:
+    """Which cells hold nothing."""
+    if cells.dtype == np.float64:
+        return np.isnan(cells)
+    return np.array([cell.lower() in MISSING for cell in cells.tolist()], bool)
+
+
+def as_text(cells: np.ndarray) -> np.ndarray:
+    """Cells as labels: 3.0 is "3"."""
+    if cells.dtype != np.float64:
+        return cells
+    return np.array([f"{c:.0f}" if c.is_integer() else repr(c) for c in cells.tolist()])
+
+
+def _by_number(label: str) -> tuple[float, str]:
+    try:
+        return float(label), label
+    except ValueError:
+        return math.inf, label

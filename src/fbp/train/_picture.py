@@ -1,0 +1,111 @@
+"""The picture of a run: how the loss fell, and what was learned."""
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fbp.train._tasks import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLUE, ORANGE, GREY = "#2864a5", "#d9731a", "#8a8a8a"
+# Never pyplot: a figure of our own needs no display, and leaves no global state behind.
+
+
+def draw_run(
+    task: Task, metrics: list[dict[str, float]], predict: Callable[[np.ndarray], np.ndarray]
+) -> bytes:
+    """Returns a PNG: the loss, the accuracy where there is one, and for one or two inputs the
+    function that was learned.
+
+    Args:
+      task: what was learned.
+      metrics: the lines of the run's metrics.
+      predict: from x (rows, columns) to y (rows, outputs).
+    """
+    from matplotlib.figure import Figure
+
+    classifies = task.encoding.kind == "classification"
+    inputs = len(task.encoding.columns)
+    panels: list[Callable[[Axes], None]] = [lambda ax: _draw_losses(ax, metrics)]
+    if classifies:
+        panels.append(lambda ax: _draw_accuracy(ax, metrics))
+    if inputs == 1 and not classifies:
+        panels.append(lambda ax: _draw_curve(ax, task, predict))
+    if inputs == 2 and classifies:
+        panels.append(lambda ax: _draw_boundary(ax, task, predict))
+    figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained", dpi=120)
+    figure.suptitle(task.name)
+    for ax, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        panel(ax)
+        ax.spines[["top", "right"]].set_visible(False)
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+def _draw_losses(ax: "Axes", metrics: list[dict[str, float]]) -> None:
+    _draw_metric(ax, metrics, "loss")
+    ax.set(title="loss", xlabel="step")
+    values = [line[name] for line in metrics for name in ("loss", "val_loss") if name in line]
+    if min(values) > 0 and max(values) > 10 * min(values):
+        ax.set_yscale("log")
+
+
+def _draw_accuracy(ax: "Axes", metrics: list[dict[str, float]]) -> None:
+    _draw_metric(ax, metrics, "accuracy")
+    ax.set(title="accuracy", xlabel="step", ylim=(None, 1.02))
+
+
+def _draw_metric(ax: "Axes", metrics: list[dict[str, float]], name: str) -> None:
+    steps = [line["step"] for line in metrics]
+    ax.plot(steps, [line[name] for line in metrics], color=BLUE, label="training")
+    if f"val_{name}" in metrics[0]:
+        ax.plot(steps, [line[f"val_{name}"] for line in metrics], color=ORANGE, label="held out")
+    ax.legend(frameon=False)
+
+
+def _draw_curve(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.ndarray]) -> None:
+    x, target = task.train
+    low, high = _range(x[:, 0])
+    grid = np.linspace(low, high, 400, dtype=np.float32)[:, None]
+    column, encoding = task.encoding.columns[0], task.encoding
+
+    def units(cells: np.ndarray) -> np.ndarray:
+        return cells * column.scale + column.offset
+
+    ax.scatter(
+        units(x),
+        encoding.decode(target)["prediction"],
+        s=8 if len(x) > 50 else 40,
+        color=GREY,
+        label="data",
+    )
+    ax.plot(units(grid), encoding.decode(predict(grid))["prediction"], color=BLUE, label="learned")
+    ax.set(title="what was learned", xlabel=column.name, ylabel=encoding.target)
+    ax.legend(frameon=False)
+
+
+def _draw_boundary(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.ndarray]) -> None:
+    x, target = task.train
+    (low, high), (bottom, top) = _range(x[:, 0]), _range(x[:, 1])
+    a, b = np.meshgrid(np.linspace(low, high, 200), np.linspace(bottom, top, 200))
+    classes = predict(np.stack([a.ravel(), b.ravel()], -1).astype(np.float32)).argmax(-1)
+    first, second = task.encoding.columns
+
+    def units(cells: np.ndarray, i: int) -> np.ndarray:
+        return cells * task.encoding.columns[i].scale + task.encoding.columns[i].offset
+
+    most = max(len(task.encoding.classes) - 1, 1)
+    style: dict[str, Any] = {"cmap": "coolwarm", "vmin": 0, "vmax": most}
+    ax.pcolormesh(units(a, 0), units(b, 1), classes.reshape(a.shape), alpha=0.35, **style)
+    ax.scatter(units(x[:, 0], 0), units(x[:, 1], 1), c=target, s=8, **style)
+    ax.set(title="decision boundary", xlabel=first.name, ylabel=second.name)
+
+
+def _range(cells: np.ndarray) -> tuple[float, float]:
+    margin = 0.1 * float(np.ptp(cells)) or 1.0
+    return float(cells.min()) - margin, float(cells.max()) + margin

@@ -1,0 +1,75 @@
+"""Using a trained network."""
+
+import csv
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fbp.train._encoding import Encoding, is_missing
+from fbp.train._run import Run
+from fbp.train._table import InputError, Table, read_table
+
+
+def predict(run: Run, data: Path, out: Path) -> tuple[int, dict[str, float], list[str]]:
+    """Writes a CSV with a prediction for every row of a file.
+
+    Args:
+      run: a finished run.
+      data: a CSV or NPZ file with the columns it was trained on; the target's may be missing.
+      out: where to write: a column `prediction`, and for classes a probability each.
+
+    Returns:
+      How many rows; how good they are, where the file has the target; what was decided.
+
+    Raises:
+      InputError: the run or the file cannot be used; `out` is there already or cannot be written.
+    """
+    if out.exists():
+        raise InputError(f"{out} is there already and is kept: choose another --out")
+    model, params, encoding = run.load()
+    table, said = _by_position(read_table(data), encoding)
+    x = encoding.encode(table)
+    y = np.asarray(jax.jit(lambda x: model.forward(params, x)[0])(x))
+    columns = encoding.decode(y)
+    _write(out, columns)
+    return len(table), _quality(table, encoding, columns["prediction"]), said
+
+
+def _by_position(table: Table, encoding: Encoding) -> tuple[Table, list[str]]:
+    """Takes the numbered columns of an NPZ array for those of the run, if there are as many."""
+    names = [column.name for column in encoding.columns]
+    given = {name: cells for name, cells in table.columns.items() if name != encoding.target}
+    if table.named or set(names) <= set(given) or len(given) != len(names):
+        return table, []
+    columns = dict(zip(names, given.values(), strict=True))
+    if encoding.target in table.columns:
+        columns[encoding.target] = table.columns[encoding.target]
+    return Table(table.source, columns), [f"{table.source}: columns taken by their position"]
+
+
+def _quality(table: Table, encoding: Encoding, prediction: np.ndarray) -> dict[str, float]:
+    if encoding.target not in table.columns:
+        return {}
+    cells = table.columns[encoding.target]
+    there = ~is_missing(cells)
+    if not there.any():
+        return {}
+    target = encoding.encode_target(Table(table.source, {encoding.target: cells[there]}))
+    if encoding.kind == "classification":
+        return {"accuracy": float((np.array(encoding.classes)[target] == prediction[there]).mean())}
+    error = prediction[there] - (target[:, 0] * encoding.scale + encoding.offset)
+    return {"root mean squared error": float(np.sqrt((error**2).mean()))}
+
+
+def _write(out: Path, columns: dict[str, np.ndarray]) -> None:
+    partial = out.with_name(out.name + ".partial")
+    try:
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*(cells.tolist() for cells in columns.values()), strict=True))
+        os.replace(partial, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,142 @@
+"""A run's folder: what a training run leaves, and how it is read again.
+
+runs/<name>/config.json          what was asked for, the network, how the data was encoded
+            metrics.jsonl        one object a line: step, loss, val_loss, accuracy, val_accuracy
+            weights.safetensors  the model's parameters by their paths, as in `dense_1.w`
+            picture.png          the losses, and what was learned
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fbp._layer import Layer, Params
+from fbp._tree import named_leaves
+from fbp.train._encoding import Encoding
+from fbp.train._table import InputError
+from fbp.train._tasks import build_model
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+WEIGHTS = "weights.safetensors"
+PICTURE = "picture.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The folder of one run."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, runs: Path, name: str | None, task: str) -> "Run":
+        """Makes a new folder. Without a name it is the task's, with a number where that is taken.
+
+        Raises:
+          InputError: the name is taken or not a plain one, or the folder cannot be made.
+        """
+        if name is not None and (name in ("", ".", "..") or Path(name).name != name):
+            raise InputError(f"expected --name to be a plain folder name, got {name!r}")
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            number = 1
+            while True:
+                plain = name or (task if number == 1 else f"{task}-{number}")
+                try:
+                    (runs / plain).mkdir()
+                    return cls(runs / plain)
+                except FileExistsError:
+                    if name is not None:
+                        raise InputError(
+                            f"{runs / plain} is there already and is kept: choose another --name"
+                        ) from None
+                    number += 1
+        except OSError as error:
+            raise InputError(f"cannot make a folder in {runs}: {error.strerror}") from None
+
+    def discard(self) -> None:
+        """Removes the folder of a run that never began."""
+        (self.folder / CONFIG).unlink(missing_ok=True)
+        self.folder.rmdir()
+
+    def save_config(self, config: dict[str, Any]) -> None:
+        text = json.dumps(config, indent=2, default=str)
+        self._write(CONFIG, (text + "\n").encode())
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Adds a line to the metrics."""
+        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
+
+    def save_weights(self, params: Params) -> None:
+        from safetensors.numpy import save
+
+        leaves = {path or "params": np.asarray(a) for path, a in named_leaves(params).items()}
+        self._write(WEIGHTS, save(leaves))
+
+    def save_picture(self, png: bytes) -> None:
+        self._write(PICTURE, png)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl."""
+        lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def load(self) -> tuple[Layer, Params, Encoding]:
+        """Returns the model, its parameters and the encoding of its data.
+
+        Raises:
+          InputError: the folder is not a run, or a file in it is damaged.
+        """
+        config = self._config()
+        try:
+            model = build_model(config["model"])
+            encoding = Encoding.from_json(config["encoding"])
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{self.folder / CONFIG}: expected a run's config: {error}") from None
+        return model, self._weights(model), encoding
+
+    def _config(self) -> dict[str, Any]:
+        path = self.folder / CONFIG
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{self.folder}: expected a run's folder, with {CONFIG}") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError:
+            raise InputError(f"{path}: expected JSON, got something else") from None
+        if not isinstance(config, dict):
+            raise InputError(f"{path}: expected a JSON object, got {type(config).__name__}")
+        return config
+
+    def _weights(self, model: Layer) -> Params:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        path = self.folder / WEIGHTS
+        try:
+            saved = load(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise InputError(f"{path}: expected safetensors, got a damaged file: {error}") from None
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        for name, shape in named_leaves(shapes).items():
+            got = saved[name].shape if name in saved else "none"
+            if got != shape.shape:
+                raise InputError(f"{path}: expected {name} of shape {shape.shape}, got {got}")
+        return jax.tree.unflatten(
+            jax.tree.structure(shapes), [saved[name] for name in named_leaves(shapes)]
+        )
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Writes a whole file or none: a reader never finds half of one."""
+        partial = self.folder / f"{name}.partial"
+        partial.write_bytes(content)
+        os.replace(partial, self.folder / name)

@@ -1,0 +1,185 @@
+"""What can be trained: the built-in tasks, and a table of one's own."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fbp import models
+from fbp._layer import Layer, Loss
+from fbp.layers import Relu
+from fbp.losses import MeanSquaredError, SoftmaxCrossEntropy
+from fbp.train._encoding import Column, Encoding, fit_encoding, is_missing, split_rows
+from fbp.train._table import InputError, Table, read_table
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Data, and the network and settings to learn them with unless others are asked for.
+
+    Attributes:
+      name: of the task; runs are named after it.
+      encoding: how its table became arrays.
+      train: x and target to train on.
+      held_out: x and target to validate on, or None where there are too few rows.
+      hidden: widths of the hidden layers; None is a single neuron.
+      steps, batch, lr: updates, examples an update, learning rate.
+      label_smoothing: of the loss, for classification.
+      weight_decay: of AdamW; None is plain gradient descent at a constant rate.
+      chunks: how often a run measures itself.
+      said: what was decided on the way, to tell the user.
+    """
+
+    name: str
+    encoding: Encoding
+    train: Arrays
+    held_out: Arrays | None
+    hidden: tuple[int, ...] | None
+    steps: int
+    batch: int
+    lr: float
+    label_smoothing: float = 0.0
+    weight_decay: float | None = 1e-4
+    chunks: int = 25
+    said: tuple[str, ...] = ()
+
+    def model_spec(self) -> dict[str, Any]:
+        """The network, in JSON."""
+        if self.hidden is None:
+            return {"kind": "neuron"}
+        sizes = [len(self.encoding.columns), *self.hidden, self.encoding.outputs]
+        return {"kind": "mlp", "sizes": sizes, "activation": "relu"}
+
+    def loss(self) -> Loss:
+        if self.encoding.kind == "regression":
+            return MeanSquaredError()
+        return SoftmaxCrossEntropy(label_smoothing=self.label_smoothing)
+
+
+def build_model(spec: dict[str, Any]) -> Layer:
+    """The network of a `model_spec`."""
+    if spec.get("kind") == "neuron":
+        return models.neuron()
+    if spec.get("kind") == "mlp" and spec.get("activation") == "relu":
+        return models.mlp(spec["sizes"], Relu())
+    raise InputError(f"expected a model that this version knows, got {spec}")
+
+
+def digits() -> Task:
+    """1,797 handwritten digits of 8x8 pixels, 0 to 16, that ship with scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    # The pixels share one scale: standardizing each would blow up those that are almost always 0.
+    columns = tuple(Column(name, offset=8.0, scale=8.0) for name in data.feature_names)
+    encoding = Encoding("classification", "digit", columns, tuple("0123456789"))
+    table = Table("digits", dict(zip(data.feature_names, data.data.T, strict=True)))
+    train, held_out = _split(encoding.encode(table), data.target.astype(np.int32))
+    return Task(
+        "digits",
+        encoding,
+        train,
+        held_out,
+        hidden=(128, 128),
+        steps=2000,
+        batch=64,
+        lr=3e-3,
+        label_smoothing=0.1,
+        weight_decay=0.1,
+    )
+
+
+def neuron() -> Task:
+    """The worked example: one neuron, one example, x = 2.1 and target 4."""
+    example = np.array([[2.1]], np.float32), np.array([[4.0]], np.float32)
+    encoding = Encoding("regression", "y", (Column("x"),))
+    return Task(
+        "neuron",
+        encoding,
+        train=example,
+        held_out=None,
+        hidden=None,
+        steps=100,
+        batch=1,
+        lr=0.01,
+        weight_decay=None,
+        chunks=100,
+    )
+
+
+def curve() -> Task:
+    """300 points of y = sin(2x), which no straight line comes near."""
+    x = np.linspace(-3, 3, 300, dtype=np.float32)[:, None]
+    train, held_out = _split(x, np.sin(2 * x))
+    encoding = Encoding("regression", "y", (Column("x"),))
+    return Task("curve", encoding, train, held_out, (64, 64), steps=2000, batch=64, lr=1e-2)
+
+
+def spiral() -> Task:
+    """400 points of two spirals wound into each other, with a little noise."""
+    rng = np.random.default_rng(0)
+    turn = np.sqrt(rng.uniform(0.02, 1, (2, 200))) * 3 * np.pi
+    arm = np.arange(2)[:, None]
+    angle = turn + arm * np.pi
+    points = np.stack([turn * np.cos(angle), turn * np.sin(angle)], -1) / (3 * np.pi)
+    points += rng.normal(scale=0.02, size=points.shape)
+    x = points.reshape(-1, 2).astype(np.float32)
+    train, held_out = _split(x, np.repeat(np.arange(2, dtype=np.int32), 200))
+    encoding = Encoding("classification", "arm", (Column("x1"), Column("x2")), ("0", "1"))
+    return Task("spiral", encoding, train, held_out, (64, 64), steps=2000, batch=64, lr=1e-2)
+
+
+TASKS: dict[str, Callable[[], Task]] = {
+    "digits": digits,
+    "neuron": neuron,
+    "curve": curve,
+    "spiral": spiral,
+}
+
+
+def table_task(path: str | Path, target: str, kind: str | None = None) -> Task:
+    """A task from a CSV or NPZ file. Rows without a target are left out, and it is said.
+
+    Args:
+      path: the file.
+      target: the name of the column to predict.
+      kind: "regression" or "classification"; inferred from the target when None.
+
+    Raises:
+      InputError: whatever keeps the file from being learned from, in one line.
+    """
+    table = read_table(path)
+    missing = is_missing(table.column(target))
+    if missing.all():
+        raise InputError(f"{path}: the target {target!r} is empty in every row")
+    said = [f"{missing.sum()} rows without {target!r}: left out"] if missing.any() else []
+    table = Table(table.source, {n: c[~missing] for n, c in table.columns.items()}, table.named)
+    cells = table.column(target)
+    # Any order that puts equal targets together serves to split; text sorts as text.
+    rows, held_out_rows = split_rows(cells)
+    encoding, decided = fit_encoding(table, target, rows, kind)
+    x, y = encoding.encode(table), encoding.encode_target(table)
+    held_out = (x[held_out_rows], y[held_out_rows]) if len(held_out_rows) else None
+    if held_out is None:
+        said.append(f"{len(table)} rows are too few to hold any out: nothing is validated")
+    return Task(
+        Path(path).stem,
+        encoding,
+        train=(x[rows], y[rows]),
+        held_out=held_out,
+        hidden=(64, 64),
+        steps=1000,
+        batch=64,
+        lr=3e-3,
+        weight_decay=1e-2,
+        said=(*said, *decided),
+    )
+
+
+def _split(x: np.ndarray, target: np.ndarray) -> tuple[Arrays, Arrays]:
+    train, held_out = split_rows(target.ravel())
+    return (x[train], target[train]), (x[held_out], target[held_out])

@@ -1,0 +1,132 @@
+"""One training run, from its data to its folder."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Protocol
+
+import jax
+import numpy as np
+
+import fbp
+from fbp._objective import Objective
+from fbp.explain import summary
+from fbp.train._loop import Fit, batches, evaluator, fit, make_optimizer
+from fbp.train._picture import draw_run
+from fbp.train._run import METRICS, Run
+from fbp.train._table import InputError
+from fbp.train._tasks import Task, build_model
+from fbp.verify import cross_check
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes."""
+
+    def say(self, text: str) -> None:
+        """Shows a line, or a table of several."""
+
+    def progress(self, step: int, steps: int, metrics: dict[str, float]) -> None:
+        """Shows how far it is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the user may ask for; None is the task's own choice."""
+
+    name: str | None = None
+    steps: int | None = None
+    batch: int | None = None
+    seed: int = 0
+    lr: float | None = None
+    check: bool = True
+    runs: Path = Path("runs")
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--steps", self.steps), ("--batch", self.batch)):
+            if value is not None and value < 1:
+                raise InputError(f"expected {flag} to be 1 or more, got {value}")
+        if self.seed < 0:
+            raise InputError(f"expected --seed to be 0 or more, got {self.seed}")
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"expected --lr to be a positive number, got {self.lr}")
+
+
+def train(task: Task, settings: Settings, report: Reporter) -> tuple[Run, Fit]:
+    """Checks the gradients, trains, and leaves the run's folder.
+
+    Raises:
+      InputError: the run's folder cannot be made.
+      WrongGradientError: a hand-written gradient disagrees with jax.grad; nothing is trained.
+      FloatingPointError: the loss is not finite before the first update.
+    """
+    run = Run.create(settings.runs, settings.name, task.name)
+    try:
+        result = _train_in(run, task, settings, report)
+    except BaseException:
+        # Nothing was learned: no folder is left behind, and its name stays free.
+        if not (run.folder / METRICS).exists():
+            run.discard()
+        raise
+    return run, result
+
+
+def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit:
+    steps, lr = settings.steps or task.steps, settings.lr or task.lr
+    batch = min(settings.batch or task.batch, len(task.train[0]))
+    model = build_model(task.model_spec())
+    objective = Objective(model, task.loss())
+    params = objective.init(jax.random.key(settings.seed))
+    draw = batches(*task.train, batch, settings.seed)
+
+    held_out = 0 if task.held_out is None else len(task.held_out[0])
+    report.say(
+        f"{task.name}: {task.encoding.kind}, {len(task.train[0]):,} rows to train on, "
+        f"{held_out:,} held out, {len(task.encoding.columns)} inputs"
+    )
+    for line in task.said:
+        report.say(line)
+    if settings.batch is not None and batch < settings.batch:
+        report.say(f"batch: {batch}, as there are no more rows to train on")
+    first = jax.tree.map(lambda a: a[0], draw(0, 1))
+    report.say(str(summary(model, first[0])))
+    if settings.check:
+        report.say("hand-written gradients beside jax.grad, on the first batch:")
+        check = cross_check(objective, params, first)
+        report.say(str(check))
+        check.raise_if_wrong()
+
+    run.save_config(
+        {
+            "fbp": fbp.__version__,
+            "task": task.name,
+            "name": run.folder.name,
+            "steps": steps,
+            "batch": batch,
+            "seed": settings.seed,
+            "lr": lr,
+            "optimizer": "sgd" if task.weight_decay is None else "adamw",
+            "weight_decay": task.weight_decay,
+            "label_smoothing": task.label_smoothing,
+            "model": task.model_spec(),
+            "encoding": task.encoding.to_json(),
+        }
+    )
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        run.log(step, metrics)
+        report.progress(step, steps, metrics)
+
+    result = fit(
+        objective,
+        params,
+        make_optimizer(lr, steps, task.weight_decay),
+        draw,
+        evaluator(objective, task.train, task.held_out),
+        steps=steps,
+        chunks=task.chunks,
+        log=log,
+    )
+    run.save_weights(result.params.model)
+    predict = jax.jit(lambda x: model.forward(result.params.model, x)[0])
+    run.save_picture(draw_run(task, run.metrics(), lambda x: np.asarray(predict(x))))
+    return result
