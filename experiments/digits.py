@@ -19,6 +19,9 @@ class Quiet:
     def say(self, text: str) -> None:
         """Says nothing."""
 
+    def table(self, rows: list) -> None:
+        """Shows nothing."""
+
     def progress(self, step: int, steps: int, metrics: dict[str, float]) -> None:
         """Shows nothing."""
 

@@ -106,7 +106,7 @@ class Case:
     Attributes:
       name: what a failing test is called.
       layer: the layer.
-      x: the shape of its input, or a function that draws it from a key.
+      x: the shape of its input, or a function that draws it.
       batch: how many leading axes of x are batch axes.
       noisy: whether a key changes what it computes.
       widens: whether bfloat16 x and float32 params widen x inside a `Residual` or a `Stack`, which
@@ -116,7 +116,7 @@ class Case:
 
     name: str
     layer: fbp.Layer
-    x: tuple[int, ...] | Callable[[Array], PyTree]
+    x: tuple[int, ...] | Callable[[np.random.Generator], PyTree]
     batch: int = 1
     noisy: bool = False
     widens: bool = False
@@ -139,24 +139,18 @@ ACTIVATIONS = {
 }
 
 
-def _pair(*shape: int) -> Callable[[Array], PyTree]:
-    def draw(key: Array) -> PyTree:
-        a, b = jax.random.split(key)
-        return {"a": jax.random.normal(a, shape), "b": jax.random.normal(b, shape)}
-
-    return draw
+def _pair(*shape: int) -> Callable[[np.random.Generator], PyTree]:
+    return lambda rng: {"a": rng.normal(size=shape), "b": rng.normal(size=shape)}
 
 
-def _integers(n: int, *shape: int) -> Callable[[Array], PyTree]:
-    return lambda key: jax.random.randint(key, shape, 0, n)
+def _integers(n: int, *shape: int) -> Callable[[np.random.Generator], PyTree]:
+    return lambda rng: rng.integers(n, size=shape, dtype=np.int32)
 
 
-def _integers_and_floats(n: int, size: int, *shape: int) -> Callable[[Array], PyTree]:
-    def draw(key: Array) -> PyTree:
-        a, b = jax.random.split(key)
-        return _integers(n, *shape)(a), jax.random.normal(b, (*shape, size))
-
-    return draw
+def _integers_and_floats(
+    n: int, size: int, *shape: int
+) -> Callable[[np.random.Generator], PyTree]:
+    return lambda rng: (_integers(n, *shape)(rng), rng.normal(size=(*shape, size)))
 
 
 def make_cases() -> list[Case]:
@@ -318,29 +312,6 @@ def make_cases() -> list[Case]:
 
 CASES = make_cases()
 
-# Losses, each with a way to draw y and target for it.
-
-
-def regression(key: Array, *shape: int) -> tuple[Array, Array]:
-    a, b = jax.random.split(key)
-    return 2 * jax.random.normal(a, shape), 2 * jax.random.normal(b, shape)
-
-
-def binary(key: Array, *shape: int) -> tuple[Array, Array]:
-    a, b = jax.random.split(key)
-    return 2 * jax.random.normal(a, shape), jax.random.uniform(b, shape)
-
-
-def labels(key: Array, *shape: int) -> tuple[Array, Array]:
-    a, b = jax.random.split(key)
-    return 2 * jax.random.normal(a, shape), jax.random.randint(b, shape[:-1], 0, shape[-1])
-
-
-def distributions(key: Array, *shape: int) -> tuple[Array, Array]:
-    """Rows of numbers in 0..1 that do not sum to 1."""
-    return binary(key, *shape)
-
-
 # Drawing and measuring.
 
 
@@ -349,27 +320,27 @@ def is_float(a: Any) -> bool:
 
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:
-    """The floats of a tree in another dtype."""
-    return jax.tree.map(lambda a: a.astype(dtype) if is_float(a) else a, tree)
+    """The tree as jax arrays, its floats in a dtype."""
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype if is_float(a) else None), tree)
 
 
-def normal_like(key: Array, tree: PyTree) -> PyTree:
-    """Random normals with the tree, shapes and dtypes of the floats of `tree`."""
-    leaves, treedef = jax.tree.flatten(tree)
-    keys = jax.random.split(key, max(1, len(leaves)))
-    drawn = [
-        jax.random.normal(k, a.shape, a.dtype) if is_float(a) else None
-        for k, a in zip(keys, leaves, strict=False)
-    ]
-    return treedef.unflatten(drawn)
+def normal_like(seed: int, tree: PyTree) -> PyTree:
+    """Random normals with the tree, shapes and dtypes of the floats of `tree`; None for integers.
+
+    Drawn by NumPy, for which nothing is compiled.
+    """
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype) if is_float(a) else None, tree
+    )
 
 
 def draw(case: Case, seed: int, dtype: Any, x_dtype: Any = None) -> tuple[Params, PyTree]:
     """Params and x of a case. Every parameter is random, those that start at 0 or 1 too."""
-    p_key, r_key, x_key = jax.random.split(jax.random.key(seed), 3)
-    params = case.layer.init(p_key)
-    params = jax.tree.map(lambda p, r: p + 0.5 * r, params, normal_like(r_key, params))
-    x = case.x(x_key) if callable(case.x) else jax.random.normal(x_key, case.x)
+    shapes = jax.eval_shape(lambda: case.layer.init(jax.random.key(0)))
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(lambda a: 0.5 * rng.normal(size=a.shape), shapes)
+    x = case.x(rng) if callable(case.x) else rng.normal(size=case.x)
     return cast(params, dtype), cast(x, x_dtype or dtype)
 
 

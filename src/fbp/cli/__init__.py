@@ -1,3 +1,15 @@
 """The command line: parse, call, print."""
 
-from fbp.cli._main import main as main
+import sys
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs `fbp`; without what the command line needs, says what to install."""
+    try:
+        from fbp.cli._main import main as run
+    except ModuleNotFoundError as error:
+        if error.name != "tyro":
+            raise
+        print('fbp: the command line needs its extra: pip install "fbp[train]"', file=sys.stderr)
+        return 2
+    return run(args)

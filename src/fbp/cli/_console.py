@@ -1,8 +1,13 @@
 """What a run shows: a live bar on a terminal, plain lines anywhere else."""
 
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
+
+from fbp._text import align, is_number
+
+_STYLES = {"ok": "green", "WRONG": "bold red", "recomputed": "cyan"}
 
 
 class Console:
@@ -36,19 +41,38 @@ class Console:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        """Shows a line, or a table of several."""
+        """Shows a line."""
         if self._bar:
-            self._bar.console.print(text, markup=False, soft_wrap=True)
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, flush=True)
 
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Shows a table, its first row the head."""
+        if not self._bar:
+            print(align(rows), flush=True)
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in zip(*rows, strict=True):
+            right = all(map(is_number, column[1:]))
+            table.add_column(column[0], justify="right" if right else "left")
+        for row in rows[1:]:
+            table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
+        self._bar.console.print(table)
+
     def progress(self, step: int, steps: int, metrics: dict[str, float]) -> None:
         """Moves the bar, or prints a line."""
-        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         if self._bar:
-            self._bar.update(self._task, completed=step, total=steps, metrics=text, visible=True)
+            # Two numbers fit on a narrow terminal: how it learns, and what that is worth.
+            shown = {"loss": metrics["loss"], **dict(list(metrics.items())[-1:])}
+            self._bar.update(
+                self._task, completed=step, total=steps, metrics=_line(shown), visible=True
+            )
         else:
-            print(f"step {step:>{len(str(steps))}}/{steps}  {text}", flush=True)
+            print(f"step {step:>{len(str(steps))}}/{steps}  {_line(metrics)}", flush=True)
 
     @staticmethod
     def reached(metrics: dict[str, float]) -> str:
@@ -59,3 +83,7 @@ class Console:
             return f"{metrics['accuracy']:.2%} of the examples right"
         name = "val_loss" if "val_loss" in metrics else "loss"
         return f"{'held-out loss' if name == 'val_loss' else 'loss'} {metrics[name]:.4g}"
+
+
+def _line(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp._text import align
 from fbp._tree import count, nbytes, path_of
 from fbp.combinators import Group
 
@@ -54,32 +55,27 @@ class Summary:
     input_bytes: int
     kept_bytes: int
 
-    def __str__(self) -> str:
-        head = ("layer", "output", "params", "input", "kept for backward")
-        lines = [head]
+    def table(self) -> list[tuple[str, ...]]:
+        """The cells of the table, its first row the head."""
+        rows: list[tuple[str, ...]] = [("layer", "output", "params", "input", "kept for backward")]
         above = ""
         for row in self.rows:
             # A wrapper and what it wraps share one path: said once.
             name = f"{row.path.rpartition('.')[2]}: " if row.path not in ("", above) else ""
-            name, above = "  " * row.depth + name, row.path
-            numbers = (f"{row.params:,}" if row.is_leaf else "", row.input, size(row.kept))
-            lines.append((name + row.layer, row.output, *numbers))
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        right = (False, False, True, False, True)
-        text = [
-            "  ".join(
-                cell.rjust(w) if r else cell.ljust(w)
-                for cell, w, r in zip(line, widths, right, strict=True)
-            ).rstrip()
-            for line in lines
-        ]
-        text.insert(1, "-" * max(map(len, text)))
-        text.append(text[1])
-        text.append(
+            name, above = "  " * row.depth + name + row.layer, row.path
+            params = f"{row.params:,}" if row.is_leaf else ""
+            rows.append((name, row.output, params, row.input, size(row.kept)))
+        return rows
+
+    def total(self) -> str:
+        """The line below the table."""
+        return (
             f"{self.params:,} parameters ({size(self.param_bytes)}); kept for the backward: "
             f"{size(self.kept_bytes)}, and the input x ({size(self.input_bytes)})"
         )
-        return "\n".join(text)
+
+    def __str__(self) -> str:
+        return f"{align(self.table())}\n{self.total()}"
 
 
 def summary(model: Layer, x: PyTree, key: Key = None) -> Summary:

@@ -33,8 +33,13 @@ def predict(run: Run, data: Path, out: Path) -> tuple[int, dict[str, float], lis
     x = encoding.encode(table)
     y = np.asarray(jax.jit(lambda x: model.forward(params, x)[0])(x))
     columns = encoding.decode(y)
+    try:
+        quality = _quality(table, encoding, columns["prediction"])
+    except InputError as error:
+        # Labels the network never saw keep it from being judged, not from predicting.
+        quality, said = {}, [*said, f"not compared with {encoding.target!r}: {error}"]
     _write(out, columns)
-    return len(table), _quality(table, encoding, columns["prediction"]), said
+    return len(table), quality, said
 
 
 def _by_position(table: Table, encoding: Encoding) -> tuple[Table, list[str]]:
@@ -69,7 +74,12 @@ def _write(out: Path, columns: dict[str, np.ndarray]) -> None:
         with open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
-            writer.writerows(zip(*(cells.tolist() for cells in columns.values()), strict=True))
+            # Seven digits are what float32 holds.
+            cells = [
+                [f"{v:.7g}" if isinstance(v, float) else v for v in column.tolist()]
+                for column in columns.values()
+            ]
+            writer.writerows(zip(*cells, strict=True))
         os.replace(partial, out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import math
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -127,13 +128,19 @@ def number_of(cell: str) -> float | None:
 def _read_npz(path: Path) -> Table:
     columns: dict[str, np.ndarray] = {}
     named = True
+    not_npz = InputError(f"{path}: expected an NPZ archive, got something else")
+    if not zipfile.is_zipfile(path):
+        raise not_npz
     try:
         # Arrays of Python objects would have to be unpickled, which runs code: never.
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, TypeError, AttributeError) as error:
-        kind = "arrays without Python objects" if "pickle" in str(error) else "an NPZ archive"
-        raise InputError(f"{path}: expected {kind}, got something else") from None
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        if "pickle" in str(error):
+            raise InputError(f"{path}: expected arrays without Python objects") from None
+        raise not_npz from None
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise not_npz
     if not arrays:
         raise InputError(f"{path}: expected arrays, got an empty archive")
     lengths = {name: array.shape[0] if array.ndim else None for name, array in arrays.items()}

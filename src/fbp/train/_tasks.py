@@ -156,7 +156,7 @@ def table_task(path: str | Path, target: str, kind: str | None = None) -> Task:
     missing = is_missing(table.column(target))
     if missing.all():
         raise InputError(f"{path}: the target {target!r} is empty in every row")
-    said = [f"{missing.sum()} rows without {target!r}: left out"] if missing.any() else []
+    said = [f"rows without {target!r}: {missing.sum()}, left out"] if missing.any() else []
     table = Table(table.source, {n: c[~missing] for n, c in table.columns.items()}, table.named)
     cells = table.column(target)
     # Any order that puts equal targets together serves to split; text sorts as text.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 
 import fbp
 from fbp._objective import Objective
+from fbp._tree import nbytes
 from fbp.explain import summary
 from fbp.train._loop import Fit, batches, evaluator, fit, make_optimizer
 from fbp.train._picture import draw_run
@@ -23,7 +25,10 @@ class Reporter(Protocol):
     """Who is told how a run goes."""
 
     def say(self, text: str) -> None:
-        """Shows a line, or a table of several."""
+        """Shows a line."""
+
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Shows a table, its first row the head."""
 
     def progress(self, step: int, steps: int, metrics: dict[str, float]) -> None:
         """Shows how far it is."""
@@ -88,11 +93,13 @@ def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit
     if settings.batch is not None and batch < settings.batch:
         report.say(f"batch: {batch}, as there are no more rows to train on")
     first = jax.tree.map(lambda a: a[0], draw(0, 1))
-    report.say(str(summary(model, first[0])))
+    kept = summary(model, first[0])
+    report.table(kept.table())
+    report.say(kept.total())
     if settings.check:
         report.say("hand-written gradients beside jax.grad, on the first batch:")
         check = cross_check(objective, params, first)
-        report.say(str(check))
+        report.table(check.table())
         check.raise_if_wrong()
 
     run.save_config(
@@ -123,7 +130,8 @@ def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit
         draw,
         evaluator(objective, task.train, task.held_out),
         steps=steps,
-        chunks=task.chunks,
+        # A chunk holds the batches of all its steps: at most 64 MiB of them.
+        chunks=max(task.chunks, steps * nbytes(first) // 2**26),
         log=log,
     )
     run.save_weights(result.params.model)

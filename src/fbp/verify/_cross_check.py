@@ -9,6 +9,7 @@ import numpy as np
 
 from fbp._layer import Key, PyTree
 from fbp._objective import Microbatch, Objective, ObjectiveParams
+from fbp._text import align
 from fbp._tree import named_leaves
 
 
@@ -61,17 +62,17 @@ class CrossCheck:
             )
             raise WrongGradientError(f"the hand-written gradient differs from jax.grad: {said}")
 
-    def __str__(self) -> str:
-        rows = [["gradient", "shape", "float64", "working", "jax.grad", ""]]
+    def table(self) -> list[list[str]]:
+        """The cells of the table, its first row the head."""
+        rows = [["gradient", "shape", "float64", "working", "jax.grad", "verdict"]]
         for leaf in self.leaves:
             shape = "x".join(map(str, leaf.shape)) or "scalar"
             errors = [f"{error:.1e}" for error in (leaf.error64, leaf.error, leaf.control)]
             rows.append([leaf.path, shape, *errors, "ok" if leaf.ok else "WRONG"])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        return rows
+
+    def __str__(self) -> str:
+        return align(self.table())
 
 
 def cross_check(

@@ -1,0 +1,61 @@
+"""Every experiment runs small, and shows what it says."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "experiments"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_neuron(capsys):
+    losses = load("one_neuron").main()
+    assert f"{losses[0]:.2f}" == "3.61"
+    assert f"{losses[1]:.5f}" == "2.87106"
+    printed = capsys.readouterr().out
+    for factor in ("-7.98", "-3.80", "3.61", "2.87106", "1.0798"):
+        assert factor in printed
+
+
+def test_learning_rates(tmp_path, capsys):
+    rates, last = load("learning_rates").main(rates=7, seeds=2, steps=200, runs=tmp_path)
+    median = np.median(last, 1)
+    best = median.argmin()
+    # Too small, right and too large are all there.
+    assert 0 < best < len(rates) - 1
+    assert np.isinf(median[-1])
+    assert median[0] > 2 * median[best]
+    assert (tmp_path / "learning_rates" / "picture.png").stat().st_size > 1000
+
+
+def test_lines_and_curves(tmp_path, capsys):
+    numbers = load("lines_and_curves").main(steps=1000, runs=tmp_path)
+    assert numbers["curve linear"] > 10 * numbers["curve ReLU"]
+    assert numbers["spiral ReLU"] > 0.95 > 0.8 > numbers["spiral linear"]
+    assert (tmp_path / "lines_and_curves" / "picture.png").stat().st_size > 1000
+
+
+def test_digits(capsys):
+    (accuracy,) = load("digits").main(seeds=1, steps=300)
+    assert accuracy >= 0.97
+
+
+@pytest.mark.slow
+def test_digits_on_five_seeds(capsys):
+    assert min(load("digits").main()) >= 0.97
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.stem)
+def test_opens_with_command_duration_and_expected_numbers(path):
+    head = path.read_text(encoding="utf-8").split('"""')[1]
+    assert f"python experiments/{path.name}" in head
+    assert "second" in head or "minute" in head
+    assert "Expected" in head
