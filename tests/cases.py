@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fbp
-from fbp._layer import Array, Key, Params, PyTree, like
+from fbp._layer import Array, Key, Params, PyTree, at_least_float32, like
 from fbp._tree import named_leaves
 
 # Layers that only tests have: a key, trees, integers.
@@ -52,7 +52,7 @@ class Cross(fbp.Layer):
         return {"a": a * b, "b": a + params["w"] * b}, ()
 
     def backward(self, params: Params, x: PyTree, res: Any, dy: PyTree) -> tuple[Params, PyTree]:
-        a, b, w = x["a"], x["b"], params["w"]
+        a, b, w = jax.tree.map(at_least_float32, (x["a"], x["b"], params["w"]))
         dx = {"a": dy["a"] * b + dy["b"], "b": dy["a"] * a + w * dy["b"]}
         return like({"w": (b * dy["b"]).sum()}, params), like(dx, x)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fbp.train import InputError, table_task
-from fbp.train._encoding import Encoding, split_rows
+from fbp.train._decide import split_rows
+from fbp.train._encoding import Encoding
 from fbp.train._table import read_table
 
 ROWS = 40

@@ -1,40 +1,13 @@
 """What each layer has, makes, and keeps for the backward."""
 
-import copy
 import dataclasses
-from typing import Any
 
 import jax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp._layer import Key, Layer, PyTree
 from fbp._text import align
-from fbp._tree import count, nbytes, path_of
-from fbp.combinators import Group
-
-
-@dataclasses.dataclass
-class Row:
-    """One layer of a summary.
-
-    Attributes:
-      path: where its parameters are, as in `dense_1`; "" for the model itself.
-      depth: how many layers it is inside of.
-      layer: its class.
-      output: shapes of its output; inside a `Stack`, of one copy.
-      params: how many parameters it has itself, all copies together.
-      input: how the backward comes by its input. "given": its parent's, kept by whoever keeps
-        that; "kept"; or "recomputed".
-      kept: bytes kept for its backward: its input, where that is kept for it, and its residuals.
-    """
-
-    path: str
-    depth: int
-    layer: str
-    is_leaf: bool
-    output: str = ""
-    params: int = 0
-    input: str = "recomputed"
-    kept: int = 0
+from fbp._tree import count, nbytes
+from fbp.explain._probe import Probe, Row, Trace, owned_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,132 +65,20 @@ def summary(model: Layer, x: PyTree, key: Key = None) -> Summary:
     Raises:
       whatever `model.forward` raises for this x.
     """
-    trace = _Trace()
-    probe = _Probe.around(model, "", 0, trace)
+    trace = Trace()
+    probe = Probe.around(model, "", 0, trace)
     params = jax.eval_shape(lambda: probe.init(jax.random.key(0)))
     _, res = jax.eval_shape(probe.forward, params, x, key)
 
     rows = trace.rows
-    for owner, _, leaf in _owned_leaves(params):
+    for owner, _, leaf in owned_leaves(params):
         rows[owner].params += count(leaf)
-    for owner, keys, leaf in _owned_leaves(res):
+    for owner, keys, leaf in owned_leaves(res):
         row = rows[trace.keeper(owner, keys)]
         row.kept += nbytes(leaf)
         if row is not rows[owner]:
             row.input = "kept"
     return Summary(tuple(rows), count(params), nbytes(params), nbytes(x), nbytes(res))
-
-
-class _Trace:
-    """What is noted while a model's forward is traced."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.children: dict[int, dict[str, int]] = {}
-        self.inputs: list[PyTree] = []
-
-    def keeper(self, owner: int, keys: tuple[Any, ...]) -> int:
-        """The row whose backward needs a leaf of `owner`'s residuals.
-
-        A combinator keeps nothing for itself: what it keeps is an input of one of its layers, that
-        of the name or place the leaf has in the tree, or of its only one.
-        """
-        children = self.children[owner]
-        if len(children) == 1:
-            return next(iter(children.values()))
-        return children.get(path_of(keys[:1]), owner)
-
-
-@jax.tree_util.register_pytree_with_keys_class
-@dataclasses.dataclass
-class _Owned:
-    """A tree that belongs to a row. It travels through scans and residuals as any tree does."""
-
-    tree: PyTree
-    row: int
-
-    def tree_flatten_with_keys(self) -> tuple[Any, int]:
-        return [(_OwnerKey(self.row), self.tree)], self.row
-
-    @classmethod
-    def tree_unflatten(cls, row: int, children: Any) -> "_Owned":
-        return cls(children[0], row)
-
-
-@dataclasses.dataclass(frozen=True)
-class _OwnerKey:
-    row: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Probe(Layer):
-    """A layer whose params and residuals are marked as its own, and whose output is noted."""
-
-    layer: Layer
-    row: int
-    trace: _Trace
-
-    @classmethod
-    def around(cls, layer: Layer, path: str, depth: int, trace: _Trace) -> "_Probe":
-        """The layer and all layers inside it, each under a probe."""
-        number = len(trace.rows)
-        fields = _layers_inside(layer)
-        trace.rows.append(Row(path, depth, name_of(layer), is_leaf=not fields))
-        trace.children[number] = {}
-        inside = copy.copy(layer)
-        for field, named in fields.items():
-            probes = []
-            for name, child in named:
-                below = f"{path}.{name}".strip(".")
-                probe = cls.around(child, below, depth + 1, trace)
-                trace.children[number][name] = probe.row
-                probes.append(probe)
-            one = isinstance(getattr(layer, field), Layer)
-            object.__setattr__(inside, field, probes[0] if one else tuple(probes))
-        return cls(inside, number, trace)
-
-    @property
-    def cheap(self) -> bool:
-        return self.layer.cheap
-
-    def init(self, key: Array) -> Params:
-        return _Owned(self.layer.init(key), self.row)
-
-    def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
-        inputs, row = self.trace.inputs, self.trace.rows[self.row]
-        if not inputs or inputs[-1] is x:
-            row.input = "given"
-        inputs.append(x)
-        y, res = self.layer.forward(params.tree, x, key)
-        inputs.pop()
-        row.output = " ".join(f"{a.dtype}{list(a.shape)}" for a in jax.tree.leaves(y))
-        return y, _Owned(res, self.row)
-
-    def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
-        raise NotImplementedError("a summary looks at the forward alone")
-
-
-def _layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
-    """The fields of a layer that hold layers, with the path that each adds to its params'."""
-    fields: dict[str, list[tuple[str, Layer]]] = {}
-    for field in dataclasses.fields(layer):  # type: ignore[arg-type]
-        held = getattr(layer, field.name)
-        if isinstance(held, Layer):
-            # `layer` is what wrappers call the one they wrap: its params are theirs.
-            fields[field.name] = [("" if field.name == "layer" else field.name, held)]
-        elif isinstance(held, tuple) and held and all(isinstance(x, Layer) for x in held):
-            names = layer.names if isinstance(layer, Group) and layer.names else range(len(held))
-            fields[field.name] = [(str(n), x) for n, x in zip(names, held, strict=True)]
-    return fields
-
-
-def _owned_leaves(tree: PyTree) -> list[tuple[int, tuple[Any, ...], Any]]:
-    """Every leaf with its owner, the innermost row around it, and its path from there."""
-    leaves = []
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        last = max(i for i, key in enumerate(keys) if isinstance(key, _OwnerKey))
-        leaves.append((keys[last].row, keys[last + 1 :], leaf))
-    return leaves
 
 
 def size(n: int) -> str:

@@ -11,7 +11,8 @@ from fbp import models
 from fbp._layer import Layer, Loss
 from fbp.layers import Relu
 from fbp.losses import MeanSquaredError, SoftmaxCrossEntropy
-from fbp.train._encoding import Column, Encoding, fit_encoding, is_missing, split_rows
+from fbp.train._decide import fit_encoding, split_rows
+from fbp.train._encoding import Column, Encoding, is_missing
 from fbp.train._table import InputError, Table, read_table
 
 Arrays = tuple[np.ndarray, np.ndarray]

@@ -1,0 +1,151 @@
+"""What importing costs, what is public, who imports whom, and where autodiff is."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fbp
+
+ROOT = Path(fbp.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+AUTODIFF = {
+    *("grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose", "jacfwd", "jacrev"),
+    *("hessian", "custom_vjp", "custom_jvp", "custom_gradient", "closure_convert", "checkpoint"),
+    *("remat", "jacobian", "vjp3", "fwd_and_bwd", "custom_transpose", "saved_residuals"),
+}
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_fbp_does_not_import_jax() -> None:
+    heavy = ("jax", "jaxlib", "numpy", "optax", "chex", "rich", "tyro", "matplotlib", "sklearn")
+    code = f"import sys, fbp; dir(fbp); print([m for m in {heavy!r} if m in sys.modules])"
+    assert run(code) == "[]"
+
+
+def test_names_are_imported_when_first_used() -> None:
+    code = "import sys, fbp; fbp.Dense; print('jax' in sys.modules, 'optax' in sys.modules)"
+    assert run(code) == "True False"
+
+
+def test_every_public_name_resolves() -> None:
+    assert len(set(fbp.__all__)) == len(fbp.__all__)
+    for name in fbp.__all__:
+        value = getattr(fbp, name)
+        assert value is getattr(fbp, name)
+        assert name in dir(fbp)
+        assert value.__doc__, name
+    with pytest.raises(AttributeError, match="^module 'fbp' has no attribute 'Nothing'$"):
+        fbp.Nothing  # noqa: B018
+
+
+def test_what_is_typed_is_what_is_there() -> None:
+    """The names a type checker sees, and from where, are those imported at run time."""
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    (block,) = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    ]
+    typed = set()
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            assert alias.asname == alias.name
+            typed.add((node.module, alias.name))
+    runtime = {(f"fbp.{room}", name) for room, names in fbp._ROOMS.items() for name in names}
+    runtime.add(("fbp", "models"))
+    assert typed == runtime
+
+
+def allowed_autodiff(path: Path) -> bool:
+    return path.relative_to(ROOT).parts[0] in ("verify", "interop")
+
+
+def autodiff_in(source: str) -> list[str]:
+    """Every place that names a transformation of jax, however it got there."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found += [n for n in names if n.startswith("jax") and set(n.split(".")) & AUTODIFF]
+            found += [n for n in names if n.startswith(("jax.interpreters", "jax._src"))]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jax"):
+            parts = {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+            found += [f"{node.module}: {name}" for name in parts & {*AUTODIFF, "*", "ad", "_src"}]
+        elif isinstance(node, ast.Attribute) and node.attr in AUTODIFF:
+            whole = ast.unparse(node)
+            if whole.startswith(("jax.", "lax.")):
+                found.append(whole)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+            words = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            found += [f"getattr {word}" for word in words if word in AUTODIFF]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_there_is_no_autodiff_on_the_training_path(path: Path) -> None:
+    if allowed_autodiff(path):
+        pytest.skip("references are what this room is for")
+    assert not autodiff_in(path.read_text())
+
+
+def test_the_search_finds_what_it_looks_for() -> None:
+    for source in (
+        "import jax\njax.grad(f)",
+        "from jax import grad",
+        "from jax import vjp as pull",
+        "import jax\n@jax.custom_vjp\ndef f(x): ...",
+        "from jax.experimental import checkpoint",
+        "import jax.interpreters.ad",
+        "from jax.interpreters import ad",
+        "import jax\ngetattr(jax, 'grad')",
+        "from jax import *",
+        "import jax\nf = jax.value_and_grad",
+    ):
+        assert autodiff_in(source), source
+    assert not autodiff_in("objective.value_and_grad(params)\nfrom fbp import value_and_grad")
+    assert any(autodiff_in(path.read_text()) for path in FILES if allowed_autodiff(path))
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of fbp that a file imports, inside functions and for types too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{a.name}" for a in node.names if node.module == "fbp"}
+    return {name for name in found if name.split(".")[0] == "fbp" and name != "fbp"}
+
+
+# What each may import of fbp. The rest (train, explain, verify, interop, cli) may import these.
+MAY_IMPORT = {
+    "_layer.py": (),
+    "_tree.py": ("_layer",),
+    "_objective.py": ("_layer", "_tree"),
+    "layers": ("_layer", "_tree", "layers"),
+    "combinators": ("_layer", "_tree", "combinators"),
+    "ports": ("_layer", "_tree", "layers", "ports"),
+    "losses": ("_layer", "_tree", "losses"),
+    "models": ("_layer", "_tree", "layers", "combinators", "ports", "models"),
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_who_imports_whom(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    got = {name.split(".")[1] for name in imports(path)}
+    if room in MAY_IMPORT:
+        assert got <= set(MAY_IMPORT[room])
+    if room not in ("cli", "cli.py", "__main__.py"):
+        assert "cli" not in got

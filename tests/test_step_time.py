@@ -1,0 +1,34 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+@pytest.mark.slow
+def test_table_and_missing_peers(monkeypatch, tmp_path):
+    for peer in ("flax", "equinox", "torch"):
+        monkeypatch.setitem(sys.modules, peer, None)  # as if it were not installed
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    import step_time
+
+    out = step_time.main(rounds=1, chunk=8, json_file=str(tmp_path / "times.json"))
+
+    lines = out.splitlines()
+    for peer in ("flax", "equinox", "torch"):
+        assert f"skipped: {peer} is not installed" in lines
+    header, *rows = lines[lines.index("") + 1 :]
+    assert header.split()[:6] == ["us", "a", "step", "median", "min", "max"]
+    assert [row.split("  ")[0] for row in rows] == [
+        "fbp, scanned",
+        "fbp, a call a step",
+        "jax + optax, scanned",
+        "jax + optax, a call a step",
+        "matrix products alone",
+    ]
+    assert all(float(number) > 0 for row in rows for number in row.split()[-6:])
+    assert len({len(line) for line in (header, *rows)}) == 1  # aligned
+    times = json.loads((tmp_path / "times.json").read_text())
+    assert all(len(us) == 1 for us in times["us"].values())
