@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import fbp
 from fbp._layer import Array, Key, Params, PyTree, at_least_float32, like
@@ -147,9 +148,7 @@ def _integers(n: int, *shape: int) -> Callable[[np.random.Generator], PyTree]:
     return lambda rng: rng.integers(n, size=shape, dtype=np.int32)
 
 
-def _integers_and_floats(
-    n: int, size: int, *shape: int
-) -> Callable[[np.random.Generator], PyTree]:
+def _integers_and_floats(n: int, size: int, *shape: int) -> Callable[[np.random.Generator], PyTree]:
     return lambda rng: (_integers(n, *shape)(rng), rng.normal(size=(*shape, size)))
 
 
@@ -242,7 +241,13 @@ def make_cases() -> list[Case]:
         Case("stack", fbp.Stack(fbp.Dense(5, 5), 3), (7, 5), widens=True),
         Case("stack/one", fbp.Stack(fbp.Dense(3, 3), 1), (7, 3), widens=True),
         Case("stack/none", fbp.Stack(fbp.Dense(3, 3), 0), (7, 3), widens=True),
-        Case("stack/cheap", fbp.Stack(fbp.Serial(fbp.Scale((3,)), tanh), 3), (2, 7, 3), 2, widens=True),
+        Case(
+            "stack/cheap",
+            fbp.Stack(fbp.Serial(fbp.Scale((3,)), tanh), 3),
+            (2, 7, 3),
+            2,
+            widens=True,
+        ),
         Case("stack/no_params", fbp.Stack(tanh, 3), (3,), batch=0),
         Case(
             "stack/in_serial",
@@ -311,6 +316,19 @@ def make_cases() -> list[Case]:
 
 
 CASES = make_cases()
+
+# One of every kind: what is run everywhere of the tests that compile a lot. The rest are `slow`.
+CORE = {
+    *("dense", "dense/no_batch", "dense/one", "dense/no_bias", "scale/vector", "scale/scalar"),
+    *("bias/vector_two_batch_axes", "bias/scalar_batch", "softmax", "log_softmax"),
+    *ACTIVATIONS,
+    *("serial/nested", "serial/cheap", "serial/empty", "residual", "residual/recomputed"),
+    *("parallel/recomputed", "parallel/named", "stack", "stack/none", "stack/in_serial"),
+    *("remat", "remat/in_stack", "neuron", "mlp/tanh", "noise/serial", "noise/residual"),
+    *("noise/stack", "tree", "tree/residual", "integers", "integers/and_floats_parallel"),
+}
+assert CORE <= {case.name for case in CASES}
+
 
 # Drawing and measuring.
 
@@ -395,13 +413,22 @@ def _error(got: Any, want: Any) -> float:
 def assert_close(got: PyTree, want: PyTree, limit: float) -> None:
     """Every leaf within `limit` of the other, in units of its largest element; names those not."""
     wrong = {path: e for path, e in leaf_errors(got, want).items() if not e <= limit}
-    assert not wrong, f"beyond {limit:.1e}: " + ", ".join(f"{p} by {e:.1e}" for p, e in wrong.items())
+    assert not wrong, f"beyond {limit:.1e}: " + ", ".join(
+        f"{p} by {e:.1e}" for p, e in wrong.items()
+    )
 
 
 def by_name(cases: list[Case]) -> Any:
-    import pytest
+    """Runs a test for each case."""
+    return pytest.mark.parametrize("case", cases, ids=str)
 
-    return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
+
+def by_name_core_first(cases: list[Case]) -> Any:
+    """Runs a test for each case; those that are not in `CORE` are slow."""
+    marked = [
+        pytest.param(case, marks=() if case.name in CORE else pytest.mark.slow) for case in cases
+    ]
+    return pytest.mark.parametrize("case", marked, ids=str)
 
 
 def chunks(tree: PyTree, size: int) -> list[PyTree]:

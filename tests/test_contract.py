@@ -19,6 +19,7 @@ from cases import (
     assert_close,
     auto,
     by_name,
+    by_name_core_first,
     cast,
     draw,
     floats,
@@ -125,7 +126,7 @@ def test_gradients_have_trees_shapes_and_dtypes(case: Case, dtypes: str, x64: No
             assert (leaf.shape, leaf.dtype) == (wants[path].shape, wants[path].dtype), path
 
 
-@by_name(CASES)
+@by_name_core_first(CASES)
 def test_jit_vmap_scan_and_donation_change_nothing(case: Case, x64: None) -> None:
     key = key_of(case)
     examples = [draw(case, seed, jnp.float64) for seed in range(2)]
@@ -147,7 +148,9 @@ def test_jit_vmap_scan_and_donation_change_nothing(case: Case, x64: None) -> Non
         # vmap needs an array to map over; a layer without params has none there.
         return {"scan": scanned, "vmap": jax.vmap(f)(ps, xs, dys), "vmap_x": over_x}
 
-    got = transformed(stacked([p for p, _ in examples]), stacked([x for _, x in examples]), stacked(dys))
+    got = transformed(
+        stacked([p for p, _ in examples]), stacked([x for _, x in examples]), stacked(dys)
+    )
     assert_close(got["scan"], stacked(two_models), ROUNDING)
     assert_close(got["vmap"], stacked(two_models), ROUNDING)
     assert_close(got["vmap_x"], stacked(one_model), ROUNDING)
@@ -160,7 +163,7 @@ def test_jit_vmap_scan_and_donation_change_nothing(case: Case, x64: None) -> Non
         assert_close(donated(*copies, key), one_model[0], ROUNDING)
 
 
-@by_name(CASES)
+@by_name_core_first(CASES)
 def test_eager_and_jit_agree(case: Case, x64: None) -> None:
     params, x = draw(case, 0, jnp.float64)
     y = output(case.layer, params, x)
@@ -173,7 +176,7 @@ def test_eager_and_jit_agree(case: Case, x64: None) -> None:
 SECOND_ORDER = 1e-10
 
 
-@by_name(CASES)
+@by_name_core_first(CASES)
 def test_autodiff_through_the_backward_gives_hessians(case: Case, x64: None) -> None:
     params, x = draw(case, 0, jnp.float64)
     y = output(case.layer, params, x)
@@ -196,7 +199,7 @@ def test_autodiff_through_the_backward_gives_hessians(case: Case, x64: None) -> 
     assert_close(reverse, reference, SECOND_ORDER)
 
 
-@by_name(CASES)
+@by_name_core_first(CASES)
 def test_forward_is_deterministic_and_noise_needs_a_key(case: Case) -> None:
     params, x = draw(case, 0, jnp.float32)
     forward = jax.jit(lambda key: case.layer.forward(params, x, key)[0])
@@ -250,7 +253,7 @@ def test_recompute_gives_the_output_again(case: Case) -> None:
 BFLOAT16_ULP = 2.0**-7
 
 
-@by_name(QUIET)
+@by_name_core_first(QUIET)
 def test_bfloat16_is_as_exact_as_autodiff(case: Case, x64: None) -> None:
     """Against float64 at the same bfloat16 numbers, beside `jax.vjp` of the same forward.
 
@@ -277,7 +280,7 @@ def test_bfloat16_is_as_exact_as_autodiff(case: Case, x64: None) -> None:
     assert not wrong
 
 
-@by_name([case for case in CASES if case.batch])
+@by_name_core_first([case for case in CASES if case.batch])
 def test_an_empty_batch_has_zero_gradients(case: Case) -> None:
     params, x = draw(case, 0, jnp.float32)
     x = jax.tree.map(lambda a: a[:0], x)
@@ -310,7 +313,9 @@ def test_layers_are_values(case: Case, again: Case) -> None:
 
     def held(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
-            return [h for field in dataclasses.fields(value) for h in held(getattr(value, field.name))]
+            return [
+                h for field in dataclasses.fields(value) for h in held(getattr(value, field.name))
+            ]
         if isinstance(value, tuple):
             return [h for item in value for h in held(item)]
         return [value]
@@ -424,7 +429,11 @@ def test_softmax_at_large_inputs(large: float) -> None:
     np.testing.assert_allclose(fbp.Softmax().backward((), x, res, dy)[1], dx, rtol=0, atol=limit)
 
     y, res = fbp.LogSoftmax().forward((), x)
-    want = [[0, -2 * large, -large], [-np.log(2), -np.log(2), -2 * large - np.log(2)], [-np.log(3)] * 3]
+    want = [
+        [0, -2 * large, -large],
+        [-np.log(2), -np.log(2), -2 * large - np.log(2)],
+        [-np.log(3)] * 3,
+    ]
     # A difference of x and a logarithm: exact to an ulp or two of the larger of them.
     np.testing.assert_allclose(y, np.asarray(want), rtol=4 * np.finfo(np.float32).eps)
     dx = dy - p * dy.sum(-1, keepdims=True)
@@ -577,7 +586,9 @@ def test_a_wrong_dy_of_parallel_is_refused() -> None:
 @pytest.mark.parametrize("group", [fbp.Serial, fbp.Parallel])
 def test_wrong_groups_are_refused(group: Any) -> None:
     name = group.__name__
-    with pytest.raises(TypeError, match=rf"^{name}: expected layers all with names or all without$"):
+    with pytest.raises(
+        TypeError, match=rf"^{name}: expected layers all with names or all without$"
+    ):
         group(fbp.Tanh(), named=fbp.Relu())
     with pytest.raises(TypeError, match=rf"^{name}: expected a Layer, got 3$"):
         group(fbp.Tanh(), 3)

@@ -30,7 +30,9 @@ def checked(model: fbp.Layer, data: Any, loss: fbp.Loss = MSE, key: Any = None) 
     params = whole.init(jax.random.key(0))
     # Biases start at 0; at random ones nothing is right by being 0.
     rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda p: p + jnp.asarray(0.3 * rng.normal(size=p.shape), p.dtype), params)
+    params = jax.tree.map(
+        lambda p: p + jnp.asarray(0.3 * rng.normal(size=p.shape), p.dtype), params
+    )
     return fbp.cross_check(whole, params, data, key)
 
 

@@ -441,7 +441,9 @@ def test_sigmoid_at_extreme_logits(logit: float, target: float, dtype: str, x64:
         # What is below the smallest normal number is flushed to 0.
         np.testing.assert_allclose(float(got), float(want), rtol=8 * eps, atol=tiny)
         # s - t cancels where s is near t: the error is that of s.
-        np.testing.assert_allclose(float(dy[0]), float(slope), rtol=8 * eps, atol=max(tiny, 4 * eps * target))
+        np.testing.assert_allclose(
+            float(dy[0]), float(slope), rtol=8 * eps, atol=max(tiny, 4 * eps * target)
+        )
 
 
 def test_classes_taken_out_at_minus_infinity() -> None:

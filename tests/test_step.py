@@ -73,9 +73,7 @@ def by_hand(model: Any, loss: Any, optimizer: Any, batches: list[Any], key: Any 
             return objective.value(params, batch, k)
 
         value, grad = jax.value_and_grad(f)(params)
-        updates, opt_state = update(
-            grad, opt_state, params, value=value, grad=grad, value_fn=f
-        )
+        updates, opt_state = update(grad, opt_state, params, value=value, grad=grad, value_fn=f)
         return optax.apply_updates(params, updates), opt_state, value
 
     values = []
@@ -316,7 +314,10 @@ def test_wrong_parts_are_refused() -> None:
 def test_a_loss_with_parameters_trains(x64: None) -> None:
     optimizer = optax.sgd(0.1)
     batches = [classification(i) for i in range(10)]
-    step, state = fbp.make_step(MODEL, Temperature(), optimizer), start(MODEL, Temperature(), optimizer)
+    step, state = (
+        fbp.make_step(MODEL, Temperature(), optimizer),
+        start(MODEL, Temperature(), optimizer),
+    )
     for batch in batches:
         state, _ = step(state, batch)
     params, _, _ = by_hand(MODEL, Temperature(), optimizer, batches)
@@ -327,9 +328,9 @@ def test_a_loss_with_parameters_trains(x64: None) -> None:
 def test_value_and_grad(x64: None) -> None:
     batch = regression(0)
     params = start(MODEL, MSE, optax.sgd(0.1)).params.model
-    want, dwant = jax.value_and_grad(lambda p: jnp.mean((MODEL.forward(p, batch[0])[0] - batch[1]) ** 2))(
-        params
-    )
+    want, dwant = jax.value_and_grad(
+        lambda p: jnp.mean((MODEL.forward(p, batch[0])[0] - batch[1]) ** 2)
+    )(params)
     for microbatch in (None, 2):
         value, dparams = fbp.value_and_grad(MODEL, MSE, microbatch=microbatch)(params, batch)
         np.testing.assert_allclose(value, want, rtol=1e-12)

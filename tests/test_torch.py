@@ -86,9 +86,11 @@ def test_losses(name: str, x64: None) -> None:
     loss, theirs, kind, options = LOSSES[name]
     rng = np.random.default_rng(0)
     y = 3 * rng.normal(size=(7, 5))
-    target = {"numbers": rng.normal(size=(7, 5)), "probabilities": rng.random((7, 5)), "labels": LABELS}[
-        kind
-    ]
+    target = {
+        "numbers": rng.normal(size=(7, 5)),
+        "probabilities": rng.random((7, 5)),
+        "labels": LABELS,
+    }[kind]
     if name == "mae":
         target[0] = y[0]
     value, _, dy = loss.value_and_grad((), jnp.asarray(y), jnp.asarray(target))
