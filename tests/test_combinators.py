@@ -30,7 +30,7 @@ X = jnp.ones((7, 3))
 def test_serial_keeps_the_inputs_of_its_layers_but_the_first() -> None:
     layer = fbp.Serial(DENSE, DENSE, DENSE)
     params = params_of(layer)
-    y, res = layer.forward(params, X)
+    _, res = layer.forward(params, X)
     x1, _ = DENSE.forward(params[0], X)
     x2, _ = DENSE.forward(params[1], x1)
     assert jax.tree.structure(res) == jax.tree.structure(((None, ()), (x1, ()), (x2, ())))
@@ -179,7 +179,7 @@ def test_layers_draw_different_noise(layer: fbp.Layer) -> None:
 def test_copies_draw_different_noise() -> None:
     """A stack of multiplicative noise on ones: its logarithm is a sum of the copies' draws."""
     layer, key = fbp.Stack(Noise(std=0.1), 2), jax.random.key(0)
-    y, (x, keys) = layer.forward((), jnp.ones(3), key)
+    y, (_, keys) = layer.forward((), jnp.ones(3), key)
     factors = [Noise(std=0.1).forward((), jnp.ones(3), k)[0] for k in keys]
     assert not np.array_equal(factors[0], factors[1])
     np.testing.assert_allclose(y, factors[0] * factors[1], rtol=1e-6)

@@ -174,10 +174,9 @@ def test_a_wrong_loss_is_found() -> None:
     assert not any(leaf.ok for leaf in check.leaves)
 
 
-@pytest.mark.parametrize("keyed", [False, True])
-@pytest.mark.parametrize("size", [2, 3, 100])
+@pytest.mark.parametrize(("size", "keyed"), [(3, False), (3, True), (100, True)])
 def test_microbatches_and_keys(size: int, keyed: bool) -> None:
-    model = fbp.Serial(fbp.Dense(3, 5), Noise(), fbp.Tanh(), Noise(cheap=False), fbp.Dense(5, 2))
+    model = fbp.Serial(Noise(), fbp.Dense(3, 2), Noise(cheap=False))
     whole = objective(model)
     params = whole.init(jax.random.key(0))
     key = jax.random.key(1) if keyed else None

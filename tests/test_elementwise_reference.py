@@ -138,7 +138,7 @@ def terms(name: str, x: Any) -> Any:
 def ulps(got: Any, want: Any, scale: Any, x: float = 1.0) -> float:
     """The error in units of eps * scale.
 
-    XLA on CPU flushes what is below the smallest normal number to 0, and x times it is as good as 0.
+    XLA on CPU flushes what is below the smallest normal number to 0; x times it is 0 as well.
     """
     error = abs(mp.mpf(float(got)) - want)
     if error <= 4 * TINY * max(1, min(abs(x), 1e4)):

@@ -42,7 +42,7 @@ def test_every_public_name_resolves() -> None:
         assert value is getattr(fbp, name)
         assert name in dir(fbp)
         assert value.__doc__, name
-    with pytest.raises(AttributeError, match="^module 'fbp' has no attribute 'Nothing'$"):
+    with pytest.raises(AttributeError, match=r"^module 'fbp' has no attribute 'Nothing'$"):
         fbp.Nothing  # noqa: B018
 
 

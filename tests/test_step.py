@@ -29,7 +29,7 @@ MSE = fbp.MeanSquaredError()
 class Temperature(fbp.Loss):
     """Cross-entropy of t * y with a learned t: a loss with a parameter of its own."""
 
-    loss: fbp.Loss = fbp.SoftmaxCrossEntropy()
+    loss: fbp.Loss = dataclasses.field(default_factory=fbp.SoftmaxCrossEntropy)
 
     def init(self, key: Array) -> Params:
         return {"t": jnp.ones(())}
@@ -127,8 +127,7 @@ def test_steps_are_those_of_autodiff_and_optax(name: str, x64: None) -> None:
     assert jax.tree.structure(state.opt_state) == jax.tree.structure(opt_state)
 
 
-@pytest.mark.parametrize("keyed", [False, True])
-@pytest.mark.parametrize("microbatch", [None, 3])
+@pytest.mark.parametrize(("microbatch", "keyed"), [(None, False), (None, True), (3, True)])
 def test_many_steps_are_single_steps(microbatch: int | None, keyed: bool, x64: None) -> None:
     optimizer = optax.adam(1e-2)
     batches = [regression(i) for i in range(4)]
@@ -253,7 +252,7 @@ def test_parts_are_the_whole(kind: str, x64: None) -> None:
     whole = fbp.Objective(MODEL, loss)
     params = start(MODEL, loss, optax.sgd(0.1)).params
     want, dwant = jax.jit(whole.value_and_grad)(params, batch)
-    for size in (1, 3, 100):
+    for size in (3, 100) if kind == "mse" else (3,):
         parts = fbp.Microbatch(whole, size)
         value, dparams = jax.jit(parts.value_and_grad)(params, batch)
         # Sums of 7 terms, in another order, none larger than the largest of the leaf by much.

@@ -94,7 +94,7 @@ def test_an_error_is_that_of_the_forward() -> None:
 
 
 @pytest.mark.parametrize(
-    "n,text",
+    ("n", "text"),
     [
         (0, "0 B"),
         (1023, "1023 B"),
