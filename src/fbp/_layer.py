@@ -133,6 +133,21 @@ def require_trailing(owner: Any, x: Array, shape: tuple[int, ...], name: str = "
         raise ValueError(f"{name_of(owner)}: expected {axes}, got shape {x.shape}")
 
 
+def require_params(owner: Any, params: Params, **shapes: tuple[int, ...]) -> None:
+    """Raises ValueError unless params is a dict of arrays with these names and shapes."""
+    got = params
+    if isinstance(params, dict):
+        got = {name: jnp.shape(leaf) for name, leaf in params.items()}
+    if got != shapes:
+        raise ValueError(f"{name_of(owner)}: expected params of shapes {shapes}, got {got}")
+
+
+def require_layer(owner: Any, layer: Any) -> None:
+    """Raises TypeError unless it is given a Layer."""
+    if not isinstance(layer, Layer):
+        raise TypeError(f"{name_of(owner)}: expected a Layer, got {layer!r}")
+
+
 def name_of(owner: Any) -> str:
     """The name errors and tables use for a layer or a loss."""
     return type(owner).__name__

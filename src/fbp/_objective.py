@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, like, name_of
+from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, like, name_of, require_layer
 
 
 class ObjectiveParams(NamedTuple):
@@ -29,6 +29,11 @@ class Objective:
 
     model: Layer
     loss: Loss
+
+    def __post_init__(self) -> None:
+        require_layer(self, self.model)
+        if not isinstance(self.loss, Loss):
+            raise TypeError(f"Objective: expected a Loss, got {self.loss!r}")
 
     def init(self, key: Array) -> ObjectiveParams:
         model_key, loss_key = jax.random.split(key)
@@ -100,12 +105,12 @@ class Microbatch:
     def _weighted_sum(
         self, f: Callable[..., PyTree], params: ObjectiveParams, batch: PyTree, key: Key
     ) -> PyTree:
-        sizes = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
-        if len(sizes) != 1:
-            raise ValueError(
-                f"{name_of(self)}: expected one size of the first axis, got {sorted(sizes)}"
-            )
-        (n,) = sizes
+        batch = jax.tree.map(jnp.asarray, batch)
+        sizes = {str(leaf.shape[0]) if leaf.ndim else "none" for leaf in jax.tree.leaves(batch)}
+        if len(sizes) != 1 or "none" in sizes:
+            got = ", ".join(sorted(sizes))
+            raise ValueError(f"{name_of(self)}: expected one size of the first axis, got [{got}]")
+        n = jax.tree.leaves(batch)[0].shape[0]
         if n <= self.size:
             return f(params, batch, key)
         total = self.objective.weight(batch)
@@ -118,7 +123,11 @@ class Microbatch:
             return jax.tree.map(lambda s, t: s + (share * t).astype(s.dtype), sums, terms), None
 
         whole, rest = divmod(n, self.size)
-        parts = jax.tree.map(lambda a: a[: n - rest].reshape(whole, self.size, *a.shape[1:]), batch)
+        # Part i takes every whole-th example from i on: where the examples are spread over devices,
+        # each device keeps its own.
+        parts = jax.tree.map(
+            lambda a: a[: n - rest].reshape(self.size, whole, *a.shape[1:]).swapaxes(0, 1), batch
+        )
         shapes = jax.eval_shape(f, params, batch, key)
         sums = jax.tree.map(
             lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)), shapes

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from fbp._layer import Array, Layer, Params, name_of
+from fbp._layer import Array, Layer, Params, name_of, require_layer
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -20,12 +20,11 @@ class Group(Layer):
     layers: tuple[Layer, ...]
     names: tuple[str, ...] | None
 
-    def __init__(self, *layers: Layer, **named: Layer):
+    def __init__(self, /, *layers: Layer, **named: Layer):
         if layers and named:
             raise TypeError(f"{name_of(self)}: expected layers all with names or all without")
         for layer in (*layers, *named.values()):
-            if not isinstance(layer, Layer):
-                raise TypeError(f"{name_of(self)}: expected a Layer, got {layer!r}")
+            require_layer(self, layer)
         object.__setattr__(self, "layers", layers or tuple(named.values()))
         object.__setattr__(self, "names", tuple(named) or None)
 
@@ -42,7 +41,7 @@ class Group(Layer):
     def unpack(self, tree: Any, what: str = "params") -> list[Any]:
         """The inverse of `pack`; says what is wrong with a tree that `pack` did not make."""
         if self.names is None:
-            if isinstance(tree, tuple | list) and len(tree) == len(self.layers):
+            if isinstance(tree, tuple) and len(tree) == len(self.layers):
                 return list(tree)
             expected = f"a tuple of {len(self.layers)}"
         else:

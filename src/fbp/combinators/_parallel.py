@@ -23,7 +23,7 @@ class Parallel(Group):
       ValueError: no layers; params or dy are not of this Parallel.
     """
 
-    def __init__(self, *layers: Any, **named: Any):
+    def __init__(self, /, *layers: Any, **named: Any):
         super().__init__(*layers, **named)
         if not self.layers:
             raise ValueError("Parallel: expected at least one layer, got none")

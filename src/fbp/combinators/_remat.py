@@ -4,7 +4,7 @@ import dataclasses
 
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree
+from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,9 @@ class Remat(Layer):
 
     layer: Layer
 
+    def __post_init__(self) -> None:
+        require_layer(self, self.layer)
+
     def init(self, key: Array) -> Params:
         return self.layer.init(key)
 
@@ -33,6 +36,6 @@ class Remat(Layer):
     def backward(self, params: Params, x: PyTree, res: Key, dy: PyTree) -> tuple[Params, PyTree]:
         # The barrier makes the second forward wait for dy. Without it the compiler would see the
         # same expression twice and keep the first one's values: the memory meant to be saved.
-        params, x, dy = lax.optimization_barrier((params, x, dy))
-        _, again = self.layer.forward(params, x, res)
+        params, x, key, dy = lax.optimization_barrier((params, x, res, dy))
+        _, again = self.layer.forward(params, x, key)
         return self.layer.backward(params, x, again, dy)

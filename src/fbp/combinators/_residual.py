@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, add, name_of
+from fbp._layer import Array, Key, Layer, Params, PyTree, add, name_of, require_layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Residual(Layer):
     """
 
     layer: Layer
+
+    def __post_init__(self) -> None:
+        require_layer(self, self.layer)
 
     @property
     def cheap(self) -> bool:

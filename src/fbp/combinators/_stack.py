@@ -5,7 +5,7 @@ import dataclasses
 import jax
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp._layer import Array, Key, Layer, Params, PyTree, name_of, require_layer
 from fbp.combinators._residual import require_same
 
 
@@ -30,6 +30,7 @@ class Stack(Layer):
     n: int
 
     def __post_init__(self) -> None:
+        require_layer(self, self.layer)
         if self.n < 0:
             raise ValueError(f"Stack: expected n to be 0 or more, got {self.n}")
 

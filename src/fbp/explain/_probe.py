@@ -133,7 +133,9 @@ class Probe(Layer):
 def _layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
     """The fields of a layer that hold layers, with the path that each adds to its params'."""
     fields: dict[str, list[tuple[str, Layer]]] = {}
-    for field in dataclasses.fields(layer):  # type: ignore[arg-type]
+    if not dataclasses.is_dataclass(layer):
+        return fields
+    for field in dataclasses.fields(layer):
         held = getattr(layer, field.name)
         if isinstance(held, Layer):
             # `layer` is what wrappers call the one they wrap: its params are theirs.

@@ -55,7 +55,8 @@ def summary(model: Layer, x: PyTree, key: Key = None) -> Summary:
     """Says for every layer its output, its parameters, and the bytes its backward needs kept.
 
     Nothing is computed: shapes are traced. The bytes are those of the very residual tree that
-    `model.forward` returns, leaf by leaf.
+    `model.forward` returns, leaf by leaf: what crosses from the forward to the backward. Inside one
+    jitted program the compiler may still keep what it was asked to compute again, or the reverse.
 
     Args:
       model: a Layer.

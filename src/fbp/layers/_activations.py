@@ -23,7 +23,7 @@ _SATURATED = 40.0
 
 @dataclasses.dataclass(frozen=True)
 class Relu(Layer):
-    """y = max(x, 0); dx = dy where x > 0, else 0.
+    """y = max(x, 0); dx = 0 where x <= 0, else dy.
 
     At the kink x = 0 the derivative is taken as 0, as `jax.nn.relu` and PyTorch do. NaN stays NaN.
     Raises TypeError when x is not a float array.
@@ -36,7 +36,10 @@ class Relu(Layer):
         return jnp.where(x <= 0, 0, x), ()
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
-        dx = jnp.where(x <= 0, 0, dy)
+        # y = 0 just where x <= 0. The next layer's backward needs y too, so that asking y and not x
+        # leaves the compiler one array to hold where it would hold two.
+        y = jnp.where(x <= 0, 0, x)
+        dx = jnp.where(y == 0, 0, dy)
         return (), dx.astype(x.dtype)
 
 
@@ -75,8 +78,8 @@ class Tanh(Layer):
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         y = jnp.tanh(at_least_float32(x))
-        # (1 - y)(1 + y), not 1 - y^2: no digits are lost where y is near +-1.
-        dx = dy * ((1 - y) * (1 + y))
+        # From y, which the next layer needs too. Where y rounds to +-1 the slope rounds to 0.
+        dx = dy * (1 - y * y)
         return (), dx.astype(x.dtype)
 
 
@@ -91,7 +94,7 @@ class Sigmoid(Layer):
 
     def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
         require_float(self, x)
-        return jax.nn.sigmoid(x), ()
+        return jax.nn.sigmoid(at_least_float32(x)).astype(x.dtype), ()
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         wide = at_least_float32(x)
@@ -110,7 +113,7 @@ class Softplus(Layer):
 
     def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
         require_float(self, x)
-        return jnp.logaddexp(x, 0), ()
+        return jnp.logaddexp(at_least_float32(x), 0).astype(x.dtype), ()
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         dx = dy * jax.nn.sigmoid(at_least_float32(x))
@@ -130,7 +133,7 @@ class Silu(Layer):
 
     def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
         require_float(self, x)
-        return jax.nn.silu(x), ()
+        return jax.nn.silu(at_least_float32(x)).astype(x.dtype), ()
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         wide = at_least_float32(x)

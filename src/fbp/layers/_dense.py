@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from fbp._layer import Array, Key, Layer, at_least_float32, like, require_trailing
+from fbp._layer import Array, Key, Layer, at_least_float32, like, require_params, require_trailing
 
 _LECUN_NORMAL = initializers.lecun_normal()
 
@@ -37,7 +37,7 @@ class Dense(Layer):
       dtype: dtype of the parameters.
 
     Raises:
-      ValueError: the last axis of x is not n_in.
+      ValueError: the last axis of x is not n_in; params are not of this layer.
       TypeError: x is not a float array.
 
     Source: Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors",
@@ -60,6 +60,8 @@ class Dense(Layer):
 
     def forward(self, params: dict[str, Array], x: Array, key: Key = None) -> tuple[Array, Any]:
         require_trailing(self, x, (self.n_in,))
+        bias = {"b": (self.n_out,)} if self.bias else {}
+        require_params(self, params, w=(self.n_in, self.n_out), **bias)
         y = x @ params["w"]
         if self.bias:
             y = y + params["b"]

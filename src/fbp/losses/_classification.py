@@ -1,4 +1,4 @@
-"""Losses for choices: cross-entropy from logits, stable at any logit."""
+"""Losses for choices: cross-entropy from logits, stable at any finite logit."""
 
 import dataclasses
 from typing import Any
@@ -67,8 +67,9 @@ class SoftmaxCrossEntropy(Loss):
     ) -> tuple[Array, tuple[()], Array]:
         require_float(self, y, "y")
         target, weight = unweighted(target)
-        target = jnp.asarray(target)
-        q = self._distribution(target, y)
+        target = _widened(target)
+        weight = self._row_weight(target, weight)
+        q = self._distribution(target, weight, y)
 
         # log p = z - log sum exp z, with z shifted so that its largest is 0: exp cannot overflow,
         # and the loss of a confident row is not lost in the rounding of a large logit.
@@ -79,14 +80,14 @@ class SoftmaxCrossEntropy(Loss):
         # Where q = 0 a class contributes nothing, even at log p = -inf.
         losses = -jnp.where(q == 0, 0, q * (z - jnp.log(sum_exp))).sum(-1)
 
-        share = shares(self, self._row_weight(target, weight), losses.shape, losses.dtype)
+        share = shares(self, weight, losses.shape, losses.dtype)
         row = share[..., None]
         dy = jnp.where(row == 0, 0, row * (p * q.sum(-1, keepdims=True) - q))
         return weighted_sum(share, losses), (), dy.astype(y.dtype)
 
     def weight(self, target: Any) -> Array:
         target, weight = unweighted(target)
-        target = jnp.asarray(target)
+        target = _widened(target)
         rows = target.shape if _are_labels(target) else target.shape[:-1]
         weight = self._row_weight(target, weight)
         return jnp.sum(jnp.ones(rows[:1]) if weight is None else weight)
@@ -98,7 +99,7 @@ class SoftmaxCrossEntropy(Loss):
         counts = (target != self.ignore).astype(float)
         return counts if weight is None else broadcast_weight(self, weight, counts.shape) * counts
 
-    def _distribution(self, target: Array, y: Array) -> Array:
+    def _distribution(self, target: Array, weight: Array | None, y: Array) -> Array:
         """q, the target distribution of each row."""
         classes = y.shape[-1] if y.ndim else 0
         if not classes:
@@ -115,8 +116,9 @@ class SoftmaxCrossEntropy(Loss):
         q = (1 - self.label_smoothing) * q + self.label_smoothing / classes
         if labels:
             allowed = (target >= 0) & (target < classes)
-            if self.ignore is not None:
-                allowed |= target == self.ignore
+            if weight is not None:
+                # Rows that do not count, the ignored ones among them, may have any label.
+                allowed |= broadcast_weight(self, weight, target.shape) == 0
             if not isinstance(allowed, jax.core.Tracer) and not allowed.all():
                 raise ValueError(
                     f"SoftmaxCrossEntropy: expected labels in 0..{classes - 1}"
@@ -125,6 +127,13 @@ class SoftmaxCrossEntropy(Loss):
                 )
             q = jnp.where(allowed[..., None], q, jnp.nan)
         return q
+
+
+def _widened(target: Array) -> Array:
+    """Labels of few bits, which cannot be compared with numbers that need more, as int32."""
+    target = jnp.asarray(target)
+    narrow = _are_labels(target) and target.dtype not in (jnp.int32, jnp.int64)
+    return target.astype(jnp.int32) if narrow else target
 
 
 def _are_labels(target: Array) -> bool:

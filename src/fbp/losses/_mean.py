@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from fbp._layer import Array, name_of
+from fbp._layer import Array, at_least_float32, name_of
 
 
 class Weighted(NamedTuple):
     """A target whose examples do not all count the same.
 
     The loss becomes sum(weight * loss) / sum(weight). `weight` has the shape of the target or of
-    its first axes: (B,) weighs whole examples. A weight of 0 takes an example out, whatever stands
-    in it. Weights that are all 0 give a loss of 0.
+    its first axes: (B,) weighs whole examples. A weight of 0 takes an example out of the loss,
+    whatever its y and target are. Weights that are all 0 give a loss of 0.
     """
 
     target: Any
@@ -22,12 +22,14 @@ class Weighted(NamedTuple):
 
 def unweighted(target: Any) -> tuple[Any, Array | None]:
     """Splits `Weighted(target, weight)`; a bare target has no weights."""
-    return target if isinstance(target, Weighted) else (target, None)
+    if not isinstance(target, Weighted):
+        return target, None
+    # A sum of many weights overflows float16 and rounds away in bfloat16.
+    return target.target, at_least_float32(jnp.asarray(target.weight))
 
 
 def broadcast_weight(owner: Any, weight: Array, shape: tuple[int, ...]) -> Array:
     """Gives every element of `shape` the weight of its first axes."""
-    weight = jnp.asarray(weight)
     if weight.shape != shape[: weight.ndim]:
         raise ValueError(
             f"{name_of(owner)}: expected weight to have the first axes of {shape}, "

@@ -109,4 +109,4 @@ def as_text(cells: np.ndarray) -> np.ndarray:
     """Cells as labels: 3.0 is "3"."""
     if cells.dtype != np.float64:
         return cells
-    return np.array([f"{c:.0f}" if c.is_integer() else repr(c) for c in cells.tolist()])
+    return np.array([f"{c + 0.0:.0f}" if c.is_integer() else repr(c) for c in cells.tolist()])

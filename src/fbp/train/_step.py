@@ -35,10 +35,11 @@ def init_state(
 
 def state_of(params: ObjectiveParams, optimizer: optax.GradientTransformation) -> State:
     """Returns the state before the first update of these parameters."""
-    # Copies: some optimizers put the params themselves, or one array twice, into their state, and
-    # what is donated must not be held twice.
-    opt_state = jax.tree.map(jnp.array, optimizer.init(params))
-    return State(params, opt_state, jnp.zeros((), jnp.int32))
+    # Copies: what is donated is gone, so it must be the state's alone. Some optimizers put the
+    # params themselves, or one array twice, into their state; an initializer may return an array
+    # that its author keeps.
+    state = State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    return jax.tree.map(lambda a: jnp.array(a, dtype=a.dtype), state)
 
 
 def make_step(

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import difflib
+import io
 import math
 import zipfile
 import zlib
@@ -81,7 +82,7 @@ def _read_csv(path: Path) -> Table:
     first, _, _ = text.lstrip().partition("\n")
     delimiter = max(",;\t", key=first.count)
     try:
-        rows = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True))
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise InputError(
             f"{path}: expected CSV, got a file that breaks its rules: {error}"
