@@ -1,7 +1,7 @@
 """python experiments/step_time.py [--rounds N] [--chunk N] [--json FILE]
 
 About 1 minute on the 2 cores of a 2.6 GHz Xeon (AVX-512), with jax 0.10.2, flax 0.12.8, equinox
-0.13.8 and torch 2.13. There, in microseconds a step, medians of 30 rounds:
+0.13.8 and torch 2.13. Expected there: microseconds a step, medians of 30 rounds,
 
     fbp, scanned              105     fbp, a call a step              155
     jax + optax, scanned      105     jax + optax, a call a step      150

@@ -43,7 +43,7 @@ def test_train_leaves_a_run(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert "of the held-out examples right after 60 steps" in printed[-1]
     assert "runs/digits" in printed[-1]
-    assert sum(line.endswith("ok") for line in printed) == 6
+    assert sum(line.endswith("ok") for line in printed) == 7
 
     run = tmp_path / "runs" / "digits"
     assert sorted(p.name for p in run.iterdir()) == [

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import Noise, cast
+from cases import Lookup, Noise, cast
 
 import fbp
 from fbp.verify import WrongGradientError
@@ -66,9 +66,9 @@ def test_right_rules_pass(name: str) -> None:
 
 def test_the_table_has_every_leaf() -> None:
     check = checked(fbp.models.mlp([3, 5, 2]), batch(0, 7, 3, 2))
-    paths = ["model.dense_1.b", "model.dense_1.w", "model.dense_2.b", "model.dense_2.w"]
+    paths = ["model.dense_1.b", "model.dense_1.w", "model.dense_2.b", "model.dense_2.w", "x"]
     assert [leaf.path for leaf in check.leaves] == paths
-    assert [leaf.shape for leaf in check.leaves] == [(5,), (3, 5), (2,), (5, 2)]
+    assert [leaf.shape for leaf in check.leaves] == [(5,), (3, 5), (2,), (5, 2), (7, 3)]
     assert {leaf.dtype for leaf in check.leaves} == {"float32"}
     for path in paths:
         assert path in str(check)
@@ -142,12 +142,14 @@ def test_a_wrong_rule_is_found(name: str) -> None:
     check = checked(model, batch(0, 7, 3, 5))
     assert not check.ok
     found = {leaf.path for leaf in check.leaves if not leaf.ok}
-    assert found == {f"model.{path}" for path in wrong}
+    # What is wrong on the way to `first` is wrong on the way to x.
+    beyond = {"x"} if "first.w" in wrong else set()
+    assert found == {f"model.{path}" for path in wrong} | beyond
     with pytest.raises(WrongGradientError, match=r"^the hand-written gradient differs") as caught:
         check.raise_if_wrong()
     for leaf in check.leaves:
-        assert (leaf.path in str(caught.value)) == (leaf.path in found)
-    assert str(check).count("WRONG") == len(wrong)
+        assert (f" {leaf.path} [" in str(caught.value)) == (leaf.path in found)
+    assert str(check).count("WRONG") == len(found)
 
 
 def test_a_rule_wrong_in_the_working_precision_alone_is_found() -> None:
@@ -215,3 +217,78 @@ def test_zero_gradients_pass_and_must_be_zero() -> None:
 
     wrong = objective(Wrong(fbp.Dense(3, 2), biased))
     assert not fbp.cross_check(wrong, params, (x, target)).ok
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule(fbp.Layer):
+    """A layer from functions, with one parameter p that starts at `start`."""
+
+    start: float
+    f: Callable[[Any, Any], Any]
+    df: Callable[[Any, Any, Any], Any]
+
+    def init(self, key: Any) -> Any:
+        return {"p": jnp.asarray(self.start)}
+
+    def forward(self, params: Any, x: Any, key: Any = None) -> Any:
+        return self.f(params["p"], x), ()
+
+    def backward(self, params: Any, x: Any, res: Any, dy: Any) -> Any:
+        dp, dx = self.df(params["p"], x, dy)
+        return {"p": dp}, dx
+
+
+# Each is right at the parameter it starts from, or for all that training looks at.
+HIDDEN = {
+    "w_forgotten_in_dx": Rule(1.0, lambda p, x: p * x, lambda p, x, dy: ((x * dy).sum(), dy)),
+    "b_squared_forgotten": Rule(0.0, lambda p, x: x + p + p**2, lambda p, x, dy: (dy.sum(), dy)),
+    "branch_forgotten_in_dx": Rule(
+        0.0, lambda p, x: x + p * jnp.tanh(x), lambda p, x, dy: ((jnp.tanh(x) * dy).sum(), dy)
+    ),
+    "dx_of_the_first_layer": Rule(
+        1.0, lambda p, x: p * x, lambda p, x, dy: ((x * dy).sum(), 100 * p * dy)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_the_first_parameters_hide_is_found(name: str) -> None:
+    whole = objective(HIDDEN[name])
+    data = batch(0, 7, 3, 3)
+    assert not fbp.cross_check(whole, whole.init(jax.random.key(0)), data).ok
+
+
+@pytest.mark.parametrize(
+    ("dparams", "words"),
+    [
+        (lambda dp: None, "expected float32[] for model.p, got nothing"),
+        (lambda dp: {"p": dp, "q": dp}, "for model.p, got nothing"),
+        (lambda dp: dp.astype(jnp.bfloat16), "expected float32[] for model.p, got bfloat16[]"),
+        (lambda dp: jnp.stack([dp, dp]), "got float32[2]"),
+    ],
+)
+def test_a_gradient_of_another_form_is_told(dparams: Any, words: str) -> None:
+    def df(p: Any, x: Any, dy: Any) -> Any:
+        return dparams((x * dy).sum()), p * dy
+
+    whole = objective(Rule(1.0, lambda p, x: p * x, df))
+    with pytest.raises(WrongGradientError) as error:
+        fbp.cross_check(whole, whole.init(jax.random.key(0)), batch(0, 7, 3, 3))
+    assert words in str(error.value)
+
+
+def test_an_input_of_integers_has_no_gradient_to_check() -> None:
+    x = jnp.arange(6) % 4
+    whole = objective(Lookup(4, 2))
+    check = fbp.cross_check(whole, whole.init(jax.random.key(0)), (x, jnp.ones((6, 2))))
+    assert check.ok
+    assert [leaf.path for leaf in check.leaves] == ["model.table"]
+
+
+def test_noise_does_not_hide_a_rule_wrong_in_the_working_precision() -> None:
+    def coarse(d: Any) -> Any:
+        return d if d.dtype == jnp.float64 else 2 * d
+
+    noisy = fbp.Serial(first=Noise(), second=Wrong(fbp.Dense(3, 2), changed("w", coarse)))
+    check = checked(noisy, batch(0, 7, 3, 2), key=jax.random.key(1))
+    assert {leaf.path for leaf in check.leaves if not leaf.ok} == {"model.second.w"}
