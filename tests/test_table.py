@@ -139,7 +139,7 @@ TEXT = "a,b,y\n" + "".join(f"{i},{i % 7},{i * 0.5}\n" for i in range(20))
         bad("numbers.csv", "1,2\n3,4\n", "y", "only numbers"),
         bad("twice.csv", "a,a,y\n1,2,3\n", "y", "'a'"),
         bad("unnamed.csv", "a,,y\n1,2,3\n", "y", "''"),
-        bad("ragged.csv", "a,y\n1,2\n3\n", "y", "row 3", "expected 2 cells", "got 1"),
+        bad("ragged.csv", "a,y\n1,2\n3\n", "y", "line 3", "expected 2 cells", "got 1"),
         bad("image.csv", b"\x89PNG\r\n\x1a\n\x00\xff", "y", "CSV text in UTF-8"),
         bad("quote.csv", 'a,y\n"1,2\n', "y", "CSV"),
         bad("missing.csv", TEXT, "z", "column 'z'", "'a', 'b', 'y'"),

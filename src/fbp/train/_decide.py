@@ -28,7 +28,7 @@ def fit_encoding(
     """Decides from the training rows how to encode a table, and says what it decided.
 
     Numbers are standardized, text becomes one column a category. A constant column carries nothing
-    and is left out, as is text with more than 50 values (a name, a date).
+    and is left out, as is text with many values (a name, a date): over 50, or half as many as rows.
 
     Raises:
       InputError: a column is empty; no column is left; the target has one value only.
@@ -39,18 +39,22 @@ def fit_encoding(
             continue
         train = cells[rows]
         if train.dtype != np.float64:
-            categories = sorted(set(map(str, train)))
-            if len(categories) > MAX_CATEGORIES:
+            categories = sorted(set(train.tolist()))
+            if len(categories) > min(MAX_CATEGORIES, len(train) // 2):
                 said.append(f"column {name!r}: text with {len(categories)} values, left out")
             elif len(categories) == 1:
                 said.append(f"column {name!r}: constant, left out")
             else:
+                said.append(
+                    f"column {name!r}: text, one input for each of {len(categories)} values"
+                )
                 columns += [Column(name, category=c) for c in categories]
             continue
         there = train[~np.isnan(train)]
         if not there.size:
             raise InputError(f"{table.source}: column {name!r} is empty: remove it, or fill it in")
-        mean, std = float(there.mean()), float(there.std())
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, std = float(there.mean()), float(there.std())
         if not math.isfinite(std):
             raise InputError(f"{table.source}: the numbers in {name!r} are too large to average")
         if std <= 1e-12 * max(abs(mean), np.abs(there).max()):
@@ -75,14 +79,20 @@ def _fit_target(
     said: list[str],
 ) -> Encoding:
     cells = table.column(target)
-    labels = sorted(set(as_text(cells)), key=_by_number)
+    labels = sorted(set(as_text(cells).tolist()), key=_by_number)
     if kind is None:
         kind, why = _infer_kind(cells, len(labels))
         said.append(f"target {target!r}: {kind}, because {why}")
     if len(labels) < 2:
         raise InputError(f"{table.source}: expected a target with two values or more, got {labels}")
     if kind == "classification":
-        return Encoding(kind, target, columns, tuple(labels))
+        is_text = cells.dtype != np.float64
+        if is_text and len(labels) > max(MAX_CLASSES, len(cells) // 4):
+            raise InputError(
+                f"{table.source}: expected numbers or labels that repeat in {target!r}, "
+                f"got {len(labels)} different texts, as {labels[0]!r}"
+            )
+        return Encoding(kind, target, columns, tuple(labels), text_target=is_text)
     if cells.dtype != np.float64:
         raise InputError(f"{table.source}: expected numbers in {target!r} to regress on, got text")
     train = cells[rows]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fbp.train._table import MISSING, InputError, Table, number_of
+from fbp.train._table import InputError, Table, number_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Encoding:
       target: the name of the target's column.
       columns: the columns of x.
       classes: the labels, in the order of their numbers; empty for regression.
+      text_target: whether the labels are text, so that "01" is not 1.
       offset, scale: of a regression's target: `(cell - offset) / scale`.
     """
 
@@ -34,8 +35,15 @@ class Encoding:
     target: str
     columns: tuple[Column, ...]
     classes: tuple[str, ...] = ()
+    text_target: bool = False
     offset: float = 0.0
     scale: float = 1.0
+
+    @property
+    def text_columns(self) -> frozenset[str]:
+        """The columns to read as text, whatever their cells look like."""
+        names = {column.name for column in self.columns if column.category is not None}
+        return frozenset(names | ({self.target} if self.text_target else set()))
 
     @property
     def outputs(self) -> int:
@@ -55,7 +63,8 @@ class Encoding:
                     f"{table.source}: expected numbers in {column.name!r}, got {wrong!r}"
                 )
             else:
-                x[:, i] = np.nan_to_num((cells - column.offset) / column.scale, nan=0.0)
+                with np.errstate(over="ignore"):
+                    x[:, i] = np.nan_to_num((cells - column.offset) / column.scale, nan=0.0)
         if not np.isfinite(x).all():
             name = self.columns[int(np.flatnonzero(~np.isfinite(x).all(0))[0])].name
             raise InputError(
@@ -71,7 +80,7 @@ class Encoding:
                 raise InputError(f"{table.source}: expected numbers in {self.target!r}, got text")
             return ((cells - self.offset) / self.scale).astype(np.float32)[:, None]
         number = {label: i for i, label in enumerate(self.classes)}
-        labels = as_text(cells)
+        labels = as_text(cells).tolist()
         unknown = set(labels) - set(number)
         if unknown:
             raise InputError(
@@ -79,6 +88,19 @@ class Encoding:
                 f"{list(self.classes)}, got {min(unknown)!r}"
             )
         return np.array([number[label] for label in labels], np.int32)
+
+    def unknown(self, table: Table) -> list[str]:
+        """Says what in a table's inputs the network has not learned about."""
+        said = []
+        for name in dict.fromkeys(column.name for column in self.columns):
+            cells = table.column(name)
+            categories = {c.category for c in self.columns if c.name == name}
+            if categories == {None}:
+                if missing := int(is_missing(cells).sum()):
+                    said.append(f"column {name!r}: {missing} missing cells, set to its mean")
+            elif new := set(as_text(cells).tolist()) - categories:
+                said.append(f"column {name!r}: values never seen in training, as {min(new)!r}")
+        return said
 
     def decode(self, y: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the columns of a prediction file from the network's output."""
@@ -102,7 +124,8 @@ def is_missing(cells: np.ndarray) -> np.ndarray:
     """Which cells hold nothing."""
     if cells.dtype == np.float64:
         return np.isnan(cells)
-    return np.array([cell.lower() in MISSING for cell in cells.tolist()], bool)
+    # A label may well be "none": only an empty cell of text is missing.
+    return cells == ""
 
 
 def as_text(cells: np.ndarray) -> np.ndarray:

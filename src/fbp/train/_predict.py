@@ -26,11 +26,12 @@ def predict(run: Run, data: Path, out: Path) -> tuple[int, dict[str, float], lis
     Raises:
       InputError: the run or the file cannot be used; `out` is there already or cannot be written.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"{out} is there already and is kept: choose another --out")
     model, params, encoding = run.load()
-    table, said = _by_position(read_table(data), encoding)
+    table, said = _by_position(read_table(data, encoding.text_columns), encoding)
     x = encoding.encode(table)
+    said += encoding.unknown(table)
     y = np.asarray(jax.jit(lambda x: model.forward(params, x)[0])(x))
     columns = encoding.decode(y)
     try:
@@ -69,17 +70,20 @@ def _quality(table: Table, encoding: Encoding, prediction: np.ndarray) -> dict[s
 
 
 def _write(out: Path, columns: dict[str, np.ndarray]) -> None:
-    partial = out.with_name(out.name + ".partial")
+    # Seven digits are what float32 holds.
+    cells = [
+        [f"{v:.7g}" if isinstance(v, float) else v for v in column.tolist()]
+        for column in columns.values()
+    ]
     try:
-        with open(partial, "w", newline="", encoding="utf-8") as file:
+        file = open(out, "x", newline="", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}") from None
+    try:
+        with file:
             writer = csv.writer(file)
             writer.writerow(columns)
-            # Seven digits are what float32 holds.
-            cells = [
-                [f"{v:.7g}" if isinstance(v, float) else v for v in column.tolist()]
-                for column in columns.values()
-            ]
             writer.writerows(zip(*cells, strict=True))
-        os.replace(partial, out)
     except OSError as error:
+        out.unlink()
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None

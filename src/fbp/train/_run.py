@@ -8,6 +8,7 @@ runs/<name>/config.json          what was asked for, the network, how the data w
 
 import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,11 @@ class Run:
         try:
             model = build_model(config["model"])
             encoding = Encoding.from_json(config["encoding"])
-        except (KeyError, TypeError) as error:
+            fits = _fits(config["model"], encoding)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{self.folder / CONFIG}: expected a run's config: {error}") from None
+        if not fits:
+            raise InputError(f"{self.folder / CONFIG}: expected a model that fits its encoding")
         return model, self._weights(model), encoding
 
     def _config(self) -> dict[str, Any]:
@@ -131,6 +135,8 @@ class Run:
             got = saved[name].shape if name in saved else "none"
             if got != shape.shape:
                 raise InputError(f"{path}: expected {name} of shape {shape.shape}, got {got}")
+            if saved[name].dtype != shape.dtype or not np.isfinite(saved[name]).all():
+                raise InputError(f"{path}: expected finite {shape.dtype} numbers in {name}")
         return jax.tree.unflatten(
             jax.tree.structure(shapes), [saved[name] for name in named_leaves(shapes)]
         )
@@ -138,5 +144,24 @@ class Run:
     def _write(self, name: str, content: bytes) -> None:
         """Writes a whole file or none: a reader never finds half of one."""
         partial = self.folder / f"{name}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, self.folder / name)
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, self.folder / name)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise InputError(f"{self.folder / name}: cannot be written: {error.strerror}") from None
+
+
+def _fits(spec: dict[str, Any], encoding: Encoding) -> bool:
+    """Whether a network takes what an encoding makes, and gives what it decodes."""
+    if encoding.kind not in ("regression", "classification"):
+        return False
+    numbers = [encoding.offset, encoding.scale]
+    for column in encoding.columns:
+        numbers += [column.offset, column.scale]
+        if not isinstance(column.name, str):
+            return False
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        return False
+    sizes = spec.get("sizes", [1, 1])
+    return (sizes[0], sizes[-1]) == (len(encoding.columns), encoding.outputs)

@@ -5,8 +5,10 @@ import dataclasses
 import difflib
 import io
 import math
+import re
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -44,21 +46,25 @@ class Table:
         return self.columns[name]
 
 
-def read_table(path: str | Path) -> Table:
+def read_table(path: str | Path, text: frozenset[str] = frozenset()) -> Table:
     """Reads FILE.csv (comma, semicolon or tab; first line names) or FILE.npz (arrays by name).
+
+    Args:
+      path: the file.
+      text: columns that are text even if all their cells look like numbers, as codes do.
 
     Raises:
       InputError: the file is missing, is not what its name says, has no rows, rows of different
         lengths, columns of one name, infinite numbers, or arrays of Python objects.
     """
     path = Path(path)
-    readers = {".csv": _read_csv, ".npz": _read_npz}
-    if path.suffix.lower() not in readers:
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".npz"):
         raise InputError(f"{path}: expected a file named .csv or .npz")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        table = readers[path.suffix.lower()](path)
+        table = _read_csv(path, text) if suffix == ".csv" else _read_npz(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not len(table):
@@ -67,12 +73,12 @@ def read_table(path: str | Path) -> Table:
         if column.dtype == np.float64 and np.isinf(column).any():
             row = int(np.flatnonzero(np.isinf(column))[0]) + 1
             raise InputError(
-                f"{path}: expected finite numbers, got infinity in {name!r}, row {row}"
+                f"{path}: expected finite numbers in {name!r}, got infinity, row {row}"
             )
     return table
 
 
-def _read_csv(path: Path) -> Table:
+def _read_csv(path: Path, text_columns: frozenset[str]) -> Table:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if "\0" in text:
@@ -80,38 +86,61 @@ def _read_csv(path: Path) -> Table:
     except UnicodeError:
         raise InputError(f"{path}: expected CSV text in UTF-8, got something else") from None
     first, _, _ = text.lstrip().partition("\n")
-    delimiter = max(",;\t", key=first.count)
+    unquoted = re.sub('"[^"]*"', "", first)
+    delimiter = max(",;\t", key=unquoted.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+        # With the line each row ends in, which is what an editor shows.
+        rows = [(row, reader.line_num) for row in reader]
     except csv.Error as error:
         raise InputError(
             f"{path}: expected CSV, got a file that breaks its rules: {error}"
         ) from None
-    # Blank lines carry nothing, but the numbers of the others are those an editor shows.
-    numbered = [(i, row) for i, row in enumerate(rows, 1) if any(cell.strip() for cell in row)]
-    if not numbered:
+    while rows and _is_blank(rows[-1][0]):
+        rows.pop()
+    while rows and _is_blank(rows[0][0]):
+        rows.pop(0)
+    if not rows:
         raise InputError(f"{path}: expected a line of column names and rows of data, got none")
-    (_, names), *body = numbered
+    (names, _), *body = rows
     names = [name.strip() for name in names]
     if all(number_of(name) is not None for name in names):
         raise InputError(f"{path}: expected the first line to name the columns, got only numbers")
     if len(set(names)) < len(names) or "" in names:
-        twice = next((n for n in names if n == "" or names.count(n) > 1), "")
+        twice = next(n for n in names if n == "" or names.count(n) > 1)
         raise InputError(
             f"{path}: expected one name a column, got {twice!r} more than once or empty"
         )
-    for i, row in body:
+    if len(names) == 1:
+        # A blank line is a missing cell: every row has its prediction.
+        body = [(row or [""], line) for row, line in body]
+    else:
+        body = [(row, line) for row, line in body if not _is_blank(row)]
+    for row, line in body:
         if len(row) != len(names):
-            raise InputError(f"{path}: expected {len(names)} cells in row {i}, got {len(row)}")
-    cells = zip(*(row for _, row in body), strict=True) if body else [()] * len(names)
-    return Table(str(path), {n: _typed(list(c)) for n, c in zip(names, cells, strict=True)})
+            raise InputError(f"{path}: expected {len(names)} cells in line {line}, got {len(row)}")
+    cells = zip(*(row for row, _ in body), strict=True) if body else [()] * len(names)
+    columns = {
+        name: _as_cells(column) if name in text_columns else _typed(list(column))
+        for name, column in zip(names, cells, strict=True)
+    }
+    return Table(str(path), columns)
+
+
+def _is_blank(row: list[str]) -> bool:
+    """Whether a line has nothing in it, not even a delimiter."""
+    return not row or (len(row) == 1 and not row[0].strip())
+
+
+def _as_cells(cells: Iterable[str]) -> np.ndarray:
+    return np.array([cell.strip() for cell in cells], dtype=str)
 
 
 def _typed(cells: list[str]) -> np.ndarray:
     """A float64 column if every cell that is there is a number, else a column of text."""
     numbers = [number_of(cell) for cell in cells]
     if None in numbers:
-        return np.array([cell.strip() for cell in cells], dtype=str)
+        return _as_cells(cells)
     return np.array(numbers, dtype=np.float64)
 
 
@@ -151,13 +180,19 @@ def _read_npz(path: Path) -> Table:
         if array.dtype.kind not in "fiubUS":
             raise InputError(f"{path}: expected numbers or text in {name!r}, got {array.dtype}")
         is_text = array.dtype.kind in "US"
-        array = array.astype(str if is_text else np.float64)
+        try:
+            array = array.astype(str if is_text else np.float64)
+        except UnicodeError:
+            raise InputError(f"{path}: expected text in {name!r}, got other bytes") from None
         if array.ndim == 1:
-            columns[name] = array
-            continue
-        named = False
-        flat = array.reshape(len(array), -1)
-        columns |= {f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])}
+            found = {name: array}
+        else:
+            named = False
+            flat = array.reshape(len(array), math.prod(array.shape[1:]))
+            found = {f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])}
+        if twice := set(found) & set(columns):
+            raise InputError(f"{path}: expected one array a column, got two for {min(twice)!r}")
+        columns |= found
     return Table(str(path), columns, named)
 
 

@@ -63,6 +63,8 @@ class Task:
 
 def build_model(spec: dict[str, Any]) -> Layer:
     """The network of a `model_spec`."""
+    if not isinstance(spec, dict):
+        raise InputError(f"expected a model that this version knows, got {spec!r}")
     if spec.get("kind") == "neuron":
         return models.neuron()
     if spec.get("kind") == "mlp" and spec.get("activation") == "relu":

@@ -50,8 +50,8 @@ class Settings:
         for flag, value in (("--steps", self.steps), ("--batch", self.batch)):
             if value is not None and value < 1:
                 raise InputError(f"expected {flag} to be 1 or more, got {value}")
-        if self.seed < 0:
-            raise InputError(f"expected --seed to be 0 or more, got {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"expected --seed to be from 0 to {2**32 - 1}, got {self.seed}")
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
             raise InputError(f"expected --lr to be a positive number, got {self.lr}")
 
