@@ -139,6 +139,7 @@ def test_too_large_a_rate_keeps_the_last_good_weights(tmp_path, capsys):
         (["--steps", "0"], "--steps"),
         (["--batch", "-3"], "--batch"),
         (["--seed", "-1"], "--seed"),
+        (["--seed", "99999999999999999999"], "--seed"),
         (["--lr", "nan"], "--lr"),
         (["--lr", "-0.1"], "--lr"),
         (["--name", "../up"], "--name"),
@@ -188,11 +189,24 @@ def damage(run, how):
         (run / "config.json").write_text("[]")
     elif how == "another config":
         (run / "config.json").write_text("{}")
+    elif how == "not finite":
+        save_file({"w": np.array(np.nan, np.float32), "b": np.zeros((), np.float32)}, path)
+    elif how == "no model":
+        config = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps({**config, "model": None}))
+    elif how == "another model":
+        config = json.loads((run / "config.json").read_text())
+        model = {"kind": "mlp", "sizes": [7, 1], "activation": "relu"}
+        (run / "config.json").write_text(json.dumps({**config, "model": model}))
 
 
-@pytest.mark.parametrize(
-    "how", ["cut short", "another shape", "no weights", "not JSON", "a list", "another config"]
-)
+DAMAGES = [
+    *("cut short", "another shape", "no weights", "not finite"),
+    *("not JSON", "a list", "another config", "no model", "another model"),
+]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_run_is_told_in_one_line(how, tmp_path, capsys):
     assert main(["train", "neuron", "--steps", "1", "--no-check"]) == 0
     (tmp_path / "t.csv").write_text("x\n1\n2\n")
@@ -238,3 +252,50 @@ def test_predictions_do_not_depend_on_the_batch(tmp_path, capsys):
     # Rounding of float32 sums of 64 terms.
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
     assert jax.tree.structure(params) == jax.tree.structure(model.init(jax.random.key(0)))
+
+
+def test_every_row_gets_its_prediction(tmp_path, capsys):
+    table(tmp_path / "t.csv")
+    assert main(["train", "--data", "t.csv", "--target", "y", "--steps", "5", "--no-check"]) == 0
+    (tmp_path / "gaps.csv").write_text("a,b\n1,\n,2\n,\n1,2\n")
+    assert main(["predict", "runs/t", "--data", "gaps.csv"]) == 0
+    assert len((tmp_path / "gaps-predictions.csv").read_text().splitlines()) == 1 + 4
+    assert "column 'a': 2 missing cells" in capsys.readouterr().out
+
+    assert main(["train", "curve", "--steps", "5", "--no-check"]) == 0
+    (tmp_path / "one.csv").write_text("x\n1\n\n2\n")
+    assert main(["predict", "runs/curve", "--data", "one.csv"]) == 0
+    assert len((tmp_path / "one-predictions.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_codes_stay_text_and_new_ones_are_said(tmp_path, capsys):
+    codes = ["007", "010", "A1"] * 12
+    labels = ["01" if code == "007" else "B" for code in codes]
+    lines = [f"{c},{y}" for c, y in zip(codes, labels, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["code,y", *lines]))
+    assert main(["train", "--data", "t.csv", "--target", "y", "--no-check"]) == 0
+    (tmp_path / "new.csv").write_text("code,y\n007,01\n010,01\n999,01\n")
+    assert main(["predict", "runs/t", "--data", "new.csv"]) == 0
+    assert "values never seen in training, as '999'" in capsys.readouterr().out
+    rows = (tmp_path / "new-predictions.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows[:2]] == ["01", "B"]
+
+
+def test_a_picture_never_costs_a_run(tmp_path, capsys):
+    x = np.linspace(0, 1, 30)
+    (tmp_path / "b$^$.csv").write_text(
+        "p$x^$,规模\n" + "".join(f"{a},{a * 2.5}\n" for a in x), encoding="utf-8"
+    )
+    args = ["--data", "b$^$.csv", "--target", "规模", "--steps", "5", "--no-check"]
+    assert main(["train", *args]) == 0
+    assert (tmp_path / "runs" / "b$^$" / "picture.png").exists()
+
+
+def test_a_closed_pipe_does_not_cost_a_run(tmp_path):
+    code = "import sys; from fbp.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "train", "curve", "--steps", "50", "--no-check"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait() == 0, process.stderr.read()
+    assert (tmp_path / "runs" / "curve" / "weights.safetensors").exists()

@@ -198,3 +198,37 @@ def test_regression_on_text_is_refused(tmp_path):
     path = write(tmp_path / "t.csv", "a,y", numbers(), ["p", "q"] * (ROWS // 2))
     with pytest.raises(InputError, match="to regress on"):
         table_task(path, "y", "regression")
+
+
+def test_npz_names_that_clash_are_refused(tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez(path, x=np.zeros((4, 2)), x_1=np.zeros(4), y=np.arange(4))
+    with pytest.raises(InputError, match="two for 'x_1'"):
+        table_task(path, "y")
+
+
+def test_npz_without_rows(tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez(path, x=np.zeros((0, 3)), y=np.zeros(0))
+    with pytest.raises(InputError, match="rows of data"):
+        table_task(path, "y")
+
+
+def test_text_meant_as_numbers_is_refused(tmp_path):
+    prices = [f"{i} EUR" for i in range(ROWS)]
+    path = write(tmp_path / "t.csv", "a,price", numbers(), prices)
+    with pytest.raises(InputError, match="40 different texts, as '0 EUR'"):
+        table_task(path, "price")
+
+
+def test_none_is_a_label(tmp_path):
+    path = write(tmp_path / "t.csv", "a,y", numbers(), ["none", "mild"] * (ROWS // 2))
+    task = table_task(path, "y")
+    assert task.encoding.classes == ("mild", "none")
+    assert len(task.train[0]) + len(task.held_out[0]) == ROWS
+
+
+def test_line_separators_inside_a_cell(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\nx\u2028z,1\n", encoding="utf-8")
+    assert read_table(path).columns["a"].tolist() == ["x\u2028z"]

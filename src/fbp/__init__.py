@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fbp.train import init_state as init_state
     from fbp.train import make_step as make_step
     from fbp.train import make_steps as make_steps
+    from fbp.verify import WrongGradientError as WrongGradientError
     from fbp.verify import cross_check as cross_check
 
 _ROOMS = {
@@ -59,7 +60,7 @@ _ROOMS = {
     ],
     "models": [],
     "train": ["State", "init_state", "make_step", "make_steps"],
-    "verify": ["cross_check"],
+    "verify": ["WrongGradientError", "cross_check"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -39,7 +39,13 @@ PyTree = Any
 
 
 class Layer(abc.ABC):
-    """A pure function with its chain rule. Subclasses are frozen dataclasses without arrays."""
+    """A pure function with its chain rule. Subclasses are frozen dataclasses without arrays.
+
+    `backward` is linear in dy. dparams has the tree, shapes and dtypes of params, dx those of x
+    (None in the place of an integer array). x is handed back to `backward`, so res holds only what
+    neither params nor x gives cheaply: often (). Leading axes are batch axes, over which the
+    gradients of parameters are summed. No key means no noise.
+    """
 
     @property
     def cheap(self) -> bool:

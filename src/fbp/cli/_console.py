@@ -1,5 +1,6 @@
 """What a run shows: a live bar on a terminal, plain lines anywhere else."""
 
+import os
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -15,7 +16,7 @@ class Console:
 
     def __init__(self) -> None:
         self._bar = None
-        if sys.stdout.isatty():
+        if sys.stdout is not None and sys.stdout.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             self._bar = Progress(
@@ -45,12 +46,12 @@ class Console:
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, flush=True)
+            _print(text)
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Shows a table, its first row the head."""
         if not self._bar:
-            print(align(rows), flush=True)
+            _print(align(rows))
             return
         from rich.table import Table
         from rich.text import Text
@@ -72,7 +73,7 @@ class Console:
                 self._task, completed=step, total=steps, metrics=_line(shown), visible=True
             )
         else:
-            print(f"step {step:>{len(str(steps))}}/{steps}  {_line(metrics)}", flush=True)
+            _print(f"step {step:>{len(str(steps))}}/{steps}  {_line(metrics)}")
 
     @staticmethod
     def reached(metrics: dict[str, float]) -> str:
@@ -87,3 +88,11 @@ class Console:
 
 def _line(metrics: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+def _print(text: str) -> None:
+    """Prints, and goes on in silence where nobody reads any more: a run is worth more than that."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

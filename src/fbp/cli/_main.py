@@ -1,5 +1,6 @@
 """`fbp`: which command, and how a failure looks."""
 
+import io
 import sys
 
 import tyro
@@ -17,6 +18,10 @@ def main(args: list[str] | None = None) -> int:
         args=args,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot write is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         return command.run()
     except KeyboardInterrupt:

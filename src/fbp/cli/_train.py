@@ -46,7 +46,7 @@ class Train:
     """Where the runs' folders are."""
 
     def run(self) -> int:
-        """Trains; a status of 1 says that the run had to stop early."""
+        """Trains; a status of 1 says that the run had to stop early, 130 that Ctrl-C did it."""
         # Imported here, so that help and mistakes in the flags take no time.
         import time
 
@@ -77,4 +77,6 @@ class Train:
             console.say(fit.trouble)
         reached = console.reached(fit.metrics)
         console.say(f"{reached} after {fit.step:,} steps in {seconds:.1f} s; in {run.folder}")
+        if fit.interrupted:
+            return 130
         return 0 if fit.trouble is None else 1

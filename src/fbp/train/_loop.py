@@ -28,12 +28,14 @@ class Fit:
       step: how many updates they have seen.
       metrics: the last metrics.
       trouble: why it stopped early, in one line, or None.
+      interrupted: whether that was Ctrl-C.
     """
 
     params: ObjectiveParams
     step: int
     metrics: Metrics
     trouble: str | None = None
+    interrupted: bool = False
 
 
 def make_optimizer(lr: float, steps: int, weight_decay: float | None) -> Any:
@@ -77,24 +79,26 @@ def fit(
     metrics = evaluate(params)
     if not _finite(metrics):
         raise FloatingPointError(f"the loss is {metrics['loss']} before the first update")
-    log(0, metrics)
-    state = state_of(params, optimizer)
+    safe, done = state_of(params, optimizer), 0
     cuts = sorted({round(steps * i / chunks) for i in range(chunks + 1)})
-    for start, stop in itertools.pairwise(cuts):
-        safe = jax.tree.map(jnp.copy, state)
-        try:
-            state, losses = run(state, draw(start, stop))
+    try:
+        log(0, metrics)
+        for start, stop in itertools.pairwise(cuts):
+            # A copy: the state that is given away cannot be come back to.
+            state, losses = run(jax.tree.map(jnp.copy, safe), draw(start, stop))
             after = evaluate(state.params)
-        except KeyboardInterrupt:
-            return Fit(safe.params, start, metrics, f"interrupted after step {start}")
-        bad = np.flatnonzero(~np.isfinite(np.asarray(losses)))
-        if bad.size or not _finite(after):
-            # Update number `bad` starts from a loss that is not finite; the one before made it so.
-            last = start + (int(bad[0]) if bad.size else stop - start) - 1
-            return _last_good(run, draw, evaluate, safe, start, max(start, last), metrics, log)
-        metrics = after
-        log(stop, metrics)
-    return Fit(state.params, steps, metrics)
+            bad = np.flatnonzero(~np.isfinite(np.asarray(losses)))
+            if bad.size or not _finite(after):
+                # Update number `bad` starts from a loss that is not finite: the one before it
+                # made it so.
+                last = start + (int(bad[0]) if bad.size else stop - start) - 1
+                return _last_good(run, draw, evaluate, safe, start, max(start, last), metrics, log)
+            safe, done, metrics = state, stop, after
+            log(stop, metrics)
+    except KeyboardInterrupt:
+        trouble = f"interrupted: the weights after step {done} are kept"
+        return Fit(safe.params, done, metrics, trouble, interrupted=True)
+    return Fit(safe.params, steps, metrics)
 
 
 def _last_good(

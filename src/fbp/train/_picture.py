@@ -1,6 +1,7 @@
 """The picture of a run: how the loss fell, and what was learned."""
 
 import io
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,24 +27,30 @@ def draw_run(
       metrics: the lines of the run's metrics.
       predict: from x (rows, columns) to y (rows, outputs).
     """
+    import matplotlib
     from matplotlib.figure import Figure
 
     classifies = task.encoding.kind == "classification"
     inputs = len(task.encoding.columns)
+    in_plane = not any(column.category for column in task.encoding.columns)
     panels: list[Callable[[Axes], None]] = [lambda ax: _draw_losses(ax, metrics)]
     if classifies:
         panels.append(lambda ax: _draw_accuracy(ax, metrics))
-    if inputs == 1 and not classifies:
+    if inputs == 1 and in_plane and not classifies:
         panels.append(lambda ax: _draw_curve(ax, task, predict))
-    if inputs == 2 and classifies:
+    if inputs == 2 and in_plane and classifies:
         panels.append(lambda ax: _draw_boundary(ax, task, predict))
-    figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained", dpi=120)
-    figure.suptitle(task.name)
-    for ax, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        panel(ax)
-        ax.spines[["top", "right"]].set_visible(False)
     png = io.BytesIO()
-    figure.savefig(png, format="png")
+    # Names are the user's: a dollar sign is no formula, a sign that the font lacks no trouble.
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained", dpi=120)
+        figure.suptitle(task.name)
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for ax, panel in zip(axes, panels, strict=True):
+            panel(ax)
+            ax.spines[["top", "right"]].set_visible(False)
+        figure.savefig(png, format="png")
     return png.getvalue()
 
 
@@ -62,9 +69,11 @@ def _draw_accuracy(ax: "Axes", metrics: list[dict[str, float]]) -> None:
 
 def _draw_metric(ax: "Axes", metrics: list[dict[str, float]], name: str) -> None:
     steps = [line["step"] for line in metrics]
-    ax.plot(steps, [line[name] for line in metrics], color=BLUE, label="training")
+    marker = "o" if len(steps) == 1 else None
+    ax.plot(steps, [line[name] for line in metrics], color=BLUE, marker=marker, label="training")
     if f"val_{name}" in metrics[0]:
-        ax.plot(steps, [line[f"val_{name}"] for line in metrics], color=ORANGE, label="held out")
+        held_out = [line[f"val_{name}"] for line in metrics]
+        ax.plot(steps, held_out, color=ORANGE, marker=marker, label="held out")
     ax.legend(frameon=False)
 
 
@@ -99,10 +108,14 @@ def _draw_boundary(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.nd
     def units(cells: np.ndarray, i: int) -> np.ndarray:
         return cells * task.encoding.columns[i].scale + task.encoding.columns[i].offset
 
-    most = max(len(task.encoding.classes) - 1, 1)
-    style: dict[str, Any] = {"cmap": "coolwarm", "vmin": 0, "vmax": most}
-    ax.pcolormesh(units(a, 0), units(b, 1), classes.reshape(a.shape), alpha=0.35, **style)
-    ax.scatter(units(x[:, 0], 0), units(x[:, 1], 1), c=target, s=8, **style)
+    # tab10 has ten colours that tell classes apart, whatever their order.
+    style: dict[str, Any] = {"cmap": "tab10", "vmin": 0, "vmax": 9}
+    ax.pcolormesh(units(a, 0), units(b, 1), classes.reshape(a.shape) % 10, alpha=0.3, **style)
+    points = ax.scatter(units(x[:, 0], 0), units(x[:, 1], 1), c=target % 10, s=8, **style)
+    if len(task.encoding.classes) <= 10:
+        handles, _ = points.legend_elements()
+        labels = [task.encoding.classes[i] for i in np.unique(target)]
+        ax.legend(handles, labels, title=task.encoding.target, fontsize="small")
     ax.set(title="decision boundary", xlabel=first.name, ylabel=second.name)
 
 

@@ -136,5 +136,8 @@ def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit
     )
     run.save_weights(result.params.model)
     predict = jax.jit(lambda x: model.forward(result.params.model, x)[0])
-    run.save_picture(draw_run(task, run.metrics(), lambda x: np.asarray(predict(x))))
+    try:
+        run.save_picture(draw_run(task, run.metrics(), lambda x: np.asarray(predict(x))))
+    except Exception as error:  # whatever a picture may trip over, what was learned is saved
+        report.say(f"no picture: {str(error).splitlines()[0] if str(error) else error!r}")
     return result

@@ -52,7 +52,10 @@ class CrossCheck:
                 f"{leaf.error:.1e} in {leaf.dtype}"
                 for leaf in wrong
             )
-            raise WrongGradientError(f"the hand-written gradient differs from jax.grad: {said}")
+            raise WrongGradientError(
+                f"the hand-written gradient differs from jax.grad: {said}. "
+                "The mistake is in the rule of that leaf, or in the dx of a layer after it"
+            )
 
     def table(self) -> list[list[str]]:
         """The cells of the table, its first row the head."""
