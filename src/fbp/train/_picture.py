@@ -27,7 +27,6 @@ def draw_run(
       metrics: the lines of the run's metrics.
       predict: from x (rows, columns) to y (rows, outputs).
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     classifies = task.encoding.kind == "classification"
@@ -41,11 +40,11 @@ def draw_run(
     if inputs == 2 and in_plane and classifies:
         panels.append(lambda ax: _draw_boundary(ax, task, predict))
     png = io.BytesIO()
-    # Names are the user's: a dollar sign is no formula, a sign that the font lacks no trouble.
-    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+    # A sign in a user's name that the font lacks is no trouble.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained", dpi=120)
-        figure.suptitle(task.name)
+        figure.suptitle(_plain(task.name))
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, panel in zip(axes, panels, strict=True):
             panel(ax)
@@ -94,7 +93,7 @@ def _draw_curve(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.ndarr
         label="data",
     )
     ax.plot(units(grid), encoding.decode(predict(grid))["prediction"], color=BLUE, label="learned")
-    ax.set(title="what was learned", xlabel=column.name, ylabel=encoding.target)
+    ax.set(title="what was learned", xlabel=_plain(column.name), ylabel=_plain(encoding.target))
     ax.legend(frameon=False)
 
 
@@ -114,11 +113,16 @@ def _draw_boundary(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.nd
     points = ax.scatter(units(x[:, 0], 0), units(x[:, 1], 1), c=target % 10, s=8, **style)
     if len(task.encoding.classes) <= 10:
         handles, _ = points.legend_elements()
-        labels = [task.encoding.classes[i] for i in np.unique(target)]
-        ax.legend(handles, labels, title=task.encoding.target, fontsize="small")
-    ax.set(title="decision boundary", xlabel=first.name, ylabel=second.name)
+        labels = [_plain(task.encoding.classes[i]) for i in np.unique(target)]
+        ax.legend(handles, labels, title=_plain(task.encoding.target), fontsize="small")
+    ax.set(title="decision boundary", xlabel=_plain(first.name), ylabel=_plain(second.name))
 
 
 def _range(cells: np.ndarray) -> tuple[float, float]:
     margin = 0.1 * float(np.ptp(cells)) or 1.0
     return float(cells.min()) - margin, float(cells.max()) + margin
+
+
+def _plain(name: str) -> str:
+    """A user's name as text: between two dollar signs matplotlib would read a formula."""
+    return name.replace("$", r"\$")
