@@ -4,8 +4,8 @@
 
 About 20 seconds on 2 CPU cores, for 288 networks in one vmapped program. Expected: with plain
 gradient descent on the curve, rates below 0.001 have hardly begun after 2,000 steps, the best lie
-between 0.02 and 0.06, and from 0.2 on nearly every network diverges and none learns. Leaves a picture in
-runs/learning_rates/.
+between 0.02 and 0.06, and from 0.2 on nearly every network diverges and none learns. Leaves a
+picture in runs/learning_rates/.
 """
 
 from pathlib import Path
