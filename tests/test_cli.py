@@ -299,3 +299,12 @@ def test_a_closed_pipe_does_not_cost_a_run(tmp_path):
         process.stdout.close()
         assert process.wait() == 0, process.stderr.read()
     assert (tmp_path / "runs" / "curve" / "weights.safetensors").exists()
+
+
+def test_an_interrupt_while_starting_is_one_line(capsys, monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fbp.cli._main.main", interrupted)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "fbp: interrupted\n"

@@ -292,3 +292,21 @@ def test_noise_does_not_hide_a_rule_wrong_in_the_working_precision() -> None:
     noisy = fbp.Serial(first=Noise(), second=Wrong(fbp.Dense(3, 2), changed("w", coarse)))
     check = checked(noisy, batch(0, 7, 3, 2), key=jax.random.key(1))
     assert {leaf.path for leaf in check.leaves if not leaf.ok} == {"model.second.w"}
+
+
+# Right at the largest parameter whose square float32 holds; beside it the square overflows.
+EDGE = 0.9999 * float(jnp.finfo(jnp.float32).max) ** 0.5
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_what_overflows_beside_the_parameters_does_not_count(factor: float) -> None:
+    # y = (p^2 / EDGE^2) x, written so that p^2 is formed.
+    def f(p: Any, x: Any) -> Any:
+        return p**2 / EDGE**2 * x
+
+    def df(p: Any, x: Any, dy: Any) -> Any:
+        return factor * 2 * p / EDGE**2 * (x * dy).sum(), p**2 / EDGE**2 * dy
+
+    whole = objective(Rule(EDGE, f, df))
+    check = fbp.cross_check(whole, whole.init(jax.random.key(0)), batch(0, 7, 3, 3))
+    assert check.ok == (factor == 1.0)

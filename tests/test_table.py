@@ -9,7 +9,7 @@ import pytest
 from fbp.train import InputError, table_task
 from fbp.train._decide import split_rows
 from fbp.train._encoding import Encoding
-from fbp.train._table import read_table
+from fbp.train._read import read_table
 
 ROWS = 40
 

@@ -133,10 +133,10 @@ def require_trailing(owner: Any, x: Array, shape: tuple[int, ...], name: str = "
     """Raises unless x is a float array whose last axes have the given sizes."""
     require_float(owner, x, name)
     if x.ndim < len(shape) or x.shape[x.ndim - len(shape) :] != shape:
-        axes = f"last axis of {name} to be {shape[0]}" if len(shape) == 1 else (
-            f"last axes of {name} to be {shape}"
-        )  # fmt: skip
-        raise ValueError(f"{name_of(owner)}: expected {axes}, got shape {x.shape}")
+        what = f"last axis of {name} to be {shape[0]}"
+        if len(shape) > 1:
+            what = f"last axes of {name} to be {shape}"
+        raise ValueError(f"{name_of(owner)}: expected {what}, got shape {x.shape}")
 
 
 def require_params(owner: Any, params: Params, **shapes: tuple[int, ...]) -> None:

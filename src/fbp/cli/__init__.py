@@ -7,9 +7,13 @@ def main(args: list[str] | None = None) -> int:
     """Runs `fbp`; without what the command line needs, says what to install."""
     try:
         from fbp.cli._main import main as run
+
+        return run(args)
+    except KeyboardInterrupt:
+        print("fbp: interrupted", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
         if error.name != "tyro":
             raise
         print('fbp: the command line needs its extra: pip install "fbp[train]"', file=sys.stderr)
         return 2
-    return run(args)

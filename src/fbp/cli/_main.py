@@ -24,9 +24,6 @@ def main(args: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         return command.run()
-    except KeyboardInterrupt:
-        print("fbp: interrupted", file=sys.stderr)
-        return 130
     except Exception as error:
         from fbp.train import InputError
         from fbp.verify import WrongGradientError

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fbp.train._table import InputError, Table, number_of
+from fbp.train._csv import number_of
+from fbp.train._table import InputError, Table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,7 +64,7 @@ def fit(
 
     Args:
       objective: what to make small.
-      params: where to start. They are donated.
+      params: where to start.
       optimizer: any optax optimizer.
       draw: `draw(start, stop)` returns the batches of these steps, stacked.
       evaluate: metrics of params, among them "loss".

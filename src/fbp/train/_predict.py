@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from fbp.train._encoding import Encoding, is_missing
+from fbp.train._read import read_table
 from fbp.train._run import Run
-from fbp.train._table import InputError, Table, read_table
+from fbp.train._table import InputError, Table
 
 
 def predict(run: Run, data: Path, out: Path) -> tuple[int, dict[str, float], list[str]]:

@@ -66,7 +66,7 @@ class Run:
         self.folder.rmdir()
 
     def save_config(self, config: dict[str, Any]) -> None:
-        text = json.dumps(config, indent=2, default=str)
+        text = json.dumps(config, indent=2)
         self._write(CONFIG, (text + "\n").encode())
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -77,7 +77,7 @@ class Run:
     def save_weights(self, params: Params) -> None:
         from safetensors.numpy import save
 
-        leaves = {path or "params": np.asarray(a) for path, a in named_leaves(params).items()}
+        leaves = {path: np.asarray(a) for path, a in named_leaves(params).items()}
         self._write(WEIGHTS, save(leaves))
 
     def save_picture(self, png: bytes) -> None:

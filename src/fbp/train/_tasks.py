@@ -13,7 +13,8 @@ from fbp.layers import Relu
 from fbp.losses import MeanSquaredError, SoftmaxCrossEntropy
 from fbp.train._decide import fit_encoding, split_rows
 from fbp.train._encoding import Column, Encoding, is_missing
-from fbp.train._table import InputError, Table, read_table
+from fbp.train._read import read_table
+from fbp.train._table import InputError, Table
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

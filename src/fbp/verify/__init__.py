@@ -1,4 +1,4 @@
-"""Proof: hand-written rules against references. The only room, with interop, that uses autodiff."""
+"""Proof: hand-written rules against references. The only room that uses autodiff."""
 
 from fbp.verify._cross_check import cross_check as cross_check
 from fbp.verify._report import CrossCheck as CrossCheck

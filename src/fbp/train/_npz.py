@@ -1,0 +1,52 @@
+"""Tables from NPZ files."""
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from fbp.train._table import InputError, Table
+
+
+def read_npz(path: Path) -> Table:
+    """Reads the arrays of an NPZ file; one of several axes becomes a numbered column each."""
+    columns: dict[str, np.ndarray] = {}
+    named = True
+    not_npz = InputError(f"{path}: expected an NPZ archive, got something else")
+    if not zipfile.is_zipfile(path):
+        raise not_npz
+    try:
+        # Arrays of Python objects would have to be unpickled, which runs code: never.
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        if "pickle" in str(error):
+            raise InputError(f"{path}: expected arrays without Python objects") from None
+        raise not_npz from None
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise not_npz
+    if not arrays:
+        raise InputError(f"{path}: expected arrays, got an empty archive")
+    lengths = {name: array.shape[0] if array.ndim else None for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or None in lengths.values():
+        raise InputError(f"{path}: expected arrays with one first axis, got sizes {lengths}")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiubUS":
+            raise InputError(f"{path}: expected numbers or text in {name!r}, got {array.dtype}")
+        is_text = array.dtype.kind in "US"
+        try:
+            array = array.astype(str if is_text else np.float64)
+        except UnicodeError:
+            raise InputError(f"{path}: expected text in {name!r}, got other bytes") from None
+        if array.ndim == 1:
+            found = {name: array}
+        else:
+            named = False
+            flat = array.reshape(len(array), math.prod(array.shape[1:]))
+            found = {f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])}
+        if twice := set(found) & set(columns):
+            raise InputError(f"{path}: expected one array a column, got two for {min(twice)!r}")
+        columns |= found
+    return Table(str(path), columns, named)
