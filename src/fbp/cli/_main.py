@@ -5,6 +5,9 @@ import sys
 
 import tyro
 
+from fbp.cli._audit import Audit
+from fbp.cli._check import Check
+from fbp.cli._mutate import Mutate
 from fbp.cli._predict import Predict
 from fbp.cli._train import Train
 
@@ -12,7 +15,7 @@ from fbp.cli._train import Train
 def main(args: list[str] | None = None) -> int:
     """Runs a command; every failure a user can mend is one line and a status of 2."""
     command = tyro.cli(
-        Train | Predict,
+        Train | Predict | Check | Audit | Mutate,
         prog="fbp",
         description="Functional backprop for JAX: backward passes written by hand.",
         args=args,
@@ -25,10 +28,19 @@ def main(args: list[str] | None = None) -> int:
     try:
         return command.run()
     except Exception as error:
-        from fbp.train import InputError
-        from fbp.verify import WrongGradientError
-
-        if not isinstance(error, InputError | WrongGradientError | FloatingPointError | OSError):
+        if not _is_told(error):
             raise
         print(f"fbp: {error}", file=sys.stderr)
         return 2
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether the message of an exception is all that a user needs."""
+    from fbp.verify import WrongGradientError
+    from fbp.verify._named import CheckError
+
+    if isinstance(error, CheckError | WrongGradientError | FloatingPointError | OSError):
+        return True
+    from fbp.train import InputError
+
+    return isinstance(error, InputError)

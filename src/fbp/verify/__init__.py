@@ -1,5 +1,35 @@
-"""Proof: hand-written rules against references. The only room that uses autodiff."""
+"""Proof: hand-written rules against references. The only room that uses autodiff.
 
-from fbp.verify._cross_check import cross_check as cross_check
-from fbp.verify._report import CrossCheck as CrossCheck
-from fbp.verify._report import WrongGradientError as WrongGradientError
+Names are imported when first used: the pytest plugin lives here and must not import jax.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fbp.verify._audit import AuditReport as AuditReport
+    from fbp.verify._audit import audit as audit
+    from fbp.verify._card import Hint as Hint
+    from fbp.verify._card import LeafRow as LeafRow
+    from fbp.verify._card import Report as Report
+    from fbp.verify._check import check as check
+    from fbp.verify._cross_check import cross_check as cross_check
+    from fbp.verify._report import CrossCheck as CrossCheck
+    from fbp.verify._report import WrongGradientError as WrongGradientError
+
+_FILES = {
+    "_audit": ["AuditReport", "audit"],
+    "_card": ["Hint", "LeafRow", "Report"],
+    "_check": ["check"],
+    "_cross_check": ["cross_check"],
+    "_report": ["CrossCheck", "WrongGradientError"],
+}
+_FILE_OF = {name: file for file, names in _FILES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module 'fbp.verify' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fbp.verify.{_FILE_OF[name]}"), name)
+    globals()[name] = value
+    return value

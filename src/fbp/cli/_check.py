@@ -1,0 +1,173 @@
+"""`fbp check`."""
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from fbp.verify._card import Report
+    from fbp.verify._registry import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Check hand-written backward rules against rule-free float64 autodiff. \
+ \
+    Without a name: all of fbp's own. A status of 1 says that a rule is wrong. \
+    """
+
+    name: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="")
+    ] = None
+    """What to check: pkg.module:name or file.py:name, where name is a custom_vjp or custom_jvp \
+    function, a function with such rules inside, or a layer. Without :name, every rule that the \
+    module registers (see fbp.register)."""
+    input: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="SPEC ...", help_behavior_hint="(default: what was registered)"),
+    ] = ()
+    """Its arguments, one each: float32[7,5], 7x5, 'float32[7]>0', 'int32[7]<11', bool[7], key, \
+    none, true, 0.1, @file.npy, @file.npz. For a layer, x; for a loss, y and target: their \
+    parameters are drawn."""
+    reference: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """A function of the same arguments to hold it against, pkg.module:name; otherwise its own \
+    forward without any rule."""
+    budget: Literal["fast", "default", "thorough"] = "default"
+    """How much to try."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Of what is drawn."""
+    strict: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Whether another subgradient at a kink than autodiff's counts as wrong."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """The file to write the result to; never one that is there already."""
+
+    def run(self) -> int:
+        """Checks."""
+        from fbp.cli._reports import asked, is_coloured, made, require_new, write
+        from fbp.verify._named import CheckError, load_module, load_object, split_name
+
+        require_new(self.json)
+        if self.seed < 0:
+            raise CheckError(f"--seed: expected 0 or more, got {self.seed}")
+        options: dict[str, Any] = {"budget": self.budget, "seed": self.seed, "strict": self.strict}
+        if self.reference is not None:
+            where, name = split_name(self.reference)
+            if not name:
+                raise CheckError(f"--reference: expected pkg.module:name, got {where}")
+            options["reference"] = load_object(load_module(where), name)
+        rules = self._rules()
+        table = _Table(rules) if len(rules) > 1 else None
+        reports: list[Report] = []
+        for rule in rules:
+            args = made(f"make of {rule.name}", rule.arguments)
+            rule = dataclasses.replace(rule, args=args)
+            reports.append(asked(rule.check, **options))
+            if table:
+                table.row(reports[-1])
+        colour = is_coloured()
+        for report in reports:
+            if not table or not report.ok:
+                print(report.card(colour), flush=True)
+        if table:
+            table.end(reports)
+        write(self.json, reports)
+        return 0 if all(report.ok for report in reports) else 1
+
+    def _rules(self) -> "list[Rule]":
+        from fbp.verify._named import CheckError, load_module, load_object, split_name
+        from fbp.verify._registry import rules
+
+        if self.name is None:
+            if self.input or self.reference:
+                raise CheckError("--input and --reference are of a function: expected its NAME")
+            from fbp.verify._own import own_rules
+
+            return own_rules()
+        where, name = split_name(self.name)
+        module = load_module(where)
+        registered = rules(module.__name__)
+        if not name:
+            if self.input:
+                raise CheckError(f"--input is of a function: expected {where}:name")
+            if not registered:
+                raise CheckError(f"{where} registers no rule: expected {where}:name")
+            return registered
+        named = [rule for rule in registered if rule.name == name]
+        if named and not self.input:
+            return named
+        f = load_object(module, name)
+        if inspect.isclass(f) or inspect.ismodule(f) or not _can_be_checked(f):
+            got = f"a {'class' if inspect.isclass(f) else type(f).__name__}"
+            raise CheckError(f"{self.name}: expected a function, a layer or a loss, got {got}")
+        if self.input:
+            return [self._rule(module.__name__, name, f)]
+        named = [rule for rule in rules() if rule.f is f]
+        if not named:
+            raise CheckError(f"{self.name}: expected --input SPEC for {_wanted(f)}, or fbp.register")
+        return named
+
+    def _rule(self, module: str, name: str, f: Any) -> "Rule":
+        from fbp._layer import Layer, Loss
+        from fbp._objective import Microbatch, Objective
+        from fbp.cli._inputs import parse_inputs
+        from fbp.verify._named import CheckError
+        from fbp.verify._own import drawn
+        from fbp.verify._registry import Rule
+
+        args = parse_inputs(self.input, self.seed)
+        count = {Layer: (1, 2), Loss: (2,), Objective: (2, 3), Microbatch: (2, 3)}
+        for kind, allowed in count.items():
+            if isinstance(f, kind):
+                if len(args) not in allowed:
+                    raise CheckError(f"{self.name}: expected --input {_wanted(f)}, got {len(args)}")
+                if kind in (Objective, Microbatch):
+                    args = (args[:2], *args[2:])
+                return Rule(name, module, f, (drawn(f, self.seed), *args), {})
+        try:
+            inspect.signature(f).bind(*args)
+        except TypeError:
+            wanted = _wanted(f)
+            raise CheckError(f"{self.name}: expected --input for {wanted}, got {len(args)}") from None
+        except ValueError:
+            pass  # it does not say what it takes
+        return Rule(name, module, f, args, {})
+
+
+class _Table:
+    """A line for each rule, as soon as it is checked."""
+
+    def __init__(self, rules: "Sequence[Rule]") -> None:
+        self._width = max(len(rule.name) for rule in rules)
+        head = f"{'rule':{self._width}}  {'verdict':16}  seconds"
+        print(head, "-" * len(head), sep="\n", flush=True)
+
+    def row(self, report: "Report") -> None:
+        line = f"{report.name:{self._width}}  {report.verdict:16}  {report.seconds:7.2f}"
+        print(line, flush=True)
+
+    def end(self, reports: "Sequence[Report]") -> None:
+        wrong = sum(not report.ok for report in reports)
+        seconds = sum(report.seconds for report in reports)
+        said = f"{wrong} of {len(reports)} rules wrong" if wrong else f"{len(reports)} rules right"
+        print(f"{said}; {seconds:.1f} s", flush=True)
+
+
+def _can_be_checked(f: Any) -> bool:
+    return callable(f) or hasattr(f, "backward") or hasattr(f, "value_and_grad")
+
+
+def _wanted(f: Any) -> str:
+    """What a user has to give for a function, in words."""
+    if hasattr(f, "backward"):
+        return "x, and perhaps key"
+    if hasattr(f, "weight"):
+        return "x, target, and perhaps key" if hasattr(f, "objective") else "y, target"
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return "each argument"
+    return ", ".join(p.name for p in parameters if p.kind != p.KEYWORD_ONLY) or "no argument"

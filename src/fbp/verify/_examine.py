@@ -1,0 +1,252 @@
+"""Algebra, range and precision: a rule beside its reference on every probe."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fbp.verify._limits import Limits
+from fbp.verify._probes import Probe
+from fbp.verify._runs import Pair, Runs
+
+# What rounding leaves of a float64 gradient that is right, whatever its size: see `tolerance`.
+EPS64 = float(np.finfo(np.float64).eps)
+# A comparison this near to a tie, relatively, may fall either way.
+AT_KINK = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something a probe brought to light.
+
+    Attributes:
+      verdict: what it is: "WRONG", "CONVENTION", "RANGE", "PRECISION", "STRUCTURE", ...
+      leaf: which differentiable leaf, by its place among them; None for the whole rule.
+      probe: where it showed.
+      pair: what the runs gave there.
+      says: one line.
+      size: the error, in units of what was allowed.
+    """
+
+    verdict: str
+    leaf: int | None
+    probe: Probe
+    pair: Pair
+    says: str
+    size: float = float("inf")
+
+
+@dataclasses.dataclass
+class LeafRecord:
+    """What all probes together say of one leaf.
+
+    Attributes:
+      error: the largest error of the rule in float64, relative to the leaf.
+      excess: the same in units of what was allowed.
+      working: the largest error in the working dtype on ordinary input, in its rounding units.
+      control: the same of autodiff.
+      smallest: the smallest relative error of the whole leaf that would have been caught.
+      seen: the largest element of the reference gradient.
+    """
+
+    error: float = 0.0
+    excess: float = 0.0
+    working: float = 0.0
+    control: float = 0.0
+    smallest: float = float("inf")
+    seen: float = 0.0
+    best: tuple[np.ndarray, float] | None = None
+
+
+class Examination:
+    """Runs probes and keeps what they show.
+
+    Attributes:
+      findings: everything that is not as it should be.
+      leaves: a record for each differentiable leaf.
+      compared: how many probes could be compared.
+      points: constants that the function compares with.
+      notes: what a reader should know.
+    """
+
+    def __init__(self, runs: Runs, rng: np.random.Generator, points: list[float]) -> None:
+        self.runs = runs
+        self.points = points
+        self.limits = Limits(runs, rng)
+        self.findings: list[Finding] = []
+        self.leaves = [LeafRecord() for _ in runs.diff]
+        self.compared = 0
+        self.tried = 0
+        self.notes: list[str] = []
+        self.pairs: list[tuple[Probe, Pair]] = []
+
+    def run(self, probes: Iterable[Probe]) -> None:
+        for probe in probes:
+            self.tried += 1
+            pair = self.runs.exact(probe.values, probe.dys)
+            if not all(np.isfinite(out).all() for out in pair.out):
+                continue  # outside of the function's domain
+            if not pair.grads:
+                pair = pair._replace(grads=self.limits.gradients(probe))
+            self.compared += 1
+            working = self.runs.working(probe.values, probe.dys)
+            self.pairs.append((probe, pair))
+            self._forward(probe, pair)
+            for k in range(len(self.runs.diff)):
+                self._leaf(probe, pair, working, k)
+
+    def _say(self, verdict: str, leaf: int | None, probe: Probe, pair: Pair, says: str, size: float):
+        self.findings.append(Finding(verdict, leaf, probe, pair, says, size))
+
+    def _forward(self, probe: Probe, pair: Pair) -> None:
+        for i, (got, want) in enumerate(zip(pair.rule_out, pair.out, strict=True)):
+            scale = largest(want)
+            error = largest(got - want) if got.shape == want.shape else np.inf
+            allowed = self.runs.eps ** (2 / 3) * max(scale, 1e-300)
+            if not error <= allowed and pair.margin > AT_KINK:
+                self._say(
+                    *("STRUCTURE", None, probe, pair),
+                    f"output {i} of the rule's forward differs from the function's own by {error:.1e}",
+                    error / allowed,
+                )
+
+    def _leaf(self, probe: Probe, pair: Pair, working: Pair, k: int) -> None:
+        got, want = pair.rule_grads[k], pair.grads[k]
+        if not want.size:
+            return
+        known = ~np.isnan(want) if self.runs.by != "reverse" else np.ones(want.shape, bool)
+        if not np.isfinite(want[known]).all() or not np.isfinite(got).all():
+            self._nonfinite(probe, pair, k, np.isfinite(got))
+            return
+        allowed, scale = self._tolerance(pair, working, k, known)
+        error = largest((got - want)[known])
+        record = self.leaves[k]
+        wrong = not error <= allowed
+        if wrong and error <= 1e-7 * scale and self.runs.eps == EPS64:
+            # An approximated function has a derivative that is not the approximated derivative.
+            self._note("agrees to seven digits only: the function approximates, or its rule does")
+            wrong = False
+        known_wrong = any(f.verdict == "WRONG" and f.leaf == k for f in self.findings)
+        if wrong and pair.margin <= AT_KINK:
+            if known_wrong:
+                return  # what is wrong elsewhere has no say in what is right at a kink
+            says = self.limits.at_kink(probe, pair, k, got)
+            if says is not None:
+                if says:
+                    self._say("CONVENTION", k, probe, pair, says, 0.0)
+                return
+        elif wrong and not known_wrong and self.limits.differences_prefer_rule(probe, pair, k):
+            self._note("autodiff of the function disagrees with its differences: those were used")
+            return
+        if wrong:
+            where = np.unravel_index(np.argmax(np.abs(got - want) * known), got.shape)
+            place = f"[{', '.join(map(str, where))}]" if got.ndim else ""
+            self._say(
+                *("WRONG", k, probe, pair),
+                f"{place} is {got[where]:.6g}, reference {want[where]:.6g}",
+                error / allowed if allowed else np.inf,
+            )
+        record.error = max(record.error, error / scale if scale else (np.inf if error else 0.0))
+        record.excess = max(record.excess, error / allowed if allowed else (np.inf if error else 0))
+        if scale and allowed / scale < record.smallest:
+            record.smallest, record.best = allowed / scale, (want, allowed)
+        record.seen = max(record.seen, largest(want[known]))
+        if not wrong:
+            self._in_working_dtype(probe, pair, working, k)
+
+    def _tolerance(
+        self, pair: Pair, working: Pair, k: int, known: np.ndarray
+    ) -> tuple[float, float]:
+        """How far rounding alone may take the rule in float64 from its reference, and their size.
+
+        eps^(2/3) of the leaf's size, far above what a stable sum loses and far below any term. And
+        where a computation loses more, what it was seen to lose in the working dtype, scaled by the
+        ratio of the rounding units, a thousandfold.
+        """
+        want, got = pair.grads[k], pair.rule_grads[k]
+        scale = largest(want[known])
+        eps = self.runs.eps
+        unit = float(jnp.finfo(self.runs.dtypes[k]).eps)
+        lost = largest(np.nan_to_num(working.rule_grads[k] - got, posinf=1e300, neginf=1e300))
+        if working.grads:
+            lost = max(
+                lost, largest(np.nan_to_num(working.grads[k] - want, posinf=1e300, neginf=1e300))
+            )
+        allowed = eps ** (2 / 3) * scale + (1e3 * eps / unit * lost if eps < unit else 0.0)
+        if lost > 0.1 * scale:
+            # Nothing is left in the working dtype: how much float64 lost cannot be told from it.
+            return (allowed if lost < 1e290 else 0.0) + 1e-2 * scale, scale
+        return allowed, scale
+
+    def _nonfinite(self, probe: Probe, pair: Pair, k: int, finite: np.ndarray) -> None:
+        """NaN or infinity somewhere: right only where the gradient has no finite limit."""
+        got = pair.rule_grads[k]
+        says = self.limits.at_singularity(probe, k, got, pair.grads[k])
+        if says is None:
+            return
+        verdict, text = says
+        if verdict == "RANGE" and not probe.ordinary and finite.all():
+            return
+        self._say(verdict, k, probe, pair, text, np.inf)
+
+    def _in_working_dtype(self, probe: Probe, pair: Pair, working: Pair, k: int) -> None:
+        want, got = pair.grads[k], working.rule_grads[k]
+        dtype = self.runs.dtypes[k]
+        unit, scale = float(jnp.finfo(dtype).eps), largest(want)
+        if not scale or not working.grads or not np.isfinite(working.rule_out[0]).all():
+            return
+        control = working.grads[k]
+        if scale > 1e-3 * float(jnp.finfo(dtype).max) or not np.isfinite(control).all():
+            return
+        if not np.isfinite(got).all():
+            bad = ~np.isfinite(got)
+            self._say(
+                *("RANGE", k, probe, pair),
+                f"{bad.sum()} of {bad.size} elements are not finite in {dtype}, "
+                f"where autodiff's are and the gradient is at most {scale:.2g}",
+                np.inf,
+            )
+            return
+        if pair.margin < 1e-3:
+            return  # rounding decides on which side of a kink it is
+        if self.runs.draws:
+            want = control  # float64 draws other numbers
+        error, theirs = largest(got - want) / scale, largest(control - want) / scale
+        if probe.ordinary:
+            record = self.leaves[k]
+            record.working = max(record.working, error / unit)
+            record.control = max(record.control, theirs / unit)
+            allowed = self.precision_allowed(unit, theirs)
+            if error > allowed:
+                self._say(
+                    *("PRECISION", k, probe, pair),
+                    f"errs by {error / unit:.0f} rounding units of {dtype}, "
+                    f"autodiff by {theirs / unit:.1f}",
+                    error / allowed,
+                )
+        elif error > 0.1 and theirs < 1e-2 and unit < 1e-4:
+            self._say(
+                *("RANGE", k, probe, pair),
+                f"loses its digits in {dtype}: errs by {error:.1e} of the leaf, "
+                f"autodiff by {theirs:.1e}",
+                np.inf,
+            )
+
+    def precision_allowed(self, unit: float, theirs: float) -> float:
+        """16 times what autodiff errs, and the rounding of the longest sum: 16 + 4 sqrt(n) units."""
+        return 16 * theirs + unit * (16 + 4 * self.runs.longest_sum**0.5)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def largest(a: Any) -> float:
+    """max|a|; infinite where something is NaN."""
+    a = np.abs(np.asarray(a))
+    if not a.size:
+        return 0.0
+    top = float(a.max())
+    return top if top == top else float("inf")

@@ -1,0 +1,154 @@
+"""Where a function is not smooth: how near an input is to a kink, and what is right at one.
+
+At a kink the gradient is a choice. The chain rule allows every element of the Clarke
+subdifferential: the convex hull of the limits of the gradient at smooth points nearby.
+
+Source: Clarke, "Optimization and Nonsmooth Analysis", 1983, section 2.5.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+
+from fbp._layer import Array
+from fbp.verify._program import Interpreter, equations
+
+_COMPARED = ("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "clamp")
+_AT_ZERO = ("abs", "sign")
+_EXTREME = ("reduce_max", "reduce_min", "argmax", "argmin")
+_WINDOWS = ("reduce_window_max", "reduce_window_min", "cummax", "cummin", "sort", "top_k")
+_STEPS = ("floor", "ceil", "round")
+
+
+class Margins(Interpreter):
+    """Evaluates a program and notes how near its comparisons are to a tie, relatively."""
+
+    def __init__(self) -> None:
+        self.margins: list[Array] = []
+
+    def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        margin = _margin(eqn, ins)
+        if margin is not None:
+            self.margins.append(margin)
+        return super().primitive(eqn, ins)
+
+    def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        # What is traced inside a loop stays there: its margins leave it as one more output.
+        outside, self.margins = self.margins, []
+        inner, run = Margins(), self.run
+
+        def noting(program: Any, consts: Any, args: Any) -> list[Any]:
+            outs = inner.run(program, consts, args)
+            smallest, inner.margins = inner.smallest(), []
+            return [*outs, smallest]
+
+        self.run = noting  # type: ignore[method-assign]
+        try:
+            *outs, margins = super().scan(eqn, ins)
+        finally:
+            self.run = run  # type: ignore[method-assign]
+        self.margins = [*outside, margins.min(initial=jnp.inf)]
+        return outs
+
+    def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        return self._closed(super().cond, eqn, ins)
+
+    def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        return self._closed(super().loop, eqn, ins)
+
+    def _closed(self, evaluate: Any, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        outside, self.margins = self.margins, []
+        outs = evaluate(eqn, ins)
+        self.margins = outside
+        return outs
+
+    def smallest(self) -> Array:
+        """The smallest margin of all."""
+        small = [jnp.asarray(m, jnp.float32) for m in self.margins]
+        return jnp.stack(small).min() if small else jnp.asarray(jnp.inf, jnp.float32)
+
+
+def _margin(eqn: JaxprEqn, ins: Sequence[Any]) -> Array | None:
+    name = eqn.primitive.name
+    if not ins or not jnp.issubdtype(jnp.result_type(ins[-1]), jnp.floating):
+        return None
+    if not getattr(eqn.invars[0].aval, "size", 1):
+        return None
+    if name in _AT_ZERO:
+        return jnp.abs(ins[0]).min()
+    if name == "clamp":
+        low, x, high = ins
+        return jnp.minimum(_gap(x, low), _gap(x, high))
+    if name in _COMPARED:
+        is_itself = eqn.invars[0] is eqn.invars[1]  # how a program asks for NaN
+        return None if is_itself else _gap(*ins)
+    if name in _STEPS:
+        doubled = 2 * ins[0]
+        return jnp.abs(doubled - jnp.round(doubled)).min()
+    if name in _EXTREME:
+        x = ins[0] if name.endswith("max") else -ins[0]
+        axes = tuple(eqn.params["axes"])
+        top = x.max(axes, keepdims=True)
+        below = jnp.where(x == top, -jnp.inf, x).max(axes, keepdims=True)
+        ties = (x == top).sum(axes) > 1
+        gap = jnp.where(jnp.isfinite(below), (top - below) / (1 + jnp.abs(top)), jnp.inf)
+        return jnp.where(ties.any(), 0.0, gap.min())
+    if name in _WINDOWS:
+        x = jnp.sort(ins[0].ravel())
+        return jnp.diff(x).min() if x.size > 1 else None
+    return None
+
+
+def _gap(a: Any, b: Any) -> Array:
+    gap = jnp.abs(a - b) / (1 + jnp.minimum(jnp.abs(a), jnp.abs(b)))
+    return jnp.where(jnp.isnan(gap), jnp.inf, gap).min()
+
+
+def thresholds(program: ClosedJaxpr) -> list[float]:
+    """The constants a program compares with: where its kinks may be."""
+    found: set[float] = set()
+    for eqn in equations(program.jaxpr):
+        if eqn.primitive.name not in (*_COMPARED, "select_n", "pow", "integer_pow"):
+            continue
+        for atom in eqn.invars:
+            if isinstance(atom, Literal) and jnp.issubdtype(atom.aval.dtype, jnp.floating):
+                value = np.asarray(atom.val, np.float64)
+                if value.ndim == 0 and np.isfinite(value) and abs(value) < 1e4:
+                    found.add(float(value))
+    for const in getattr(program, "consts", ()):
+        value = np.asarray(const) if hasattr(const, "dtype") else None
+        if value is not None and value.ndim == 0 and value.dtype.kind == "f" and abs(value) < 1e4:
+            found.add(float(value))
+    return sorted(found)[:8]
+
+
+def in_hull(point: np.ndarray, limits: np.ndarray, tolerance: float) -> bool:
+    """Whether a vector is a convex combination of others, to a relative tolerance.
+
+    Args:
+      point: (n,).
+      limits: (k, n).
+    """
+    from scipy.optimize import nnls
+
+    scale = max(np.abs(limits).max(initial=0.0), np.abs(point).max(initial=0.0))
+    if scale == 0:
+        return True
+    if not (np.isfinite(point).all() and np.isfinite(limits).all()):
+        return False
+    # Only elements that differ among the limits leave a choice; the rest must agree.
+    low, high = limits.min(0), limits.max(0)
+    if ((point < low - tolerance * scale) | (point > high + tolerance * scale)).any():
+        return False
+    free = high - low > tolerance * scale
+    if not free.any():
+        return True
+    weight = 1e3  # of the row that makes the weights sum to one
+    system = np.vstack([limits[:, free].T / scale, np.full(len(limits), weight)])
+    _, residual = nnls(system, np.append(point[free] / scale, weight), maxiter=50 * len(limits))
+    return bool(residual <= tolerance * np.sqrt(free.sum()) * 10)
+
+

@@ -1,0 +1,235 @@
+"""What surrounds a point: one-sided limits of the gradient, and differences of the function."""
+
+from typing import Any
+
+import numpy as np
+
+from fbp.verify._kinks import in_hull
+from fbp.verify._probes import Probe
+from fbp.verify._runs import Pair, Runs
+
+_STEP = 1e-7
+
+
+class Limits:
+    """Runs the reference beside a probe.
+
+    At a kink the rule may give any convex combination of the gradient's limits. Many kinks at once
+    have too many limits to look at, so the point is first moved to where just one is left.
+    """
+
+    def __init__(self, runs: Runs, rng: np.random.Generator) -> None:
+        self.runs = runs
+        # Its own stream, so that what is drawn for probes does not depend on what is found.
+        self.rng = np.random.default_rng(rng.integers(2**32))
+        self.coordinates: dict[int, np.ndarray] = {}
+
+    # Kinks.
+
+    def at_kink(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> str | None:
+        """What choice a rule makes at a kink; "" where none is left to make; None if it is wrong."""
+        off = np.abs(got - pair.grads[k])
+        wrong = np.flatnonzero(off.ravel() > 1e-9 * (np.abs(pair.grads[k]).max() + off.max()))
+        if not wrong.size:
+            return ""
+        said = ""
+        for element in map(int, self.rng.permutation(wrong)[:3]):
+            for most in (1, 2, 3):
+                values, tied = self._alone(probe, k, element, off.ravel(), most)
+                there = self.runs.exact(values, probe.dys)
+                limits = self._limits(values, probe, k, _STEP, (1, 6, 12)[most - 1], tied)
+                if not np.isfinite(limits).all():
+                    continue
+                rule = there.rule_grads[k].ravel()
+                if not np.isfinite(rule).all() or not in_hull(rule, limits, 1e-4):
+                    return None
+                low, high = limits[:, element].min(), limits[:, element].max()
+                if high - low > 1e-3 * max(abs(low), abs(high)) and not said:
+                    where = list(map(int, np.unravel_index(element, got.shape)))
+                    x = np.asarray(values[self.runs.diff[k]])[tuple(where)]
+                    said = (
+                        f"at the kink {self.name(k)}{where if where else ''} = {x:.4g} takes "
+                        f"{rule[element]:.4g} of [{low:.4g}, {high:.4g}]; "
+                        f"autodiff takes {there.grads[k].ravel()[element]:.4g}"
+                    )
+        return said
+
+    def at_singularity(
+        self, probe: Probe, k: int, got: np.ndarray, want: np.ndarray
+    ) -> tuple[str, str] | None:
+        """What to say of NaN or infinity in a rule or its reference; None for nothing."""
+        bad = ~np.isfinite(got)
+        kind = "NaN" if np.isnan(got).any() else "infinite"
+        if (bad & np.isfinite(want)).any():
+            return "RANGE", f"{kind} in {bad.sum()} of {bad.size} elements, where autodiff's are not"
+        near, nearer = (
+            self._limits(probe.values, probe, k, step * 1e3, 8)
+            for step in (_STEP, _STEP / 1e3)
+        )
+        if not (np.isfinite(near).all() and np.isfinite(nearer).all()):
+            return None
+        size, closer = np.abs(near).max(), np.abs(nearer).max()
+        if closer > 10 * size + 1e-12:
+            return None  # the gradient itself grows without bound
+        if bad.any():
+            return (
+                "RANGE",
+                f"{kind} in {bad.sum()} of {bad.size} elements, where the gradient's limits are "
+                f"at most {closer:.2g}",
+            )
+        low, high = nearer.min(0).reshape(got.shape), nearer.max(0).reshape(got.shape)
+        slack = 1e-2 * closer + 1e-12
+        if ((got < low - slack) | (got > high + slack)).any():
+            return "WRONG", "outside of the gradient's limits at a singularity"
+        return None
+
+    def _alone(
+        self, probe: Probe, k: int, element: int, off: np.ndarray, most: int
+    ) -> tuple[list[Any], dict[int, np.ndarray]]:
+        """The probe with everything moved but one element and some of those that tie with it.
+
+        Where a tie gives to one what it takes from another, both are off by the same amount.
+        """
+        i = self.runs.diff[k]
+        x = np.asarray(probe.values[i])
+        tied = (x == x.ravel()[element]).ravel()
+        if x.ndim > 1:
+            row = np.arange(x.size) // x[0].size
+            tied &= row == row[element]
+        unlike = np.abs(off - off[element]) > 1e-6 * off[element]
+        distance = np.abs(np.arange(x.size) - element)
+        nearest = np.lexsort((distance, unlike, distance > 0))
+        tied[[n for n in nearest if tied[n]][most:]] = False
+        values, kept = list(probe.values), {}
+        for j in self.runs.diff:
+            a = np.asarray(values[j])
+            moved = a.astype(np.float64) + 0.02 * _size(a) * self.rng.normal(size=a.shape)
+            keep = np.zeros(a.size, bool)
+            if j == i:
+                keep = tied
+            elif a.shape == x.shape:
+                keep[element] = a.ravel()[element] == x.ravel()[element]
+            kept[j] = keep.reshape(a.shape)
+            values[j] = np.where(kept[j], a, moved.astype(a.dtype))
+        return values, kept
+
+    def _limits(
+        self,
+        values: list[Any],
+        probe: Probe,
+        k: int,
+        step: float,
+        directions: int,
+        moving: dict[int, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Reference gradients of leaf k at points around, both ways along random directions."""
+        found = []
+        size = max(_size(np.asarray(values[j])) for j in self.runs.diff)
+        wide = self.runs.wide(values)
+        for n in range(directions):
+            moves = {
+                j: step * size * self.rng.normal(size=np.shape(values[j]))
+                for j in self.runs.diff
+                if moving is None or moving[j].any()
+            }
+            if moving is not None:
+                # Every combination of signs, so that no side of the kinks is missed.
+                moves = {j: _signed(move, moving[j], n) for j, move in moves.items()}
+            for sign in (1, -1):
+                beside = list(wide)
+                for j, move in moves.items():
+                    beside[j] = wide[j] + sign * move
+                pair = self.runs.exact(beside, probe.dys)
+                grads = pair.grads or self.gradients(probe._replace(values=beside))
+                found.append(grads[k].ravel())
+        return np.stack(found)
+
+    # Differences.
+
+    def value(self, values: list, dys: list) -> float:
+        """<dy, f(x)>."""
+        out = self.runs.exact(values, dys).out
+        return float(sum(np.real(np.vdot(d, o)) for d, o in zip(dys, out, strict=True)))
+
+    def slope(self, values: list, dys: list, moves: dict[int, np.ndarray], step: float):
+        """The derivative of <dy, f> along moves, and a bound of its error.
+
+        Central differences with halved steps, extrapolated (Ridders); the bar is what the last
+        extrapolations still differ by, doubled.
+        """
+        wide = self.runs.wide(values)
+
+        def along(h: float) -> float:
+            moved = list(wide)
+            for j, v in moves.items():
+                moved[j] = wide[j] + h * v
+            return self.value(moved, dys)
+
+        rows: list[list[float]] = []
+        best, bar = np.nan, np.inf
+        for n in range(6):
+            h = step / 2**n
+            row = [(along(h) - along(-h)) / (2 * h)]
+            for m in range(1, n + 1):
+                row.append(row[m - 1] + (row[m - 1] - rows[-1][m - 1]) / (4**m - 1))
+                error = max(abs(row[m] - row[m - 1]), abs(row[m] - rows[-1][m - 1]))
+                if error < bar:
+                    best, bar = row[m], error
+            rows.append(row)
+        return best, 2 * bar
+
+    def differences_prefer_rule(self, probe: Probe, pair: Pair, k: int) -> bool:
+        """Whether differences of the function agree with the rule, and not with its autodiff."""
+        off = pair.rule_grads[k] - pair.grads[k]
+        off = np.nan_to_num(off)
+        i = self.runs.diff[k]
+        if np.iscomplexobj(off) or not np.abs(off).max() > 0:
+            return False
+        v = off / np.abs(off).max()
+        v /= np.sqrt((v**2).sum())
+        size = _size(np.asarray(probe.values[i])) or 1.0
+        step = size * min(1e-2, max(pair.margin / 8, 1e-5))
+        slope, bar = self.slope(probe.values, probe.dys, {i: v}, step / max(np.abs(v).max(), 1e-9))
+        rule, auto = (float((np.nan_to_num(g[k]) * v).sum()) for g in (pair.rule_grads, pair.grads))
+        gap = abs(rule - auto)
+        return bool(abs(slope - rule) + bar < 0.05 * gap)
+
+    # Where autodiff has no reverse mode.
+
+    def gradients(self, probe: Probe) -> list[np.ndarray]:
+        """The reference gradients by differences, at some elements; NaN at the others."""
+        grads = []
+        for k, i in enumerate(self.runs.diff):
+            a = np.asarray(probe.values[i])
+            if k not in self.coordinates:
+                order = self.rng.permutation(a.size)[:24]
+                self.coordinates[k] = order
+            grad = np.full(a.size, np.nan)
+            for element in self.coordinates[k]:
+                v = np.zeros(a.size)
+                v[element] = 1.0
+                step = 0.02 * (_size(a) or 1.0)
+                slope, bar = self.slope(probe.values, probe.dys, {i: v.reshape(a.shape)}, step)
+                if np.isfinite(bar):
+                    grad[element] = slope
+            grads.append(grad.reshape(a.shape))
+        return grads
+
+    def name(self, k: int) -> str:
+        return self.runs.subject.leaves[self.runs.diff[k]].path
+
+
+def _signed(move: np.ndarray, moving: np.ndarray, n: int) -> np.ndarray:
+    """The moving elements of a move, with the n-th combination of signs; the first stays +."""
+    signed = np.zeros(move.shape)
+    places = np.flatnonzero(moving)
+    bits = (n >> np.arange(len(places))) & 1
+    bits = np.roll(bits, 1) if len(places) > 1 else bits * 0
+    bits[:1] = 0
+    signed.flat[places] = np.abs(move.flat[places]) * np.where(bits, -1, 1)
+    return signed
+
+
+def _size(a: np.ndarray) -> float:
+    a = np.asarray(a, np.float64) if a.dtype.kind != "c" else np.abs(a)
+    return float(np.sqrt((a**2).mean())) if a.size and np.any(a) else 1.0

@@ -1,0 +1,87 @@
+"""What a user names on a command line: a module, a file, something in it."""
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+class CheckError(ValueError):
+    """What was asked for cannot be checked; the message is the one line to show."""
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """Splits "pkg.module:name" or "file.py:name" in two; the second is "" where it is not given."""
+    where, colon, name = text.rpartition(":")
+    return (text, "") if not colon or text.endswith(".py") else (where, name)
+
+
+def load_module(where: str) -> ModuleType:
+    """Imports "pkg.module", which may be in the current folder, or "folder/file.py".
+
+    Raises:
+      CheckError: there is no such thing, or importing it raises.
+    """
+    root, name, path = Path.cwd(), where, None
+    if where.endswith(".py") or os.sep in where:
+        path = Path(where).resolve()
+        if not path.is_file():
+            raise CheckError(f"{where}: there is no such file")
+        root = path.parent
+        while (root / "__init__.py").exists():
+            root = root.parent
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            raise CheckError(f"there is no module {error.name}") from None
+        raise CheckError(f"{where} cannot be imported: {error}") from error
+    except SyntaxError as error:
+        raise CheckError(f"{error.filename}:{error.lineno}: {error.msg}") from None
+    except (Exception, SystemExit) as error:
+        raise CheckError(f"{where} cannot be imported: {one_line(error)}") from error
+    if path is not None and Path(module.__file__ or "").resolve() != path:
+        raise CheckError(f"{where}: expected another name: there is another module {name!r}")
+    return module
+
+
+def load_object(module: ModuleType, name: str) -> Any:
+    """What a module has by this name, which may have dots.
+
+    Raises:
+      CheckError: it has no such thing.
+    """
+    value: Any = module
+    for part in name.split("."):
+        try:
+            value = getattr(value, part)
+        except AttributeError:
+            near = difflib.get_close_matches(part, [n for n in dir(value) if n[:1] != "_"], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise CheckError(f"{module.__name__} has no {name}{hint}") from None
+    return value
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line, with the place it comes from."""
+    said = " ".join(str(error).split())[:300]
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in frames if f.filename not in (__file__, "<frozen importlib._bootstrap>")]
+    written = [f for f in frames if "site-packages" not in f.filename and f.filename[:1] != "<"]
+    return f"{text} ({Path(written[-1].filename).name}:{written[-1].lineno})" if written else text
+
+
+def is_said_by_fbp(error: BaseException) -> bool:
+    """Whether fbp itself raised an exception, so that its message is meant for who reads it."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return bool(trace) and trace.tb_frame.f_globals.get("__name__", "").startswith("fbp.")

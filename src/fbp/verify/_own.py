@@ -1,0 +1,122 @@
+"""fbp's own rules, each with arguments to check it with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fbp._layer import Layer, Loss
+from fbp._objective import Microbatch, Objective
+from fbp.combinators import Parallel, Remat, Residual, Serial, Stack
+from fbp.layers import (
+    Bias,
+    Dense,
+    Gelu,
+    LeakyRelu,
+    LogSoftmax,
+    Relu,
+    Scale,
+    Sigmoid,
+    Silu,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from fbp.losses import (
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+    Weighted,
+)
+from fbp.verify._registry import Rule
+
+# Prime sizes: no two axes can be confused.
+_ROWS, _IN, _OUT = 7, 3, 5
+
+
+def own_rules() -> list[Rule]:
+    """Every layer, loss and combinator of fbp, in the order of a network."""
+    block = Serial(inner=Dense(_IN, _OUT), tanh=Tanh(), outer=Dense(_OUT, _IN))
+    layers: dict[str, Layer] = {
+        "Dense": Dense(_IN, _OUT),
+        "Dense without bias": Dense(_IN, _OUT, bias=False),
+        "Scale": Scale((_IN,)),
+        "Bias": Bias((_IN,)),
+        "Relu": Relu(),
+        "LeakyRelu": LeakyRelu(),
+        "Tanh": Tanh(),
+        "Sigmoid": Sigmoid(),
+        "Softplus": Softplus(),
+        "Gelu": Gelu(),
+        "Gelu by erf": Gelu(tanh=False),
+        "Silu": Silu(),
+        "Softmax": Softmax(),
+        "LogSoftmax": LogSoftmax(),
+        "Serial": block,
+        "Residual": Residual(block),
+        "Parallel": Parallel(left=block, right=Silu()),
+        "Stack": Stack(Residual(Dense(_IN, _IN)), 2),
+        "Remat": Remat(block),
+    }
+    numbers, shares, labels = _floats(1, _ROWS, _OUT), _distribution(), _labels()
+    losses: dict[str, tuple[Loss, Any]] = {
+        "MeanSquaredError": (MeanSquaredError(), numbers),
+        "MeanAbsoluteError": (MeanAbsoluteError(), numbers),
+        "Huber": (Huber(), numbers),
+        "SigmoidCrossEntropy": (SigmoidCrossEntropy(), shares),
+        "SoftmaxCrossEntropy": (SoftmaxCrossEntropy(), labels),
+        "SoftmaxCrossEntropy of shares": (SoftmaxCrossEntropy(label_smoothing=0.1), shares),
+        "SoftmaxCrossEntropy that ignores": (SoftmaxCrossEntropy(ignore=0), labels),
+        "MeanSquaredError, weighted": (MeanSquaredError(), _weighted(numbers)),
+        "SoftmaxCrossEntropy, weighted": (SoftmaxCrossEntropy(), _weighted(labels)),
+    }
+    objective = Objective(Serial(Dense(_IN, _OUT), Gelu()), SoftmaxCrossEntropy())
+    batch = _floats(0, _ROWS, _IN), labels
+    return [
+        *(_rule(name, layer, _of_layer(layer)) for name, layer in layers.items()),
+        *(_rule(name, loss, _of_loss(loss, target)) for name, (loss, target) in losses.items()),
+        _rule("Objective", objective, lambda: (drawn(objective), batch)),
+        # A last part of one example: it counts for less than the others.
+        _rule("Microbatch", Microbatch(objective, 2), lambda: (drawn(objective), batch)),
+    ]
+
+
+def drawn(owner: Any, seed: int = 0) -> Any:
+    """Parameters of a layer, a loss or an objective, also of those that start at 0 or 1."""
+    rng = np.random.default_rng(seed)
+    params = jax.eval_shape(owner.init, jax.random.key(0))
+    return jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), params)
+
+
+def _rule(name: str, f: Any, make: Callable[[], tuple[Any, ...]]) -> Rule:
+    return Rule(name, "fbp", f, make, {})
+
+
+def _of_layer(layer: Layer) -> Callable[[], tuple[Any, ...]]:
+    return lambda: (drawn(layer), _floats(0, _ROWS, _IN))
+
+
+def _of_loss(loss: Loss, target: Any) -> Callable[[], tuple[Any, ...]]:
+    return lambda: (drawn(loss), _floats(0, _ROWS, _OUT), target)
+
+
+def _floats(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _distribution() -> np.ndarray:
+    shares = np.exp(_floats(1, _ROWS, _OUT))
+    return shares / shares.sum(-1, keepdims=True)
+
+
+def _labels() -> np.ndarray:
+    return np.arange(_ROWS, dtype=np.int32) % _OUT
+
+
+def _weighted(target: np.ndarray) -> Weighted:
+    weight = np.arange(len(target), dtype=np.float32) / 4
+    return Weighted(target, jnp.asarray(weight))

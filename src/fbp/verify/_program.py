@@ -1,0 +1,213 @@
+"""Programs of jax as data: find custom rules in them, take the rules out, change what they mean."""
+
+import itertools
+import os
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core.primitives import closed_call_p
+
+from fbp._layer import Array
+
+RULES = ("custom_vjp_call", "custom_jvp_call")
+# Equations that only hold a program: evaluated in place. The parameter with the program.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "eval_jaxpr": "call_jaxpr",  # what jax 0.12 calls a closed_call
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vmap_call": "call",
+}
+
+
+def trace(f: Callable[..., Any], *args: Any) -> ClosedJaxpr:
+    """The program of f on arguments of these shapes."""
+    return jax.make_jaxpr(f)(*args)
+
+
+def programs_in(eqn: JaxprEqn) -> Iterator[Jaxpr]:
+    """The programs an equation holds: loop bodies, branches, functions called, kernels."""
+    for value in eqn.params.values():
+        for held in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(held, ClosedJaxpr):
+                yield held.jaxpr
+            elif isinstance(held, Jaxpr):
+                yield held
+
+
+def equations(program: Jaxpr) -> Iterator[JaxprEqn]:
+    """Every equation of a program and of the programs inside it."""
+    for eqn in program.eqns:
+        yield eqn
+        for inner in programs_in(eqn):
+            yield from equations(inner)
+
+
+def without_rules(program: ClosedJaxpr, keep: Sequence[int] = ()) -> ClosedJaxpr:
+    """The same function with its custom rules taken out, wherever they are: jax's own remain.
+
+    Each `custom_vjp_call` and `custom_jvp_call` becomes a plain call of what it computes.
+
+    Args:
+      program: the program.
+      keep: numbers of rules that stay, counted in the order of the program, those inside of other
+        rules left out.
+    """
+    if not any(eqn.primitive.name in RULES for eqn in equations(program.jaxpr)):
+        return program
+    return _without(program, set(keep), itertools.count())
+
+
+def _without(program: Any, keep: set[int], numbers: Iterator[int]) -> Any:
+    if getattr(program, "jaxpr", program) is not program:
+        return program.replace(jaxpr=_without(program.jaxpr, keep, numbers))
+    eqns = []
+    for eqn in program.eqns:
+        if eqn.primitive.name in RULES:
+            if next(numbers) not in keep:
+                inside = _without(eqn.params["call_jaxpr"], set(), itertools.count())
+                eqn = eqn.replace(primitive=closed_call_p, params={"call_jaxpr": inside})
+        elif any(True for _ in programs_in(eqn)):
+            params = {n: _without_inside(value, keep, numbers) for n, value in eqn.params.items()}
+            eqn = eqn.replace(params=params)
+        eqns.append(eqn)
+    return program.replace(eqns=eqns)
+
+
+def _without_inside(value: Any, keep: set[int], numbers: Iterator[int]) -> Any:
+    if isinstance(value, ClosedJaxpr | Jaxpr):
+        return _without(value, keep, numbers)
+    if type(value) in (tuple, list) and any(isinstance(v, ClosedJaxpr | Jaxpr) for v in value):
+        return type(value)(_without_inside(v, keep, numbers) for v in value)
+    return value
+
+
+class Interpreter:
+    """Evaluates a program equation by equation, through calls, loops and branches.
+
+    What is evaluated may itself be traced, so that a subclass which changes what an equation means
+    makes a new program. `equation` is what subclasses change.
+    """
+
+    def run(self, program: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+        """Returns the outputs of the program."""
+        values: dict[Any, Any] = {}
+
+        def read(atom: Any) -> Any:
+            return self.literal(atom) if isinstance(atom, Literal) else values[atom]
+
+        values.update(zip(_all_inputs(program), [*map(self.constant, consts), *args], strict=True))
+        for eqn in program.eqns:
+            outs = self.equation(eqn, [read(atom) for atom in eqn.invars])
+            values.update(zip(eqn.outvars, outs, strict=True))
+        return [read(atom) for atom in program.outvars]
+
+    def literal(self, atom: Literal) -> Any:
+        return atom.val
+
+    def constant(self, value: Any) -> Any:
+        return value
+
+    def equation(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        """Returns the outputs of one equation."""
+        name = eqn.primitive.name
+        if name in _CALLS and _CALLS[name] in eqn.params:
+            return self.run(*opened(eqn.params[_CALLS[name]]), ins)
+        if name == "scan":
+            return self.scan(eqn, ins)
+        if name == "cond":
+            return self.cond(eqn, ins)
+        if name == "while":
+            return self.loop(eqn, ins)
+        return self.primitive(eqn, ins)
+
+    def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        """An equation that holds no program this class opens."""
+        return bind(eqn, ins)
+
+    def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        p = eqn.params
+        n, m = scan_splits(p)
+        body, body_consts = opened(p["jaxpr"])
+
+        def one(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
+            outs = self.run(body, body_consts, [*ins[:n], *carry, *xs])
+            return outs[: m - n], outs[m - n :]
+
+        carry, ys = lax.scan(one, ins[n:m], ins[m:], length=p["length"], reverse=p["reverse"])
+        return [*carry, *ys]
+
+    def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        index, *operands = ins
+        branches = [
+            lambda *args, branch=branch: self.run(*opened(branch), args)
+            for branch in eqn.params["branches"]
+        ]
+        return list(lax.switch(index, branches, *operands))
+
+    def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        p = eqn.params
+        n, m = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
+        test, body = opened(p["cond_jaxpr"]), opened(p["body_jaxpr"])
+        return lax.while_loop(
+            lambda carry: self.run(*test, [*ins[:n], *carry])[0],
+            lambda carry: self.run(*body, [*ins[n:m], *carry]),
+            ins[m:],
+        )
+
+
+def opened(program: Any) -> tuple[Jaxpr, Sequence[Any]]:
+    """A program and its constants."""
+    return getattr(program, "jaxpr", program), getattr(program, "consts", ())
+
+
+def _all_inputs(program: Any) -> list[Any]:
+    # From jax 0.12 on a program carries its constants itself.
+    if hasattr(program, "all_invars"):
+        return list(program.all_invars)
+    return [*program.constvars, *program.invars]
+
+
+def scan_splits(params: dict[str, Any]) -> tuple[int, int]:
+    """Where the constants and where the carry of a scan's inputs end."""
+    if "num_consts" in params:
+        n, carry = params["num_consts"], params["num_carry"]
+    else:  # from jax 0.12 on
+        n, carry = (len(part) for part in params["ft_in"].unpack()[:2])
+    return n, n + carry
+
+
+def bind(eqn: JaxprEqn, ins: Sequence[Any]) -> list[Any]:
+    """Evaluates one equation as it is."""
+    outs = eqn.primitive.bind(*ins, **eqn.primitive.get_bind_params(eqn.params))
+    return list(outs) if eqn.primitive.multiple_results else [outs]
+
+
+def evaluate(program: ClosedJaxpr, *args: Array) -> list[Array]:
+    """The outputs of a program; differentiable, and its custom rules are in force."""
+    return jax.core.eval_jaxpr(program.jaxpr, program.consts, *args)
+
+
+_INSTALLED = os.path.normpath(sysconfig.get_paths()["purelib"])
+_OURS = os.path.dirname(os.path.abspath(__file__))
+
+
+def source_of(eqn: JaxprEqn) -> tuple[str, int] | None:
+    """File and line that an equation comes from: the innermost outside of jax and of this room."""
+    traceback = eqn.source_info.traceback
+    if traceback is None:
+        return None
+    frames = [(f.file_name, f.line_num) for f in traceback.frames if f.file_name[:1] != "<"]
+    for file, line in frames:
+        if not file.startswith((os.path.join(_INSTALLED, "jax"), _OURS)):
+            return file, line
+    return None

@@ -1,0 +1,361 @@
+"""The programs a check runs, compiled once for a function and the shapes it is given.
+
+Two programs hold almost all of it. `exact` runs in float64: the rule, and the reference, which is
+autodiff of the same function with its rules taken out. `working` runs the same two in the dtype
+that the function is used in.
+"""
+
+import copy
+import functools
+import re
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+
+from fbp._layer import Array
+from fbp.verify._kinks import Margins
+from fbp.verify._program import RULES, equations, evaluate, trace, without_rules
+from fbp.verify._subject import Subject, describe
+from fbp.verify._wide import is_narrow, narrow_dtypes, widened
+
+# A check runs each program a few dozen times: compiling faster is worth more than running faster.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+class Pair(NamedTuple):
+    """What one run gives.
+
+    Attributes:
+      out: the outputs, by the function without its rules.
+      grads: the reference gradients of the differentiable leaves; () where autodiff has none.
+      rule_out: the outputs as the rule's forward gives them.
+      rule_grads: the gradients by the rule.
+      margin: how near a comparison is to a tie, relatively.
+    """
+
+    out: list[np.ndarray]
+    grads: list[np.ndarray]
+    rule_out: list[np.ndarray]
+    rule_grads: list[np.ndarray]
+    margin: float
+
+
+class RuleError(Exception):
+    """A rule is not one: it raises, or what it gives is not of the form of a gradient."""
+
+    def __init__(self, stage: str, message: str) -> None:
+        super().__init__(f"{stage}: {message}")
+        self.stage, self.message = stage, message
+
+
+class Runs:
+    """The programs of a subject.
+
+    Attributes:
+      rules: names of the custom rules in the function, and of kernels.
+      program: the function in float64 without its rules; `plain` in the working dtype.
+      by: how the reference differentiates: "reverse", "forward" or "differences".
+      eps: the rounding unit of the float64 run: that of a narrower dtype where a kernel insists.
+      unstable: what to say where tracing the rule twice gives two programs, or "".
+      longest_sum: the terms of the longest sum, roughly.
+      draws: whether random numbers are drawn, which depend on the dtype.
+      notes: what could not be done in float64, and why.
+    """
+
+    def __init__(self, subject: Subject, reference: Callable[..., Any] | None) -> None:
+        self.subject = subject
+        self.diff = subject.differentiable
+        self.notes: list[str] = []
+        values = self.narrow(subject.values)
+        self.dtypes = [jnp.asarray(v).dtype if i in self.diff else None for i, v in enumerate(values)]
+        self.float_outs = _float_outputs(subject, values)
+        self.out_avals = [
+            a for a in jax.eval_shape(subject.f, values) if jnp.issubdtype(a.dtype, jnp.inexact)
+        ]
+        dys = [jnp.zeros(a.shape, a.dtype) for a in self.out_avals]
+        _require_rule(subject, self, values, dys)
+
+        self.unstable = _retraced_differs(self, values, dys)
+        program = trace(subject.f, values)
+        self.rules = sorted(
+            {_rule_name(eqn) for eqn in equations(program.jaxpr) if _is_rule(eqn)}
+        )
+        plain = without_rules(program)
+        if reference is not None:
+            plain = without_rules(_reference_program(subject, reference, values, program))
+        self.plain = plain
+        self.shared = types.SimpleNamespace()  # what is made of the programs later, for all copies
+        self._working(plain, values, dys)
+        self._exact(plain, reference)
+
+    def given(self, subject: Subject) -> "Runs":
+        """The same programs, for other values of the same shapes."""
+        other = copy.copy(self)
+        other.subject = subject
+        return other
+
+    # What is run.
+
+    def exact(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
+        """Everything in float64."""
+        with jax.enable_x64(True):
+            pair = self._exact_program(self.wide(values), [np.asarray(d, np.float64) for d in dys])
+            return _to_numpy(pair)
+
+    def working(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
+        """Everything in the dtype the function is used in."""
+        dys = [np.asarray(d).astype(a.dtype) for d, a in zip(dys, self.out_avals, strict=True)]
+        return _to_numpy(self._working_program(self.narrow(values), dys))
+
+    # How they are made.
+
+    def narrow(self, values: Sequence[Any]) -> list[Any]:
+        """The values in the working dtype: as given, but float64 as float32."""
+        return [_cast(v, _narrowed(leaf.value.dtype)) for v, leaf in self._leaves(values)]
+
+    def wide(self, values: Sequence[Any]) -> list[Any]:
+        """The values in float64."""
+        return [
+            np.asarray(_cast(v, np.float64 if v.dtype.kind != "c" else np.complex128))
+            if is_float(leaf.value)
+            else v
+            for v, leaf in self._leaves(values)
+        ]
+
+    def _leaves(self, values: Sequence[Any]) -> list[tuple[Any, Any]]:
+        return list(zip(values, self.subject.leaves, strict=True))
+
+    def floats_out(self, outs: Sequence[Any]) -> list[Any]:
+        """The outputs that have cotangents."""
+        return [outs[i] for i in self.float_outs]
+
+    def pull(self, f: Callable[..., Any], values: Sequence[Any], dys: Sequence[Any]) -> Any:
+        """Outputs and gradients of f, by jax and the rules in force in f."""
+        values = list(values)
+
+        def of_floats(diff: list[Any]) -> list[Any]:
+            filled = list(values)
+            for i, v in zip(self.diff, diff, strict=True):
+                filled[i] = v
+            return self.floats_out(f(filled))
+
+        outs, vjp = jax.vjp(of_floats, [values[i] for i in self.diff])
+        (grads,) = vjp([jnp.asarray(d, o.dtype) for d, o in zip(dys, outs, strict=True)])
+        return outs, grads
+
+    def _working(self, plain: ClosedJaxpr, values: list[Any], dys: list[Any]) -> None:
+        def both(values: list[Any], dys: list[Any]) -> Pair:
+            rule_out, rule_grads = self.pull(self.subject.f, values, dys)
+            out, grads = self._reference(plain)(values, dys)
+            return Pair(out, grads, rule_out, rule_grads, jnp.inf)
+
+        self.by = "reverse"
+        try:
+            jax.eval_shape(self._reference(plain), values, dys)
+        except Exception as error:
+            self.by = "forward"
+            self.notes.append(f"no reverse-mode autodiff of the function itself: {first_line(error)}")
+        self._working_program = quick(both, values, dys)
+
+    def _reference(self, plain: ClosedJaxpr) -> Callable[..., Any]:
+        def f(values: list[Any]) -> list[Any]:
+            return evaluate(plain, *values)
+
+        def reference(values: list[Any], dys: list[Any]) -> Any:
+            if self.by == "reverse":
+                return self.pull(f, values, dys)
+            return self.floats_out(f(values)), []
+
+        return reference
+
+    def _exact(self, plain: ClosedJaxpr, reference: Callable[..., Any] | None) -> None:
+        """Traces in float64 where that can be done, and widens what insists on less."""
+        subject, values = self.subject, self.subject.values
+        stuck: dict[str, Any] = {}
+        with jax.enable_x64(True):
+            wide = self.wide(values)
+            pull = functools.partial(self.pull, subject.f)
+            try:
+                program = trace(subject.f, wide)
+                plain = without_rules(program)
+                if reference is not None:
+                    plain = without_rules(_reference_program(subject, reference, wide, program))
+                dys = [np.zeros(a.shape, a.dtype) for a in self._outs(plain)]
+                rule = trace(pull, wide, dys)
+            except Exception as error:
+                # In the working dtype it was traced before. Widened, that is nearly as good.
+                self.notes.append(f"not traced in float64: {first_line(error)}")
+                with jax.enable_x64(False):
+                    narrow = self.narrow(values)
+                    dys = [jnp.zeros(a.shape, a.dtype) for a in self.out_avals]
+                    rule = trace(pull, narrow, dys)
+            if narrow_dtypes(plain):
+                plain = trace(widened(plain, stuck), *wide)
+            self.program = plain
+            programs = (rule, plain)
+            self.longest_sum = max(_longest_sum(p) for p in programs)
+            self.draws = any(
+                eqn.primitive.name.startswith(("random_", "threefry"))
+                for p in programs
+                for eqn in equations(p.jaxpr)
+            )
+            run_rule = (
+                widened(rule, stuck)
+                if narrow_dtypes(rule)
+                else functools.partial(evaluate, rule)
+            )
+            n = len(self.float_outs)
+
+            def both(values: list[Any], dys: list[Any]) -> Pair:
+                outs = run_rule(*values, *dys)
+                margins = Margins()
+                margins.run(plain.jaxpr, plain.consts, values)
+                out, grads = self._reference(plain)(values, dys)
+                return Pair(out, grads, outs[:n], outs[n:], margins.smallest())
+
+            dys = [np.zeros(d.shape, np.complex128 if d.dtype.kind == "c" else np.float64) for d in dys]
+            self._exact_program = quick(both, wide, dys)
+        self.stuck = stuck
+        self.eps = max(
+            [np.finfo(np.float64).eps, *(float(jnp.finfo(d).eps) for d in stuck.values())]
+        )
+
+    def _outs(self, plain: ClosedJaxpr) -> list[Any]:
+        return self.floats_out(plain.out_avals)
+
+
+def quick(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+    """f, compiled for arguments of these shapes with little optimisation."""
+    lowered = jax.jit(f).lower(*args)
+    try:
+        return lowered.compile(compiler_options=_QUICK)
+    except Exception:
+        return lowered.compile()
+
+
+def is_float(a: Any) -> bool:
+    """Whether an array is of real or complex floats."""
+    return jnp.issubdtype(a.dtype, jnp.inexact)
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]
+
+
+def _cast(value: Any, dtype: Any) -> Any:
+    if not is_float(value) or value.dtype == dtype:
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value).astype(dtype)
+    return value.astype(dtype)
+
+
+def _narrowed(dtype: Any) -> Any:
+    names = {"float64": "float32", "complex128": "complex64"}
+    return jnp.dtype(names.get(str(dtype), dtype)) if jnp.issubdtype(dtype, jnp.inexact) else dtype
+
+
+def _to_numpy(pair: Pair) -> Pair:
+    arrays = jax.device_get(tuple(pair))
+    wide = [
+        [_up(a) for a in part] if isinstance(part, list | tuple) else float(part) for part in arrays
+    ]
+    return Pair(*wide)  # type: ignore[arg-type]
+
+
+def _up(a: Any) -> np.ndarray:
+    a = np.asarray(a)
+    return a if a.dtype.kind == "c" else a.astype(np.float64)
+
+
+def _longest_sum(program: ClosedJaxpr) -> float:
+    """How many terms the longest sum of a program has."""
+    longest = 1.0
+    for eqn in equations(program.jaxpr):
+        sizes = [getattr(v.aval, "size", 1) for v in eqn.invars]
+        out = max(1, getattr(eqn.outvars[0].aval, "size", 1)) if eqn.outvars else 1
+        if eqn.primitive.name == "dot_general":
+            longest = max(longest, (sizes[0] * sizes[1] / out) ** 0.5)
+        elif eqn.primitive.name in ("reduce_sum", "conv_general_dilated", "cumsum"):
+            longest = max(longest, sizes[0] / out)
+    return longest
+
+
+def _is_rule(eqn: Any) -> bool:
+    return eqn.primitive.name in (*RULES, "pallas_call")
+
+
+def _rule_name(eqn: Any) -> str:
+    held = eqn.params.get("call_jaxpr")
+    info = getattr(getattr(held, "jaxpr", None), "debug_info", None)
+    said = str(getattr(info, "func_src_info", "") or eqn.params.get("name") or eqn.primitive.name)
+    return said.split(" at ")[0]
+
+
+def _float_outputs(subject: Subject, values: list[Any]) -> list[int]:
+    try:
+        outs = jax.eval_shape(subject.f, values)
+    except Exception as error:
+        raise ValueError(f"{subject.name} raises on these arguments: {first_line(error)}") from error
+    kept = [i for i, a in enumerate(outs) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    if not kept:
+        got = ", ".join(map(describe, outs)) or "nothing"
+        raise ValueError(f"{subject.name}: expected an output with floats, got {got}")
+    return kept
+
+
+def _reference_program(
+    subject: Subject, reference: Callable[..., Any], values: list[Any], program: ClosedJaxpr
+) -> ClosedJaxpr:
+    plain = trace(reference, values)
+    got, wanted = (", ".join(map(describe, p.out_avals)) for p in (plain, program))
+    if [a.shape for a in plain.out_avals] != [a.shape for a in program.out_avals]:
+        raise ValueError(f"reference of {subject.name}: expected outputs {wanted}, got {got}")
+    return plain
+
+
+def _require_rule(subject: Subject, runs: Runs, values: list[Any], dys: list[Any]) -> None:
+    """Raises RuleError, which says at what stage, unless the rule gives gradients of the right form."""
+    stage = "forward"
+
+    def pull(values: list[Any], dys: list[Any]) -> Any:
+        nonlocal stage
+
+        def of_floats(diff: list[Any]) -> list[Any]:
+            filled = list(values)
+            for i, v in zip(runs.diff, diff, strict=True):
+                filled[i] = v
+            return runs.floats_out(subject.f(filled))
+
+        _, vjp = jax.vjp(of_floats, [values[i] for i in runs.diff])
+        stage = "backward"
+        return vjp(dys)[0]
+
+    try:
+        jax.eval_shape(pull, values, dys)
+    except Exception as error:
+        raise RuleError(stage, f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def _retraced_differs(runs: Runs, values: list[Any], dys: list[Any]) -> str:
+    """What to say where tracing the rule twice gives two programs: it reads what it should not."""
+    pull = functools.partial(runs.pull, runs.subject.f)
+    first, second = (
+        re.sub(r"0x[0-9a-f]+", "", str(trace(pull, values, dys))) for _ in range(2)
+    )
+    return "" if first == second else "traced twice, the rule gives two different programs"
+
+
+def is_narrow_value(value: Any) -> bool:
+    """Whether a value is of floats narrower than float64."""
+    return is_float(value) and is_narrow(value.dtype)
+
+
+__all__ = ["Array", "Pair", "RuleError", "Runs", "first_line", "is_float", "quick"]

@@ -1,0 +1,231 @@
+"""What is checked, in one form: a function of a list of arrays, with names for all of them."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fbp._layer import Layer, Loss, PyTree, name_of
+from fbp._objective import Microbatch, Objective
+from fbp._tree import path_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One array among the arguments.
+
+    Attributes:
+      path: its name, as in `params.w`.
+      value: the array.
+      differentiable: whether its gradient is checked.
+    """
+
+    path: str
+    value: Any
+    differentiable: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A function with custom rules, and what it is given.
+
+    Attributes:
+      name: what reports call it.
+      f: from the arrays of all leaves, in order, to a list of arrays.
+      leaves: its arguments.
+      identity: what makes two subjects the same function, or None where that cannot be known.
+      original: the function as it was given.
+      arguments: from the arrays of all leaves to the arguments they are of.
+    """
+
+    name: str
+    f: Callable[[Sequence[Any]], list[Any]]
+    leaves: tuple[Leaf, ...]
+    identity: Any
+    original: Any
+    arguments: Callable[[Sequence[Any]], tuple[Any, ...]] = tuple
+
+    @property
+    def differentiable(self) -> list[int]:
+        return [i for i, leaf in enumerate(self.leaves) if leaf.differentiable]
+
+    @property
+    def values(self) -> list[Any]:
+        return [leaf.value for leaf in self.leaves]
+
+
+def subject_of(f: Any, args: Sequence[Any], argnums: Sequence[int] | None = None) -> Subject:
+    """Brings a JAX function, a layer, a loss or an objective, with its arguments, into one form.
+
+    Raises:
+      TypeError: f is none of these; an argument is not of arrays.
+      ValueError: there is no float among the arguments, so nothing has a gradient.
+    """
+    original = f
+    name = _name(f)
+    fixed: set[int] = set()
+    if isinstance(f, Layer):
+        f = layer_function(f, *_expect(f, args, "params, x[, key]", (2, 3)))
+        names = ["params", "x", "key"]
+    elif isinstance(f, Loss):
+        if len(args) == 2:
+            args = ((), *args)
+        _expect(f, args, "[params,] y, target", (3,))
+        f, names, fixed = loss_function(f), ["params", "y", "target"], {2}
+    elif isinstance(f, Objective | Microbatch):
+        _expect(f, args, "params, batch[, key]", (2, 3))
+        f, names, fixed = objective_function(f, len(args) == 3), ["params", "batch", "key"], {1, 2}
+    elif callable(f):
+        names = _argument_names(f, args)
+    else:
+        raise TypeError(f"expected a function, a Layer, a Loss or an Objective, got {f!r}")
+    if argnums is not None:
+        fixed |= set(range(len(args))) - {n % len(args) for n in argnums}
+    static = _nondiff_argnums(f)
+
+    leaves, slots = [], []
+    entries, treedef = jax.tree_util.tree_flatten_with_path(tuple(args))
+    for keys, value in entries:
+        top = keys[0].idx
+        path = ".".join(filter(None, [names[top], path_of(keys[1:])]))
+        array = None if top in static else _array(value)
+        slots.append(value if array is None else len(leaves))
+        if array is not None:
+            is_float = jnp.issubdtype(array.dtype, jnp.inexact)
+            leaves.append(Leaf(path, array, is_float and top not in fixed))
+    is_slot = [
+        top not in static and _array(value) is not None
+        for (keys, value) in entries
+        for top in [keys[0].idx]
+    ]
+    if not any(leaf.differentiable for leaf in leaves):
+        got = ", ".join(f"{leaf.path} {describe(leaf.value)}" for leaf in leaves) or "none"
+        raise ValueError(f"{name}: expected an argument with floats to differentiate, got {got}")
+    call = f
+
+    def arguments(values: Sequence[Any]) -> tuple[Any, ...]:
+        filled = [values[s] if is_array else s for s, is_array in zip(slots, is_slot, strict=True)]
+        return jax.tree.unflatten(treedef, filled)
+
+    def on_leaves(values: Sequence[Any]) -> list[Any]:
+        return jax.tree.leaves(call(*arguments(values)))
+
+    rest = tuple(
+        s if is_array else repr(s) for s, is_array in zip(slots, is_slot, strict=True)
+    )
+    identity = (original, treedef, rest, tuple(sorted(fixed)))
+    try:
+        hash(identity)
+    except TypeError:
+        identity = None
+    return Subject(name, on_leaves, tuple(leaves), identity, original, arguments)
+
+
+def describe(a: Any) -> str:
+    """As in `float32[7,5]`."""
+    return f"{a.dtype}[{','.join(map(str, a.shape))}]"
+
+
+def _array(value: Any) -> Any:
+    """The value as an array, or None where it is a Python value that stays as it is."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return value if isinstance(value, jax.Array) else np.asarray(value)
+    if isinstance(value, float | complex):
+        return np.asarray(jnp.asarray(value))
+    return None
+
+
+def _expect(owner: Any, args: Sequence[Any], what: str, counts: tuple[int, ...]) -> Sequence[Any]:
+    if len(args) not in counts:
+        raise TypeError(f"{name_of(owner)}: expected {what}, got {len(args)} arguments")
+    return args
+
+
+def _name(f: Any) -> str:
+    if isinstance(f, Layer | Loss | Objective | Microbatch):
+        return name_of(f)
+    name = getattr(f, "__name__", None) or getattr(getattr(f, "func", None), "__name__", None)
+    return str(name or type(f).__name__)
+
+
+def _argument_names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        parameters = ()  # type: ignore[assignment]
+    names: list[str] = []
+    for p in parameters:
+        if p.kind == p.VAR_POSITIONAL:
+            names += [f"{p.name}.{i}" for i in range(len(args) - len(names))]
+        elif p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
+            names.append(p.name)
+    return names[: len(args)] + [f"arg{i}" for i in range(len(names), len(args))]
+
+
+def _nondiff_argnums(f: Any) -> set[int]:
+    while f is not None:
+        numbers = getattr(f, "nondiff_argnums", ())
+        if numbers:
+            return set(numbers)
+        f = getattr(f, "__wrapped__", None)
+    return set()
+
+
+def layer_function(layer: Layer, *args: Any) -> Callable[..., PyTree]:
+    """The layer as a `jax.custom_vjp` function, its rule in force."""
+    with_key = len(args) == 3
+
+    def primal(params: PyTree, x: PyTree, *key: Any) -> PyTree:
+        return layer.forward(params, x, *key)[0]
+
+    f = jax.custom_vjp(primal)
+
+    def fwd(params: PyTree, x: PyTree, *key: Any) -> tuple[PyTree, PyTree]:
+        y, res = layer.forward(params, x, *key)
+        return y, (params, x, res)
+
+    def bwd(kept: PyTree, dy: PyTree) -> tuple[Any, ...]:
+        return (*layer.backward(*kept, dy), *[None] * with_key)
+
+    f.defvjp(fwd, bwd)
+    return f
+
+
+def loss_function(loss: Loss) -> Callable[..., PyTree]:
+    """The loss as a `jax.custom_vjp` function of params, y and target, with no gradient by target."""
+    f = jax.custom_vjp(loss.value)
+
+    def fwd(params: PyTree, y: PyTree, target: PyTree) -> tuple[PyTree, PyTree]:
+        value, *gradient = loss.value_and_grad(params, y, target)
+        return value, gradient
+
+    def bwd(gradient: list[PyTree], dvalue: Any) -> tuple[Any, ...]:
+        dparams, dy = gradient
+        return *jax.tree.map(lambda d: (d * dvalue).astype(d.dtype), (dparams, dy)), None
+
+    f.defvjp(fwd, bwd)
+    return f
+
+
+def objective_function(objective: Objective | Microbatch, with_key: bool) -> Callable[..., PyTree]:
+    """The objective as a `jax.custom_vjp` function, with a gradient by its params alone."""
+
+    def primal(params: PyTree, batch: PyTree, *key: Any) -> PyTree:
+        return objective.value(params, batch, *key)
+
+    f = jax.custom_vjp(primal)
+
+    def fwd(params: PyTree, batch: PyTree, *key: Any) -> tuple[PyTree, PyTree]:
+        value, dparams = objective.value_and_grad(params, batch, *key)
+        return value, dparams
+
+    def bwd(dparams: PyTree, dvalue: Any) -> tuple[Any, ...]:
+        scaled = jax.tree.map(lambda d: (d * dvalue).astype(d.dtype), dparams)
+        return (scaled, None, *[None] * with_key)
+
+    f.defvjp(fwd, bwd)
+    return f

@@ -1,0 +1,153 @@
+"""Which code is the backward of what a user names."""
+
+import functools
+import importlib
+import inspect
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fbp.verify.mutate._operators import Place
+from fbp.verify.mutate._source import MutateError, file_of, helpers_of, located, realpath
+
+# The methods of a class that are its chain rule.
+_METHODS = ("backward", "recompute", "value_and_grad", "element")
+
+
+def places_of(target: Any, helpers: bool = False) -> list[Place]:
+    """The functions that compute the gradient of a target.
+
+    Args:
+      target: a custom_vjp or custom_jvp function, a class with a `backward` or a `value_and_grad`,
+        a function that is a backward, a module; or a name, "pkg.module:name", "file.py:name".
+      helpers: whether to take the helper functions too that the forward shares.
+
+    Raises:
+      MutateError: there is no such thing, or it has no backward.
+    """
+    what = target if isinstance(target, str) else getattr(target, "__name__", repr(target))
+    if isinstance(target, str):
+        target = _loaded(target)
+    functions = _functions(target)
+    if not functions:
+        raise MutateError(
+            f"{what} has no backward rule: no custom_vjp with a bwd, no custom_jvp with a jvp, no "
+            "class with a backward or a value_and_grad"
+        )
+    places: dict[tuple[str, int, int], Place] = {}
+    for function in functions:
+        for place in located(function):
+            places[place.file, place.node.lineno, place.node.col_offset] = place
+    for place in list(places.values()):
+        for helper in helpers_of(place, helpers, {p.name for p in places.values()}):
+            places.setdefault((helper.file, helper.node.lineno, helper.node.col_offset), helper)
+    return sorted(places.values(), key=lambda p: (p.file, p.node.lineno))
+
+
+def _loaded(text: str) -> Any:
+    """What "pkg.module:name" or "file.py:name" names."""
+    where, _, name = text.partition(":")
+    if where.endswith(".py") or os.sep in where:
+        path = Path(where).resolve()
+        if not path.is_file():
+            raise MutateError(f"{where}: there is no such file")
+        root = path.parent
+        while (root / "__init__.py").exists():
+            root = root.parent
+        module_name = ".".join(path.relative_to(root).with_suffix("").parts)
+        module_name = module_name.removesuffix(".__init__")
+    else:
+        root, module_name = Path.cwd(), where
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise MutateError(f"{where}: there is no module {error.name}") from None
+        raise MutateError(f"{where} cannot be imported: {error}") from None
+    except SyntaxError as error:
+        raise MutateError(f"{error.filename}:{error.lineno}: {error.msg}") from None
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise MutateError(f"{where} cannot be imported: {type(error).__name__}: {said}") from None
+    value: Any = module
+    for part in name.split(".") if name else ():
+        if not hasattr(value, part):
+            has = [n for n, v in vars(module).items() if _is_rule(v, module)]
+            known = f"; it has {', '.join(has)}" if has else ""
+            raise MutateError(f"{where} has no {name}{known}")
+        value = getattr(value, part)
+    return value
+
+
+def _is_custom(value: Any) -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.custom_vjp | jax.custom_jvp)
+
+
+def _is_rule(value: Any, module: ModuleType) -> bool:
+    """Whether a value of a module is a backward rule that is written there."""
+    if isinstance(value, type):
+        return value.__module__ == module.__name__ and bool(_functions(value))
+    if not _is_custom(value) and not _is_custom(_unwrapped(value)):
+        return False
+    return any(file_of(f) == realpath(module.__file__) for f in _functions(value))
+
+
+def _unwrapped(value: Any) -> Any:
+    while isinstance(value, functools.partial):
+        value = value.func
+    return inspect.unwrap(value, stop=_is_custom) if callable(value) else value
+
+
+def _functions(target: Any) -> list[Any]:
+    """The functions of Python that compute the gradient of a target."""
+    if isinstance(target, ModuleType):
+        return [
+            f
+            for value in list(vars(target).values())
+            if _is_rule(value, target)
+            for f in _functions(value)
+            if file_of(f) == realpath(target.__file__)
+        ]
+    target = _unwrapped(target)
+    if _is_custom(target):
+        rules = [getattr(target, "bwd", None) or getattr(target, "jvp", None)]
+        rules = [_unwrapped(rule) for rule in rules if rule is not None]
+        return [f for rule in rules for f in _jvps(rule)]
+    if inspect.ismethod(target):
+        return [target.__func__]
+    if inspect.isfunction(target):
+        held = [target.__globals__.get(name) for name in target.__code__.co_names]
+        held += [cell.cell_contents for cell in target.__closure__ or ()]
+        inner = [f for value in held if _is_custom(value) for f in _functions(value)]
+        return inner or [target]
+    if not isinstance(target, type):
+        target = type(target)
+    methods = []
+    for name in (*_METHODS, "weight") if hasattr(target, "value_and_grad") else _METHODS:
+        owner = next((base for base in target.__mro__ if name in vars(base)), None)
+        method = inspect.unwrap(getattr(target, name)) if owner else None
+        if not inspect.isfunction(method) or getattr(method, "__isabstractmethod__", False):
+            continue
+        if owner is target or file_of(method) == _class_file(target):
+            methods.append(method)
+    return methods
+
+
+def _class_file(owner: type) -> str:
+    return realpath(getattr(sys.modules.get(owner.__module__), "__file__", None))
+
+
+def _jvps(rule: Any) -> list[Any]:
+    """The rules given to `defjvps`, which jax holds in a function of its own."""
+    if not inspect.isfunction(rule):
+        return []
+    if rule.__module__.startswith("jax."):
+        held = [cell.cell_contents for cell in rule.__closure__ or ()]
+        inner = [f for value in held if isinstance(value, tuple) for f in value if f is not None]
+        return [f for f in map(_unwrapped, inner) if inspect.isfunction(f)]
+    return [rule]

@@ -1,0 +1,91 @@
+"""What became of mutants, as values."""
+
+import dataclasses
+import json
+from collections import Counter
+
+from fbp.verify.mutate._operators import Mutant, shortened, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of a mutant.
+
+    Attributes:
+      mutant: the mutant.
+      status: "killed", by a test that failed; "error", by an exception or a crash where no test
+        expected one; "time-out"; "survived".
+      by: the test.
+      said: its exception.
+    """
+
+    mutant: Mutant
+    status: str
+    by: str = ""
+    said: str = ""
+
+    def __str__(self) -> str:
+        if self.status == "survived":
+            return f"SURVIVED{f' ({self.said})' if self.said else ''}"
+        if self.status == "time-out":
+            return "killed by time-out"
+        kind = self.said.partition(":")[0] if self.status == "error" else ""
+        return f"killed by {self.by or 'a crash'}{f' ({kind})' if kind else ''}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How many of the mutants the tests killed; `str()` is a table."""
+
+    results: tuple[Result, ...]
+    seconds: float = 0.0
+
+    @property
+    def killed(self) -> list[Result]:
+        """The mutants that the tests noticed."""
+        return [result for result in self.results if result.status != "survived"]
+
+    @property
+    def survived(self) -> list[Result]:
+        """The mutants that no test noticed."""
+        return [result for result in self.results if result.status == "survived"]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every mutant was killed."""
+        return not self.survived
+
+    def __str__(self) -> str:
+        rows = [row_of(result) for result in self.results]
+        places = max((len(row[0]) for row in rows), default=0)
+        changes = max((len(row[1]) for row in rows), default=0)
+        lines = [f"{p:{places}}  {c:{changes}}  {what}" for p, c, what in rows]
+        return "\n".join([*lines, "", self.summary()])
+
+    def summary(self) -> str:
+        """The last line: `killed 31 of 33`."""
+        odd = Counter(result.status for result in self.killed)
+        parts = [f"{odd['error']} by an error", f"{odd['time-out']} by time-out"]
+        said = ", ".join(part for part in parts if not part.startswith("0 "))
+        return f"killed {len(self.killed)} of {len(self.results)}{f' ({said})' if said else ''}"
+
+    def to_json(self) -> str:
+        """The score as JSON: `killed`, `mutants` and a list of `results`."""
+        rows = [
+            {
+                **{k: getattr(r.mutant, k) for k in ("file", "line", "function", "operator")},
+                **{"before": r.mutant.before, "after": r.mutant.after},
+                **{"status": r.status, "by": r.by, "said": r.said},
+            }
+            for r in self.results
+        ]
+        return json.dumps(
+            {"killed": len(self.killed), "mutants": len(rows), "results": rows}, indent=1
+        )
+
+
+def row_of(result: Result) -> tuple[str, str, str]:
+    """Where, what, and what became of it."""
+    mutant = result.mutant
+    before, after = shortened(mutant.before, mutant.after)
+    return f"{shown(mutant.file)}:{mutant.line}", f"{before}  ->  {after}", str(result)

@@ -1,0 +1,43 @@
+"""Changes to source that note, in the run without a mutant, which test runs which function."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from fbp.verify.mutate._operators import Place, line_starts
+
+
+def name_of(file: str, function: str) -> str:
+    """What a function is called in notes."""
+    return f"{file}::{function}"
+
+
+def touch_edits(places: list[Place]) -> dict[str, list[Any]]:
+    """For each file the places and texts to put in."""
+    edits: dict[str, list[Any]] = {}
+    for place in places:
+        source = Path(place.file).read_bytes()
+        starts = line_starts(source)
+        note = f"__fbp_touch__({name_of(place.file, place.name)!r})"
+        body = place.node.body
+        if not isinstance(body, list):
+            start = starts[body.lineno - 1] + body.col_offset
+            end = starts[(body.end_lineno or 0) - 1] + (body.end_col_offset or 0)
+            new = [[start, start, f"({note}, ("], [end, end, "))[1]"]]
+        else:
+            first = body[1] if _is_text(body[0]) and len(body) > 1 else body[0]
+            decorators = getattr(first, "decorator_list", [])
+            if decorators:
+                # Its @ may be anywhere before: the function is noted wherever it is that way.
+                continue
+            start = starts[first.lineno - 1] + first.col_offset
+            # On a line of its own where it may be: what follows may be a compound statement.
+            alone = not source[starts[first.lineno - 1] : start].strip()
+            indent = source[starts[first.lineno - 1] : start].decode() if alone else ""
+            new = [[start, start, f"{note}\n{indent}" if alone else f"{note}; "]]
+        edits.setdefault(place.file, []).extend(new)
+    return edits
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

@@ -1,0 +1,147 @@
+"""Plants bugs in every rule of fbp, one at a time, and runs fbp's tests on each.
+
+`equivalent.toml` has the mutants that no test can tell from the rule, each with its reason.
+"""
+
+import argparse
+import os
+import random
+import re
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+from fbp.verify.mutate import Mutant, MutateError, Result, mutants_in, places_of
+from fbp.verify.mutate._score import row_of
+from fbp.verify.mutate._trial import Trial
+
+ROOT = Path(__file__).resolve().parents[2]
+EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+ROOMS = ("layers", "combinators", "ports", "losses")
+# Functions of `_layer.py` and `_mean.py` that rules of other files are made of.
+SHARED = ["fbp._objective", "fbp._layer:add", "fbp._layer:like", "fbp._layer:at_least_float32"]
+SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
+FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
+TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
+NEAR = {
+    "layers": ["contract", "elementwise_reference", "mutants_killed"],
+    "combinators": ["contract", "combinators", "mutants_killed"],
+    "losses": ["losses", "elementwise_reference", "step", "mutants_killed"],
+    "_objective.py": ["step", "mutants_killed"],
+    "_layer.py": ["contract", "losses", "step", "mutants_killed"],
+}
+# What the tests call a class where it is not its own name.
+CALLED = {
+    **{"MeanSquaredError": "mse", "MeanAbsoluteError": "mae", "Elementwise": "mse"},
+    **{"SigmoidCrossEntropy": "sigmoid", "SoftmaxCrossEntropy": "softmax"},
+    **{"Microbatch": "parts", "Objective": "value_and_grad", "shares": "weights"},
+    **{"add": "residual", "like": "trees_shapes", "at_least_float32": "bfloat16"},
+    **{"_tanh_argument": "gelu_tanh", "_near": "gelu_tanh", "_normal_cdf": "gelu_erf"},
+}
+
+
+def targets() -> list[str]:
+    """Every file of rules, and the functions they share."""
+    files = [file for room in ROOMS for file in (ROOT / "src/fbp" / room).glob("_[a-z]*.py")]
+    names = [".".join(file.relative_to(ROOT / "src").with_suffix("").parts) for file in files]
+    return [*sorted(names), *SHARED]
+
+
+def all_places() -> list:
+    found = {}
+    for target in targets():
+        try:
+            places = places_of(target, helpers=True)
+        except MutateError:
+            continue  # a file without a rule
+        found.update({(place.file, place.node.lineno): place for place in places})
+    return [found[key] for key in sorted(found)]
+
+
+def near(mutant: Mutant) -> tuple[list[str], list[str]]:
+    """The files of tests about a mutant's function, and what they call it."""
+    name = mutant.function.partition(".")[0]
+    called = CALLED.get(name) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    room = Path(mutant.file).relative_to(ROOT / "src/fbp").parts[0]
+    files = [f"tests/test_{file}.py" for file in NEAR.get(room, NEAR["_objective.py"])]
+    return [file for file in files if Path(file).exists()], [called, "test_mutants_killed"]
+
+
+def known_equivalents(mutants: list[Mutant]) -> tuple[dict[Mutant, str], list[str]]:
+    """The mutants that are listed, with their reasons, and what is listed and is no mutant."""
+    by_change: dict[tuple[str, ...], Mutant] = {}
+    for m in mutants:
+        file = str(Path(m.file).relative_to(ROOT))
+        by_change.setdefault((file, m.function, m.before, m.after), m)
+    reasons, stale = {}, []
+    for entry in tomllib.loads(EQUIVALENT.read_text()).get("equivalent", []):
+        afters = entry["after"] if isinstance(entry["after"], list) else [entry["after"]]
+        for after in afters:
+            mutant = by_change.get((entry["file"], entry["function"], entry["before"], after))
+            if mutant is None:
+                stale.append(f"{entry['file']} {entry['function']}: {entry['before']} -> {after}")
+            else:
+                reasons[mutant] = entry["reason"]
+    return reasons, stale
+
+
+def say(result: Result, done: int, of: int) -> None:
+    if result.status == "survived" or "--verbose" in sys.argv:
+        where, change, what = row_of(result)
+        print(f"{where}  {result.mutant.function}  {change}  {what}", flush=True)
+    elif sys.stdout.isatty():
+        print(f"\r{done} of {of} ", end="", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/mutants", description=__doc__)
+    parser.add_argument("names", nargs="*", help="only functions with one of these in their names")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N mutants, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--list", action="store_true", help="list the mutants, run nothing")
+    parser.add_argument("--near", action="store_true", help="run only the tests of a rule's name")
+    parser.add_argument("--verbose", action="store_true", help="say what kills each")
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    started = time.monotonic()
+    places = all_places()
+    mutants = mutants_in(places)
+    reasons, stale = known_equivalents(mutants)
+    for entry in stale:
+        print(f"scripts/mutants: {EQUIVALENT.name} lists what is no mutant: {entry}")
+    if args.names:
+        mutants = [m for m in mutants if any(name in m.function for name in args.names)]
+    if args.list:
+        for m in mutants:
+            print(f"{m.operator:10} {m.function}  {m}{'  EQUIVALENT' * (m in reasons)}")
+        print(f"{len(mutants)} mutants, {len(reasons)} of them equivalent")
+        return 1 if stale else 0
+    live = [mutant for mutant in mutants if mutant not in reasons]
+    if args.sample is not None and args.sample < len(live):
+        live = random.Random(args.seed).sample(live, args.sample)
+    tests = [test for test in TESTS if not test.startswith("tests/") or Path(test).exists()]
+    with Trial(places, tests, args.workers) as trial:
+        trial.near = near
+        if args.sample is None and not args.names and not args.near:
+            trial.check_baseline()
+        score = trial.score(live, say, args.near)
+    equivalent = [m for m in mutants if m in reasons]
+    if args.sample is None:
+        for m in equivalent:
+            print(f"equivalent  {m.function}  {m}\n    {reasons[m]}")
+    seconds = time.monotonic() - started
+    print(
+        f"{score.summary()}: {len(score.killed)} killed, {len(equivalent)} equivalent, "
+        f"{len(score.survived)} survived in {seconds:.0f} s"
+    )
+    return 0 if score.ok and not stale else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except MutateError as error:
+        print(f"scripts/mutants: {error}", file=sys.stderr)
+        sys.exit(2)
