@@ -440,10 +440,10 @@ def backward(x, dy):
     crashes = [m for m in mutants if m.after == "if not dy > 100"]
     with Trial(mutate.places_of("rule:backward"), [], 1) as trial:
         trial.check_baseline()
-        trial.limit = 3.0
+        trial.limit = 10.0
         started = time.monotonic()
         score = trial.score([*hangs, *crashes])
-        assert time.monotonic() - started < 60
+        assert time.monotonic() - started < 120
     assert [str(r) for r in score.results] == ["killed by time-out"] * 2 + ["killed by a crash"]
     assert score.summary() == "killed 3 of 3 (1 by an error, 2 by time-out)"
 

@@ -17,7 +17,7 @@ def dense_einsum():
 
     def bwd(res, dy):
         x, w = res
-        dw = jnp.einsum("btd,btf->df", x, dy, preferred_element_type=wide(w).dtype)
+        dw = jnp.einsum("btd,btf->df", wide(x), wide(dy))
         dx = jnp.einsum("btf,df->btd", dy, w)
         return dx, dw.astype(w.dtype), jnp.sum(wide(dy), (0, 1)).astype(dy.dtype)
 
@@ -65,8 +65,7 @@ def dense_blocked():
 @rule("dense: accumulated in float32", normal(F, D), weights(D, F))
 def dense_accumulated():
     def dot(a, b, axes, dtype):
-        y = lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=wide(a).dtype)
-        return y.astype(dtype)
+        return lax.dot_general(wide(a), wide(b), (axes, ((), ()))).astype(dtype)
 
     def primal(x, w):
         return dot(x, w, ((1,), (0,)), x.dtype)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.special import xlogy
 
 from alternatives._rule import (
     Axis,
@@ -144,7 +145,7 @@ def linear_cross_entropy_blocks():
 
     def fwd(x, w, labels):
         blocks = wide(w).reshape(w.shape[0], -1, width).swapaxes(0, 1)
-        lse = jax.nn.logsumexp(jnp.stack([wide(x) @ b for b in blocks]), axis=(0, 2))
+        lse = jax.nn.logsumexp(lax.map(lambda block: wide(x) @ block, blocks), axis=(0, 2))
         picked = jnp.sum(wide(x) * wide(w)[:, labels].T, -1)
         return jnp.sum(lse - picked), (x, w, labels, lse)
 
@@ -288,7 +289,7 @@ def focal():
         p = jax.nn.softmax(wide(logits), axis=-1)
         hot = jax.nn.one_hot(labels, p.shape[-1], dtype=p.dtype)
         pt = jnp.sum(p * hot, -1)
-        slope = gamma * (1 - pt) ** (gamma - 1) * pt * jnp.log(pt) - (1 - pt) ** gamma
+        slope = gamma * (1 - pt) ** (gamma - 1) * xlogy(pt, pt) - (1 - pt) ** gamma
         return ((dy * slope)[:, None] * (hot - p)).astype(logits.dtype), None
 
     def fwd(logits, labels, gamma):

@@ -1,4 +1,7 @@
-"""Three kernels written for this comparison, forward and backward, in interpret mode."""
+"""Three kernels written for this comparison, forward and backward, in interpret mode.
+
+Their gradients come from kernels, so they cannot be differentiated a second time.
+"""
 
 import jax
 import jax.numpy as jnp

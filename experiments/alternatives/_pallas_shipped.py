@@ -1,7 +1,8 @@
 """The kernels that jax ships with backward kernels of their own, in Pallas's interpret mode.
 
-Several of them compute in float32 whatever they are given, so their float64 gradients carry
-float32's rounding. Off their hardware they are slow: real sizes are smaller than elsewhere.
+Their gradients cannot be differentiated a second time. Several of them compute in float32 whatever
+they are given, so their float64 gradients carry float32's rounding. Off their hardware they are
+slow: real sizes are smaller than elsewhere.
 """
 
 import jax

@@ -80,7 +80,7 @@ def ctc():
     return loss
 
 
-@optax_rule("optax.losses.multiclass_sparsemax_loss", normal(F, 5), integers(0, 5, F))
+@optax_rule("optax.losses.multiclass_sparsemax_loss", normal(F, 5), integers(0, 5, F), dtypes=FULL)
 def sparsemax():
     import optax
 

@@ -113,21 +113,19 @@ def _with_negative(rng, size):
     return _columns(rng, size, low=-1)
 
 
-GATHER = Family("gather", gather, gather_rule, _columns)
+GATHER = Family("gather", gather, gather_rule, _with_negative)
 GATHER_BUGS = [
     GATHER.bug(
         "negative_index_lost",
         "x",
         ("subset", "mask:index|< ?0|negative", "term"),
         "An index of -1 gets no gradient.",
-        at=_with_negative,
     ),
     GATHER.bug(
         "negative_index_clipped",
         "x",
         ("subset", "mask:index|< ?0|negative", "input", "term"),
         "What is read from the last column goes to the first.",
-        at=_with_negative,
     ),
     GATHER.bug("row_zero_index", "x", ("input:index", "subset", "term"), "All rows use index[0]."),
 ]

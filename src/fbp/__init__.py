@@ -42,8 +42,12 @@ if TYPE_CHECKING:
     from fbp.train import init_state as init_state
     from fbp.train import make_step as make_step
     from fbp.train import make_steps as make_steps
+    from fbp.verify import Report as Report
     from fbp.verify import WrongGradientError as WrongGradientError
+    from fbp.verify import audit as audit
+    from fbp.verify import check as check
     from fbp.verify import cross_check as cross_check
+    from fbp.verify import register as register
 
 _ROOMS = {
     "_layer": ["Layer", "Loss"],
@@ -60,7 +64,7 @@ _ROOMS = {
     ],
     "models": [],
     "train": ["State", "init_state", "make_step", "make_steps"],
-    "verify": ["WrongGradientError", "cross_check"],
+    "verify": ["Report", "WrongGradientError", "audit", "check", "cross_check", "register"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

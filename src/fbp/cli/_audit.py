@@ -9,9 +9,9 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """Check every backward rule and kernel inside a whole loss, in place. \
- \
-    Each is given the inputs and cotangents it meets there. A status of 1 says that one is wrong. \
+    """Check every backward rule and kernel inside a whole loss, in place.
+
+    Each is given the inputs and cotangents it meets there. A status of 1 says that one is wrong.
     """
 
     loss: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
@@ -20,10 +20,9 @@ class Audit:
         str | None,
         tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: what was registered)"),
     ] = None
-    """A function without arguments that returns (params, *batch): pkg.module:name, or a name in the \
-    module of the loss."""
-    budget: Literal["fast", "default", "thorough"] = "default"
-    """How much to try."""
+    """A function that returns (params, *batch): pkg.module:name, or a name beside the loss."""
+    budget: Literal["fast", "default", "thorough"] = "fast"
+    """How much to try on each."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of what is drawn."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -31,7 +30,7 @@ class Audit:
 
     def run(self) -> int:
         """Audits."""
-        from fbp.cli._reports import asked, is_coloured, require_new, write
+        from fbp.cli._reports import asked, is_coloured, made, require_new, write
         from fbp.verify._named import CheckError, load_module, load_object, split_name
 
         require_new(self.json)
@@ -46,8 +45,14 @@ class Audit:
             got = type(loss).__name__
             raise CheckError(f"{self.loss}: expected a function, got a {got}")
         args = self._args(module, loss)
-        from fbp.verify._audit import audit
 
+        import jax
+
+        from fbp.verify._audit import audit
+        from fbp.verify._subject import subject_of
+
+        subject = asked(subject_of, loss, args, (0,))
+        made(self.loss, lambda: jax.eval_shape(subject.f, subject.values))
         report = asked(audit, loss, *args, seed=self.seed, budget=self.budget)
         print(report.card(is_coloured()), flush=True)
         write(self.json, [report])

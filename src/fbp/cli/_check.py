@@ -12,31 +12,38 @@ if TYPE_CHECKING:
     from fbp.verify._card import Report
     from fbp.verify._registry import Rule
 
+_SPECS = (
+    "Its arguments, one SPEC each: float32[7,5] or 7x5, drawn; 'float32[7]>0', positive; "
+    "'int32[7]<11', integers 0 to 10; bool[7]; key; none; true; a number; @file.npy; @file.npz. "
+    "A layer takes x, a loss y and target, an objective x and target: their parameters are drawn."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Check hand-written backward rules against rule-free float64 autodiff. \
- \
-    Without a name: all of fbp's own. A status of 1 says that a rule is wrong. \
+    """Check hand-written backward rules against rule-free float64 autodiff.
+
+    Without a name: all of fbp's own. A status of 1 says that a rule is wrong.
     """
 
     name: Annotated[
         str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="")
     ] = None
-    """What to check: pkg.module:name or file.py:name, where name is a custom_vjp or custom_jvp \
-    function, a function with such rules inside, or a layer. Without :name, every rule that the \
-    module registers (see fbp.register)."""
+    """pkg.module:name or file.py:name; without :name, every rule that the module registers."""
     input: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(metavar="SPEC ...", help_behavior_hint="(default: what was registered)"),
+        tyro.conf.arg(
+            metavar="SPEC ...", help=_SPECS, help_behavior_hint="(default: what was registered)"
+        ),
     ] = ()
-    """Its arguments, one each: float32[7,5], 7x5, 'float32[7]>0', 'int32[7]<11', bool[7], key, \
-    none, true, 0.1, @file.npy, @file.npz. For a layer, x; for a loss, y and target: their \
-    parameters are drawn."""
     reference: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """A function of the same arguments to hold it against, pkg.module:name; otherwise its own \
-    forward without any rule."""
-    budget: Literal["fast", "default", "thorough"] = "default"
+    """What to hold it against, pkg.module:name; its own forward, without any rule, by default."""
+    budget: Annotated[
+        Literal["fast", "default", "thorough"] | None,
+        tyro.conf.arg(
+            metavar="{fast,default,thorough}", help_behavior_hint="(default: what was registered)"
+        ),
+    ] = None
     """How much to try."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of what is drawn."""
@@ -53,7 +60,9 @@ class Check:
         require_new(self.json)
         if self.seed < 0:
             raise CheckError(f"--seed: expected 0 or more, got {self.seed}")
-        options: dict[str, Any] = {"budget": self.budget, "seed": self.seed, "strict": self.strict}
+        options: dict[str, Any] = {"seed": self.seed, "strict": self.strict}
+        if self.budget is not None:
+            options["budget"] = self.budget
         if self.reference is not None:
             where, name = split_name(self.reference)
             if not name:
@@ -65,6 +74,9 @@ class Check:
         for rule in rules:
             args = made(f"make of {rule.name}", rule.arguments)
             rule = dataclasses.replace(rule, args=args)
+            reference = options.get("reference", rule.options.get("reference"))
+            if reference is not None:
+                _require_call(reference, args)
             reports.append(asked(rule.check, **options))
             if table:
                 table.row(reports[-1])
@@ -107,7 +119,9 @@ class Check:
             return [self._rule(module.__name__, name, f)]
         named = [rule for rule in rules() if rule.f is f]
         if not named:
-            raise CheckError(f"{self.name}: expected --input SPEC for {_wanted(f)}, or fbp.register")
+            raise CheckError(
+                f"{self.name}: expected --input SPEC for {_wanted(f)}, or fbp.register"
+            )
         return named
 
     def _rule(self, module: str, name: str, f: Any) -> "Rule":
@@ -123,7 +137,9 @@ class Check:
         for kind, allowed in count.items():
             if isinstance(f, kind):
                 if len(args) not in allowed:
-                    raise CheckError(f"{self.name}: expected --input {_wanted(f)}, got {len(args)}")
+                    raise CheckError(
+                        f"{self.name}: expected --input for {_wanted(f)}, got {len(args)}"
+                    )
                 if kind in (Objective, Microbatch):
                     args = (args[:2], *args[2:])
                 return Rule(name, module, f, (drawn(f, self.seed), *args), {})
@@ -131,7 +147,9 @@ class Check:
             inspect.signature(f).bind(*args)
         except TypeError:
             wanted = _wanted(f)
-            raise CheckError(f"{self.name}: expected --input for {wanted}, got {len(args)}") from None
+            raise CheckError(
+                f"{self.name}: expected --input for {wanted}, got {len(args)}"
+            ) from None
         except ValueError:
             pass  # it does not say what it takes
         return Rule(name, module, f, args, {})
@@ -156,6 +174,17 @@ class _Table:
         print(f"{said}; {seconds:.1f} s", flush=True)
 
 
+def _require_call(reference: Any, args: tuple[Any, ...]) -> None:
+    """Raises CheckError unless a reference takes what it is held against takes."""
+    import jax
+
+    from fbp.cli._reports import asked, made
+    from fbp.verify._subject import subject_of
+
+    subject = asked(subject_of, reference, args)
+    made(f"reference {subject.name}", lambda: jax.eval_shape(subject.f, subject.values))
+
+
 def _can_be_checked(f: Any) -> bool:
     return callable(f) or hasattr(f, "backward") or hasattr(f, "value_and_grad")
 
@@ -164,8 +193,10 @@ def _wanted(f: Any) -> str:
     """What a user has to give for a function, in words."""
     if hasattr(f, "backward"):
         return "x, and perhaps key"
-    if hasattr(f, "weight"):
-        return "x, target, and perhaps key" if hasattr(f, "objective") else "y, target"
+    if hasattr(f, "loss") or hasattr(f, "objective"):
+        return "x, target, and perhaps key"
+    if hasattr(f, "value_and_grad"):
+        return "y, target"
     try:
         parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):

@@ -7,9 +7,7 @@ from typing import Any
 
 from fbp.verify._named import CheckError
 
-FORMS = (
-    "float32[7,5], 7x5, 'float32[7]>0', 'int32[7]<11', bool[7], key, none, true, 0.1, @file.npy"
-)
+FORMS = "float32[7,5], 7x5, 'float32[7]>0', 'int32[7]<11', bool[7], key, none, true, 0.1, @file.npy"
 _WORDS = {"none": None, "true": True, "false": False}
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d, ]*)\](?:([<>])(\d+))?")
 _SHAPE = re.compile(r"\d+(?:x\d+)+")
@@ -67,7 +65,7 @@ def _draw(
         dtype = jnp.dtype(_SHORT.get(letters, letters) + name[len(letters) :])
     except TypeError:
         raise CheckError(f"--input {spec}: expected a dtype, as float32, got {name}") from None
-    if dtype == bool and relation is None:
+    if dtype.kind == "b" and relation is None:
         return rng.random(shape) < 0.5
     if jnp.issubdtype(dtype, jnp.integer):
         if relation != "<" or int(bound) < 1:
@@ -90,9 +88,9 @@ def _read(path: Path) -> Any:
     import numpy as np
 
     try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.ndarray):
-            with content:
+        with open(path, "rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if not isinstance(content, np.ndarray):
                 content = {name: content[name] for name in content.files}
         arrays = list(content.values()) if isinstance(content, dict) else [content]
         if any(array.dtype.kind not in "biufc" for array in arrays):

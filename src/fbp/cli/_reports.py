@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fbp.verify._json import as_json
+from fbp.verify._json import content_of
 from fbp.verify._named import CheckError, is_said_by_fbp, one_line
 
 
@@ -25,10 +25,16 @@ def write(path: Path | None, reports: Sequence[Any]) -> None:
     """Writes reports to a new file, if there is one to be written."""
     if path is None:
         return
+    content = content_of([json.loads(report.to_json()) for report in reports])
     try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(as_json([json.loads(report.to_json()) for report in reports]))
+        file = open(path, "x", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
+        raise CheckError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        with file:
+            file.write(content)
+    except OSError as error:
+        path.unlink()
         raise CheckError(f"{path}: cannot be written: {error.strerror}") from None
 
 
@@ -38,7 +44,7 @@ def is_coloured() -> bool:
 
 
 def asked(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Calls what a user asked for: a mistake in it is a CheckError, one in fbp keeps its traceback."""
+    """Calls a function of fbp: what it says of a user's mistake is a CheckError."""
     try:
         return f(*args, **options)
     except CheckError:
@@ -50,7 +56,7 @@ def asked(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def made(name: str, make: Callable[[], Any]) -> Any:
-    """What a user's function makes."""
+    """What a user's function makes; what it raises is a CheckError."""
     try:
         return make()
     except CheckError:

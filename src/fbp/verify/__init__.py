@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fbp.verify._card import Report as Report
     from fbp.verify._check import check as check
     from fbp.verify._cross_check import cross_check as cross_check
+    from fbp.verify._registry import register as register
     from fbp.verify._report import CrossCheck as CrossCheck
     from fbp.verify._report import WrongGradientError as WrongGradientError
 
@@ -22,6 +23,7 @@ _FILES = {
     "_card": ["Hint", "LeafRow", "Report"],
     "_check": ["check"],
     "_cross_check": ["cross_check"],
+    "_registry": ["register"],
     "_report": ["CrossCheck", "WrongGradientError"],
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}

@@ -14,9 +14,9 @@ from fbp.verify._card import FAILING, Report, as_json, worst
 from fbp.verify._check import Budget, examine
 from fbp.verify._examine import largest
 from fbp.verify._harvest import Reached, harvest, sites_of
-from fbp.verify._program import bind, evaluate, trace, without_rules
+from fbp.verify._program import bind, dtype_of, evaluate, trace, without_rules
 from fbp.verify._report import WrongGradientError
-from fbp.verify._runs import is_float, quick
+from fbp.verify._runs import first_line, is_float, quick
 from fbp.verify._subject import Leaf, Subject, subject_of
 
 
@@ -83,7 +83,8 @@ class AuditReport:
 
     def to_json(self, indent: int | None = None) -> str:
         """The report as JSON; infinite numbers as strings."""
-        return as_json({"ok": self.ok, **dataclasses.asdict(self)}, indent)
+        sites = [{**vars(site), "report": site.report.fields()} for site in self.sites]
+        return as_json({"ok": self.ok, **vars(self), "sites": sites}, indent)
 
     def __str__(self) -> str:
         return self.card()
@@ -136,8 +137,12 @@ def audit(
     started = time.perf_counter()
     subject = subject_of(loss, (params, *batch), argnums=(0,))
     notes: list[str] = []
-    narrow = [v for v in subject.values]
-    program = trace(subject.f, narrow)
+    narrow = subject.values
+    try:
+        program = trace(subject.f, narrow)
+    except Exception as error:
+        text = f"{subject.name} raises on these arguments: {first_line(error)}"
+        raise ValueError(text) from error
     if not sites_of(program, narrow):
         note = "no custom rule is reached: there is nothing to audit"
         return AuditReport(subject.name, "VACUOUS", {}, (), (note,), time.perf_counter() - started)
@@ -161,7 +166,9 @@ def audit(
     if max(errors.values(), default=0.0) > 1e-6 and worst(verdicts) in ("OK", "CONVENTION"):
         notes.append("the whole gradient is off, though every rule alone is right")
         verdicts.append("WRONG")
-    verdict = worst(v for v in verdicts if v != "VACUOUS") if set(verdicts) - {"VACUOUS"} else "VACUOUS"
+    verdict = (
+        worst(v for v in verdicts if v != "VACUOUS") if set(verdicts) - {"VACUOUS"} else "VACUOUS"
+    )
     return AuditReport(
         *(subject.name, verdict, errors, tuple(sites), tuple(notes)),
         time.perf_counter() - started,
@@ -228,8 +235,9 @@ def _relative(got: np.ndarray, want: np.ndarray) -> float:
 def _alike(one: Reached) -> Any:
     """What two calls share that are the same rule of the same shapes."""
     eqn = one.site.eqn
-    rest = {k: str(v) for k, v in eqn.params.items() if k in ("num_consts", "symbolic_zeros")}
-    return str(eqn.params["call_jaxpr"]), one.site.name, str(rest), str(eqn.params.get("bwd", ""))
+    rule = eqn.params.get("bwd", eqn.params.get("jvp_jaxpr_fun"))
+    # Two closures of one function may hold different things: they are two rules.
+    return str(eqn.params["call_jaxpr"]), one.site.name, id(getattr(rule, "f", rule))
 
 
 def _place(one: Reached) -> str:
@@ -244,7 +252,7 @@ def _check_site(one: Reached, budget: Budget, seed: int) -> Report:
     inputs, cotangents = one.at(-1)
 
     def f(values: Sequence[Any]) -> list[Any]:
-        dtypes = [v.aval.dtype for v in eqn.invars]
+        dtypes = [dtype_of(v) for v in eqn.invars]
         fitting = [
             v if not is_float(v) or v.dtype == d else jax.lax.convert_element_type(v, d)
             for v, d in zip(values, dtypes, strict=True)

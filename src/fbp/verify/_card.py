@@ -1,7 +1,9 @@
 """What a check found, as a value: a card to read, JSON to keep."""
 
 import dataclasses
+import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 from fbp._text import align
@@ -76,8 +78,8 @@ class Report:
       reference: what it was held against.
       rules: the custom rules in the function.
       probes: how many inputs and cotangents were compared.
-      repro: a program that shows what is wrong, or "".
       seconds: how long it took.
+      reproduce: makes `repro`.
     """
 
     name: str
@@ -89,13 +91,18 @@ class Report:
     reference: str = ""
     rules: tuple[str, ...] = ()
     probes: int = 0
-    repro: str = ""
     seconds: float = 0.0
+    reproduce: Callable[[], str] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
         """Whether the rule can be trusted: OK, or a CONVENTION."""
         return self.verdict not in FAILING
+
+    @functools.cached_property
+    def repro(self) -> str:
+        """A runnable program that shows what is wrong on small plain input; "" without one."""
+        return self.reproduce() if self.reproduce is not None else ""
 
     def raise_if_wrong(self) -> None:
         """Raises WrongGradientError unless `ok`, in one line."""
@@ -112,7 +119,16 @@ class Report:
 
     def to_json(self, indent: int | None = None) -> str:
         """The report as JSON; infinite numbers as strings."""
-        return as_json({"ok": self.ok, **dataclasses.asdict(self)}, indent)
+        return as_json(self.fields(), indent)
+
+    def fields(self) -> dict[str, Any]:
+        """What JSON holds of the report."""
+        fields = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "reproduce"
+        }
+        fields["leaves"] = [dataclasses.asdict(row) for row in self.leaves]
+        fields["hints"] = [dataclasses.asdict(hint) for hint in self.hints]
+        return {"ok": self.ok, **fields, "repro": self.repro}
 
     def __str__(self) -> str:
         return self.card()
@@ -124,8 +140,12 @@ class Report:
             lines += [_paint_row(line, colour) for line in align(self.table()).splitlines()]
         for hint in self.hints[:4]:
             said = f"{hint.leaf}: {hint.text}" if hint.leaf else hint.text
-            lines.append(f"{'match' if hint.kind in ('term', 'input', 'cotangent') else 'hint'}  {said}")
-        lines += [f"variant  {name}: {what}" for name, what in self.variants.items() if what != "same"]
+            lines.append(
+                f"{'match' if hint.kind in ('term', 'input', 'cotangent') else 'hint'}  {said}"
+            )
+        lines += [
+            f"variant  {name}: {what}" for name, what in self.variants.items() if what != "same"
+        ]
         lines += [f"note  {note}" for note in self.notes]
         if self.reference:
             same = sum(what == "same" for what in self.variants.values())
@@ -133,8 +153,8 @@ class Report:
             lines.append(
                 f"{self.probes} probes against {self.reference}{variants}; {self.seconds:.2f} s"
             )
-        if self.repro:
-            lines.append("a minimal reproduction is in .repro")
+        if self.reproduce is not None:
+            lines.append("a minimal reproduction: print(report.repro)")
         return "\n".join(lines)
 
     def table(self) -> list[list[str]]:

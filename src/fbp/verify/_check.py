@@ -13,8 +13,9 @@ from fbp.verify._examine import Examination, Finding, LeafRecord
 from fbp.verify._kinks import thresholds
 from fbp.verify._power import smallest_caught
 from fbp.verify._probes import probes
-from fbp.verify._repro import reproduction
-from fbp.verify._runs import RuleError, Runs, is_float
+from fbp.verify._repro import is_importable, reproduction
+from fbp.verify._runs import RuleError, Runs, is_float, leak
+from fbp.verify._structure import misformed
 from fbp.verify._subject import Subject, subject_of
 from fbp.verify._variants import Variants
 
@@ -88,21 +89,43 @@ def examine(
 ) -> Report:
     """All stages of a check."""
     try:
-        runs = runs_of(subject, reference)
+        return _examine(subject, reference, cotangent, budget, seed, strict)
     except RuleError as error:
-        text = f"the rule's {error.stage} raises {error.message}"
-        return Report(subject.name, "STRUCTURE", hints=(Hint("", "structure", text),))
+        says = error.says
+    except Exception as error:
+        says = leak(error)
+        if not says:
+            raise
+    return Report(subject.name, "STRUCTURE", hints=(Hint("", "structure", says),))
+
+
+def _examine(
+    subject: Subject,
+    reference: Subject | None,
+    cotangent: Any,
+    budget: Budget,
+    seed: int,
+    strict: bool,
+) -> Report:
+    runs = runs_of(subject, reference)
     runs = runs.given(subject)
     rng = np.random.default_rng(seed)
     points = thresholds(runs.program)
     examination = Examination(runs, rng, points)
     dys = None if cotangent is None else _cotangents(runs, cotangent)
     fast = budget == "fast"
-    examination.run(probes(runs, rng, points, dys, fast))
+    # Differences cost many runs a probe.
+    examination.run(probes(runs, rng, points, dys, fast or runs.by == "differences"))
     if budget == "thorough":
         for _ in range(3):
             examination.run(probes(runs, rng, points, None, False))
     findings = list(examination.findings)
+    misforms = [(path, text) for path, text in misformed(subject) if path]
+    examination.notes += [text for path, text in misformed(subject) if not path]
+    findings += [_about(examination, "STRUCTURE", text) for _, text in misforms]
+    if runs.effects:
+        text = f"the rule has a side effect in its program: {', '.join(runs.effects)}"
+        findings.append(_about(examination, "STRUCTURE", text))
     variants: dict[str, str] = {}
     if runs.unstable:
         findings.insert(0, _about(examination, "NONDETERMINISTIC", runs.unstable))
@@ -112,12 +135,16 @@ def examine(
         if any(f.verdict == "WRONG" for f in findings):
             # The derivative of a wrong gradient is wrong too, and says nothing more.
             variants = {n: w for n, w in variants.items() if not n.startswith("the gradient")}
-        findings += [_about(examination, v, text) for v, text in outcome.findings]
+        is_wrong = any(f.verdict == "WRONG" for f in findings)
+        for v, text, k in outcome.findings:
+            if not (is_wrong and v == "VARIANT"):
+                findings.append(_replace(_about(examination, v, text), leaf=k))
     if strict:
         findings = [
             _replace(f, verdict="WRONG") if f.verdict == "CONVENTION" else f for f in findings
         ]
-    return _report(runs, examination, findings, variants, reference, budget)
+    report = _report(runs, examination, findings, variants, reference, budget)
+    return _with_misforms(report, subject, misforms)
 
 
 def _report(
@@ -140,11 +167,16 @@ def _report(
         notes += why
     if runs.eps > 1e-12:
         held = ", ".join(f"{name} in {dtype}" for name, dtype in runs.stuck.items())
-        notes.append(f"float64 was not possible ({held}): verified to {runs.eps ** (2 / 3):.0e} only")
+        notes.append(
+            f"float64 was not possible ({held}): verified to {runs.eps ** (2 / 3):.0e} only"
+        )
     hints: list[Hint] = []
     if verdict not in ("OK", "VACUOUS", "UNVERIFIABLE"):
         hints = diagnose(runs, examination, findings, search=budget != "fast")
     wrong = next((f for f in findings if f.leaf is not None and f.verdict == verdict), None)
+    reproduce = None
+    if wrong is not None and wrong.verdict == "WRONG" and is_importable(runs):
+        reproduce = functools.partial(reproduction, runs, wrong)
     return Report(
         name=subject.name,
         verdict=verdict,
@@ -155,8 +187,35 @@ def _report(
         reference=_reference_name(runs, reference),
         rules=tuple(runs.rules),
         probes=examination.compared,
-        repro=reproduction(runs, wrong, budget != "fast") if wrong is not None else "",
+        reproduce=reproduce,
     )
+
+
+def _with_misforms(report: Report, subject: Subject, misforms: list[tuple[str, str]]) -> Report:
+    """The report with the gradients that are not of the right form marked."""
+    said = dict(misforms)
+    rows = [
+        _replace(row, verdict="STRUCTURE", says=said[row.path]) if row.path in said else row
+        for row in report.leaves
+    ]
+    for leaf in subject.leaves:
+        if leaf.path in said and not leaf.differentiable:
+            shape = tuple(leaf.value.shape)
+            rows.append(
+                LeafRow(
+                    leaf.path,
+                    str(leaf.value.dtype),
+                    shape,
+                    "STRUCTURE",
+                    0,
+                    0,
+                    0,
+                    0,
+                    {},
+                    said[leaf.path],
+                )
+            )
+    return _replace(report, leaves=tuple(rows))
 
 
 def _row(runs: Runs, record: LeafRecord, k: int, findings: list[Finding]) -> LeafRow:
@@ -167,6 +226,8 @@ def _row(runs: Runs, record: LeafRecord, k: int, findings: list[Finding]) -> Lea
         says = "zero everywhere"
     else:
         says = f"{first.says} ({first.probe.name})" if first and verdict != "OK" else ""
+        if verdict == "VARIANT" and first:
+            says = first.says
     return LeafRow(
         path=leaf.path,
         dtype=str(leaf.value.dtype),
@@ -245,7 +306,9 @@ class _Keyed:
 def _key(subject: Subject) -> Any:
     if subject.identity is None:
         return None
-    shapes = tuple((l.path, str(l.value.dtype), l.value.shape, l.differentiable) for l in subject.leaves)
+    shapes = tuple(
+        (x.path, str(x.value.dtype), x.value.shape, x.differentiable) for x in subject.leaves
+    )
     return subject.identity, shapes
 
 

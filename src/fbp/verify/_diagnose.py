@@ -8,7 +8,7 @@ import numpy as np
 
 from fbp.verify._card import Hint
 from fbp.verify._examine import Examination, Finding
-from fbp.verify._patterns import Scene, close, patterns
+from fbp.verify._patterns import Scene, close, patterns, whole
 from fbp.verify._probes import Probe
 from fbp.verify._runs import Pair, Runs, first_line, is_float
 from fbp.verify._terms import Terms
@@ -33,21 +33,37 @@ def diagnose(
         if finding.verdict == "WRONG" and finding.leaf is not None:
             wrong.setdefault(finding.leaf, finding)
     for k, finding in wrong.items():
-        finite = np.isfinite(finding.pair.rule_grads[k]).all()
-        if not finite or not np.isfinite(finding.pair.grads[k]).all():
+        known = np.isfinite(finding.pair.grads[k])
+        if not np.isfinite(finding.pair.rule_grads[k]).all() or not known.any():
             continue
-        scene = _scene(runs, examination, finding, k)
-        ranked += patterns(scene)
+        if not known.all():
+            path = runs.subject.leaves[runs.diff[k]].path
+            got, want = (g[k][known] for g in (finding.pair.rule_grads, finding.pair.grads))
+            sizes = _sizes(runs, {})
+            ranked += [(0.0, Hint(path, *says)) for says in whole(got, want, sizes, 1e-4)]
+            continue
+        # Where nearly all is wrong a pattern shows least: other probes may tell more.
+        telling = sorted(
+            (f for f in findings if f.verdict == "WRONG" and f.leaf == k and f is not finding),
+            key=lambda f: -_right_elements(f, k),
+        )
+        for one in (finding, *telling[:2]):
+            scene = _scene(runs, examination, one, k)
+            if np.isfinite(scene.got).all() and np.isfinite(scene.want).all():
+                later = 0.0 if one is finding else 2.0
+                ranked += [(rank + later, hint) for rank, hint in patterns(scene)]
         if finding.pair.margin <= 1e-6 and not finding.probe.ordinary:
-            ranked.append((0.5, Hint(scene.leaf, "mask", "wrong only at a tie or kink of the input")))
+            ranked.append(
+                (0.5, Hint(scene.leaf, "mask", "wrong only at a tie or kink of the input"))
+            )
     by_probe: dict[str, list[int]] = {}
     for k, finding in wrong.items():
         by_probe.setdefault(finding.probe.name, []).append(k)
-    for ks in by_probe.values():
+    for ks in by_probe.values() if runs.by == "reverse" else ():
         probe, pair = wrong[ks[0]].probe, wrong[ks[0]].pair
         unexplained = [k for k in ks if np.isfinite(pair.grads[k]).all()]
         ranked += _altered(runs, examination, probe, pair, unexplained)
-        if search and runs.by == "reverse":
+        if search:
             ranked += _terms(runs, probe, pair, unexplained)
     best: dict[tuple[str, str, str], float] = {}
     for rank, hint in ranked:
@@ -57,10 +73,16 @@ def diagnose(
     return _one_of_each_kind(hints)
 
 
+def _right_elements(finding: Finding, k: int) -> int:
+    got, want = finding.pair.rule_grads[k], finding.pair.grads[k]
+    return int((np.isclose(got, want, rtol=1e-6) & (want != 0)).sum())
+
+
 def _one_of_each_kind(hints: list[Hint]) -> list[Hint]:
     """The best hint of each kind first, so that the first few say different things."""
     seen: set[str] = set()
-    first, rest = [], []
+    first: list[Hint] = []
+    rest: list[Hint] = []
     for hint in hints:
         (rest if hint.kind in seen else first).append(hint)
         seen.add(hint.kind)
@@ -90,7 +112,10 @@ def _scene(runs: Runs, examination: Examination, finding: Finding, k: int) -> Sc
     probe, pair = finding.probe, finding.pair
     leaves = runs.subject.leaves
     i = runs.diff[k]
-    wide = [np.asarray(v, np.float64) if is_float(v) and v.dtype.kind == "f" else v for v in probe.values]
+    wide = [
+        np.asarray(v, np.float64) if is_float(v) and v.dtype.kind == "f" else v
+        for v in probe.values
+    ]
     arrays: dict[str, np.ndarray] = {}
     integers: dict[str, np.ndarray] = {}
     for j, leaf in enumerate(leaves):
@@ -111,9 +136,9 @@ def _scene(runs: Runs, examination: Examination, finding: Finding, k: int) -> Sc
             arrays[f"{leaves[i].path} standardised along axis {axis}"] = _standardised(x, axis)
             arrays[f"softmax of {leaves[i].path} along axis {axis}"] = _softmax(x, axis)
     sizes = _sizes(runs, integers)
-    dy = probe.dys[0] if len(probe.dys) == 1 and probe.dys[0].shape == x.shape else None
-    if dy is not None and (not dy.any() or not _is_elementwise(examination, k)):
-        dy = None
+    single: Any = probe.dys[0] if len(probe.dys) == 1 and probe.dys[0].shape == x.shape else None
+    if single is not None and (not single.any() or not _is_elementwise(examination, k)):
+        single = None
     return Scene(
         leaf=leaves[i].path,
         got=pair.rule_grads[k],
@@ -121,12 +146,10 @@ def _scene(runs: Runs, examination: Examination, finding: Finding, k: int) -> Sc
         x=x,
         arrays=arrays,
         integers=integers,
-        others={
-            leaves[j].path: pair.grads[n] for n, j in enumerate(runs.diff) if n != k
-        },
+        others={leaves[j].path: pair.grads[n] for n, j in enumerate(runs.diff) if n != k},
         sizes=sizes,
         thresholds=examination.points,
-        dy=dy,
+        dy=single,
     )
 
 
@@ -137,7 +160,10 @@ def _sizes(runs: Runs, integers: dict[str, np.ndarray]) -> dict[str, int]:
             if n not in sizes.values():
                 sizes[f"axis {axis} of {leaf.path}"] = int(n)
     for name, a in integers.items():
-        for says, count in ((f"{name} that are true", a != 0), (f"{name} that are not negative", a >= 0)):
+        for says, count in (
+            (f"{name} that are true", a != 0),
+            (f"{name} that are not negative", a >= 0),
+        ):
             n = int(count.sum())
             if n and n not in sizes.values():
                 sizes[says] = n
@@ -176,7 +202,14 @@ def _altered(
         except Exception as error:
             examination.notes.append(f"could not try {text}: {first_line(error)}")
             continue
+        flips = [a for a in range(probe.dys[0].ndim) if text.endswith(f"dy flipped along axis {a}")]
         for k in ks:
+            if flips and pair.grads[k].ndim > flips[0]:
+                turned = np.flip(other.grads[k], flips[0])
+                if close(pair.rule_grads[k], turned) and not close(turned, pair.grads[k]):
+                    path = runs.subject.leaves[runs.diff[k]].path
+                    says = f"drop: rev (flip) of dy and of the gradient along axis {flips[0]}"
+                    yield _OF_TERM, Hint(path, "term", f"{says} reproduces it")
             if not other.grads or close(other.grads[k], pair.grads[k]):
                 continue
             if close(pair.rule_grads[k], other.grads[k]):
@@ -208,14 +241,24 @@ def _alterations(
             if b.shape == a.shape and b.dtype == a.dtype:
                 values = list(probe.values)
                 values[m], values[j] = a, b
-                yield "input", f"the reference with {other.path} and {leaf.path} swapped", values, probe.dys
+                yield (
+                    "input",
+                    f"the reference with {other.path} and {leaf.path} swapped",
+                    values,
+                    probe.dys,
+                )
                 values = list(probe.values)
                 values[j] = b
-                yield "input", f"the reference with {other.path} for {leaf.path} (swap)", values, probe.dys
-    for other, _ in examination.pairs[:3]:
-        if other.name != probe.name:
+                yield (
+                    "input",
+                    f"the reference with {other.path} for {leaf.path} (swap)",
+                    values,
+                    probe.dys,
+                )
+    for earlier, _ in examination.pairs[:3]:
+        if earlier.name != probe.name:
             text = "the reference at another call's input (a stale residual)"
-            yield "input", text, other.values, probe.dys
+            yield "input", text, earlier.values, probe.dys
 
 
 def _cotangents(dy: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -223,6 +266,11 @@ def _cotangents(dy: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     with np.errstate(all="ignore"):
         yield "dy rounded to bfloat16", _rounded(dy)
     yield "|dy|", np.abs(dy)
+    yield "the sign of dy", np.sign(dy)
+    yield "dy clipped to [-1, 1]", np.clip(dy.real, -1, 1)
+    yield "dy squared", dy * dy
+    yield "the mean of dy for all", np.full_like(dy, dy.mean() if dy.size else 0)
+    yield "the sum of dy for all", np.full_like(dy, dy.sum())
     for axis, n in enumerate(dy.shape):
         if n < 2:
             continue
@@ -234,14 +282,18 @@ def _cotangents(dy: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield f"the mean of dy along axis {axis}", np.broadcast_to(mean, dy.shape).copy()
         yield f"the sum of dy along axis {axis}", np.broadcast_to(n * mean, dy.shape).copy()
         yield f"dy less its mean along axis {axis}", dy - mean
-        for says, rows in (("first", [0]), ("last", [n - 1])):
+        for says, row in (("first", 0), ("last", n - 1)):
             without = dy.copy()
-            without[(slice(None),) * axis + (rows,)] = 0
+            without[(slice(None),) * axis + (row,)] = 0
             yield f"dy without its {says} row (axis {axis})", without
             yield f"only the {says} row of dy (axis {axis})", dy - without
-        half = dy.copy()
-        half[(slice(None),) * axis + (slice(n // 2, None),)] = 0
-        yield f"the first half of dy (axis {axis})", half
+        for parts in {2, jax.device_count()}:
+            if parts > 1 and n % parts == 0:
+                for i in range(parts):
+                    part = np.zeros_like(dy)
+                    rows = (slice(None),) * axis + (slice(i * n // parts, (i + 1) * n // parts),)
+                    part[rows] = dy[rows]
+                    yield f"only part {i + 1} of {parts} of dy (axis {axis})", part
         yield f"dy flipped along axis {axis}", np.flip(dy, axis)
         for by in (1, -1):
             yield f"dy rolled by {by} along axis {axis}", np.roll(dy, by, axis)
@@ -279,7 +331,7 @@ def _inputs(a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     if a.dtype.kind == "c":
         yield "conjugated", np.conj(a)
         return
-    if a.dtype.kind not in "biuf" :
+    if a.dtype.kind not in "biuf":
         a = a.astype(np.float64)
     yield "left out (zero)", np.zeros_like(a)
     yield "left out (one)", np.ones_like(a)
@@ -291,6 +343,9 @@ def _inputs(a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     yield "squared", a * a
     with np.errstate(all="ignore"):
         yield "through tanh", np.tanh(a)
+        yield "through relu", np.maximum(a, 0)
+        if a.ndim:
+            yield "through softmax", _softmax(a.astype(np.float64), a.ndim - 1).astype(a.dtype)
         yield "inverted (1/x)", np.where(a == 0, 0, 1 / np.where(a == 0, 1, a)).astype(a.dtype)
         yield "as its root", np.sqrt(np.abs(a))
     for axis, n in enumerate(a.shape):

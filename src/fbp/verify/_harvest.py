@@ -17,6 +17,7 @@ from fbp.verify._program import (
     RULES,
     Interpreter,
     bind,
+    dtype_of,
     opened,
     programs_in,
     scan_splits,
@@ -151,7 +152,9 @@ class Harvest(Interpreter):
             sites[n] = inner.sites
             return outs, inner.inputs
 
-        shapes = [jax.eval_shape(functools.partial(run, n), *operands)[1] for n in range(len(counts))]
+        shapes = [
+            jax.eval_shape(functools.partial(run, n), *operands)[1] for n in range(len(counts))
+        ]
 
         def branch(n: int, *operands: Any) -> Any:
             outs, inputs = run(n, *operands)
@@ -225,8 +228,8 @@ def harvest(
     sites = sites_of(program, values)
     taps = {
         site.number: [
-            jnp.zeros((*site.lengths, *v.aval.shape), v.aval.dtype)
-            if jnp.issubdtype(v.aval.dtype, jnp.inexact)
+            jnp.zeros((*site.lengths, *getattr(v.aval, "shape", ())), dtype_of(v))
+            if jnp.issubdtype(dtype_of(v), jnp.inexact)
             else None
             for v in site.eqn.outvars
         ]

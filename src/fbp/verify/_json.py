@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 
-def as_json(reports: Sequence[dict[str, Any]]) -> str:
+def content_of(reports: Sequence[dict[str, Any]]) -> str:
     """Reports, as `Report.to_json` gives them, as the content of a file."""
     from fbp import __version__
 
-    ok = all(report["ok"] for report in reports)
+    ok = bool(reports) and all(report["ok"] for report in reports)
     content = {"fbp": __version__, "ok": ok, "reports": list(reports)}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from fbp._layer import Array
-from fbp.verify._program import Interpreter, equations
+from fbp.verify._program import Interpreter, dtype_of, equations
 
 _COMPARED = ("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "clamp")
 _AT_ZERO = ("abs", "sign")
@@ -114,14 +114,14 @@ def thresholds(program: ClosedJaxpr) -> list[float]:
         if eqn.primitive.name not in (*_COMPARED, "select_n", "pow", "integer_pow"):
             continue
         for atom in eqn.invars:
-            if isinstance(atom, Literal) and jnp.issubdtype(atom.aval.dtype, jnp.floating):
+            if isinstance(atom, Literal) and jnp.issubdtype(dtype_of(atom), jnp.floating):
                 value = np.asarray(atom.val, np.float64)
                 if value.ndim == 0 and np.isfinite(value) and abs(value) < 1e4:
                     found.add(float(value))
     for const in getattr(program, "consts", ()):
-        value = np.asarray(const) if hasattr(const, "dtype") else None
-        if value is not None and value.ndim == 0 and value.dtype.kind == "f" and abs(value) < 1e4:
-            found.add(float(value))
+        held = np.asarray(const) if hasattr(const, "dtype") else np.zeros(2)
+        if held.ndim == 0 and held.dtype.kind == "f" and abs(held) < 1e4:
+            found.add(float(held))
     return sorted(found)[:8]
 
 
@@ -150,5 +150,3 @@ def in_hull(point: np.ndarray, limits: np.ndarray, tolerance: float) -> bool:
     system = np.vstack([limits[:, free].T / scale, np.full(len(limits), weight)])
     _, residual = nnls(system, np.append(point[free] / scale, weight), maxiter=50 * len(limits))
     return bool(residual <= tolerance * np.sqrt(free.sum()) * 10)
-
-

@@ -23,11 +23,12 @@ class Limits:
         # Its own stream, so that what is drawn for probes does not depend on what is found.
         self.rng = np.random.default_rng(rng.integers(2**32))
         self.coordinates: dict[int, np.ndarray] = {}
+        self.bars = [0.0] * len(runs.diff)
 
     # Kinks.
 
     def at_kink(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> str | None:
-        """What choice a rule makes at a kink; "" where none is left to make; None if it is wrong."""
+        """What choice a rule makes at a kink; "" where none is left; None if it is wrong."""
         off = np.abs(got - pair.grads[k])
         wrong = np.flatnonzero(off.ravel() > 1e-9 * (np.abs(pair.grads[k]).max() + off.max()))
         if not wrong.size:
@@ -61,22 +62,20 @@ class Limits:
         bad = ~np.isfinite(got)
         kind = "NaN" if np.isnan(got).any() else "infinite"
         if (bad & np.isfinite(want)).any():
-            return "RANGE", f"{kind} in {bad.sum()} of {bad.size} elements, where autodiff's are not"
+            return (
+                "RANGE",
+                f"{kind} in {bad.sum()} of {bad.size} elements, where autodiff's are not",
+            )
+        if bad.any():
+            return None  # as autodiff's are: the function has no gradient that could be told there
         near, nearer = (
-            self._limits(probe.values, probe, k, step * 1e3, 8)
-            for step in (_STEP, _STEP / 1e3)
+            self._limits(probe.values, probe, k, step * 1e3, 8) for step in (_STEP, _STEP / 1e3)
         )
         if not (np.isfinite(near).all() and np.isfinite(nearer).all()):
             return None
         size, closer = np.abs(near).max(), np.abs(nearer).max()
         if closer > 10 * size + 1e-12:
             return None  # the gradient itself grows without bound
-        if bad.any():
-            return (
-                "RANGE",
-                f"{kind} in {bad.sum()} of {bad.size} elements, where the gradient's limits are "
-                f"at most {closer:.2g}",
-            )
         low, high = nearer.min(0).reshape(got.shape), nearer.max(0).reshape(got.shape)
         slack = 1e-2 * closer + 1e-12
         if ((got < low - slack) | (got > high + slack)).any():
@@ -146,12 +145,14 @@ class Limits:
 
     # Differences.
 
-    def value(self, values: list, dys: list) -> float:
+    def value(self, values: list[Any], dys: list[Any]) -> float:
         """<dy, f(x)>."""
         out = self.runs.exact(values, dys).out
         return float(sum(np.real(np.vdot(d, o)) for d, o in zip(dys, out, strict=True)))
 
-    def slope(self, values: list, dys: list, moves: dict[int, np.ndarray], step: float):
+    def slope(
+        self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray], step: float
+    ) -> tuple[float, float]:
         """The derivative of <dy, f> along moves, and a bound of its error.
 
         Central differences with halved steps, extrapolated (Ridders); the bar is what the last
@@ -197,21 +198,31 @@ class Limits:
     # Where autodiff has no reverse mode.
 
     def gradients(self, probe: Probe) -> list[np.ndarray]:
-        """The reference gradients by differences, at some elements; NaN at the others."""
+        """The reference gradients at some elements, where autodiff has no reverse mode.
+
+        By forward-mode autodiff where there is one, else by differences. NaN at the other elements,
+        and where the error bar of a difference does not let it be told.
+        """
         grads = []
+        self.bars = [0.0] * len(self.runs.diff)
         for k, i in enumerate(self.runs.diff):
             a = np.asarray(probe.values[i])
             if k not in self.coordinates:
-                order = self.rng.permutation(a.size)[:24]
-                self.coordinates[k] = order
-            grad = np.full(a.size, np.nan)
+                few = 24 if self.runs.by == "forward" else 8
+                self.coordinates[k] = self.rng.permutation(a.size)[:few]
+            grad, bars = np.full(a.size, np.nan), np.zeros(a.size)
             for element in self.coordinates[k]:
                 v = np.zeros(a.size)
                 v[element] = 1.0
+                moves = {i: v.reshape(a.shape)}
+                if self.runs.by == "forward":
+                    grad[element] = self.runs.slope(probe.values, probe.dys, moves)
+                    continue
                 step = 0.02 * (_size(a) or 1.0)
-                slope, bar = self.slope(probe.values, probe.dys, {i: v.reshape(a.shape)}, step)
-                if np.isfinite(bar):
-                    grad[element] = slope
+                grad[element], bars[element] = self.slope(probe.values, probe.dys, moves, step)
+            scale = np.abs(grad[np.isfinite(grad)]).max(initial=0.0)
+            grad[~(bars <= 0.05 * scale)] = np.nan
+            self.bars[k] = float(bars[np.isfinite(grad)].max(initial=0.0))
             grads.append(grad.reshape(a.shape))
         return grads
 

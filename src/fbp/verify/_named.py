@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_PYTHON = os.path.dirname(os.__file__)
+
 
 class CheckError(ValueError):
     """What was asked for cannot be checked; the message is the one line to show."""
@@ -73,15 +75,22 @@ def one_line(error: BaseException) -> str:
     """An exception in one line, with the place it comes from."""
     said = " ".join(str(error).split())[:300]
     text = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    frames = traceback.extract_tb(error.__traceback__)
-    frames = [f for f in frames if f.filename not in (__file__, "<frozen importlib._bootstrap>")]
-    written = [f for f in frames if "site-packages" not in f.filename and f.filename[:1] != "<"]
-    return f"{text} ({Path(written[-1].filename).name}:{written[-1].lineno})" if written else text
+    # Nothing of Python, of what is installed, or of this file.
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__
+        and "site-packages" not in frame.filename
+        and not frame.filename.startswith(("<", _PYTHON))
+    ]
+    if not frames:
+        return text
+    return f"{text} ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
 
 
 def is_said_by_fbp(error: BaseException) -> bool:
     """Whether fbp itself raised an exception, so that its message is meant for who reads it."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return bool(trace) and trace.tb_frame.f_globals.get("__name__", "").startswith("fbp.")
+    last = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        last = frame
+    return last is not None and str(last.f_globals.get("__name__")).startswith("fbp.")

@@ -49,16 +49,15 @@ def close(a: Any, b: Any, scale: float | None = None) -> bool:
     return bool(np.abs(a - b).max(initial=0.0) <= _CLOSE * size) and size > 0
 
 
-def patterns(scene: Scene) -> Iterator[tuple[int, Hint]]:
+def patterns(scene: Scene) -> Iterator[tuple[float, Hint]]:
     """Every pattern that fits, with its rank: the lower, the more it says."""
-    got, want = scene.got, scene.want
-    if not got.any():
+    if not scene.got.any():
         yield 0, Hint(scene.leaf, "zero", "all zero: its term is missing altogether")
         return
     for rank, look in enumerate(
         (
             *(_whole, _permuted, _swapped, _rolled, _subset, _mask, _rows_of_integers),
-            *(_constant, _slope, _contraction, _along, _row_scale),
+            *(_spread, _constant, _slope, _contraction, _along, _row_scale),
         )
     ):
         for kind, text in look(scene) or ():
@@ -73,22 +72,36 @@ _RANK = {
 
 
 def _whole(s: Scene) -> Iterator[tuple[str, str]]:
-    """The gradient times a constant."""
-    flat, ref = s.got.ravel(), s.want.ravel()
-    if not ref.any():
+    return whole(s.got, s.want, s.sizes)
+
+
+def whole(
+    got: np.ndarray, want: np.ndarray, sizes: dict[str, int], tolerance: float = _CLOSE
+) -> Iterator[tuple[str, str]]:
+    """The gradient is the reference times a constant."""
+    if not got.any() and want.any():
+        yield "zero", "all zero: its term is missing altogether"
         return
-    factor = float(np.real(np.vdot(ref, flat)) / np.real(np.vdot(ref, ref)))
-    if close(s.got, factor * s.want, np.abs(s.got).max()) and abs(factor) > 1e-12:
-        if abs(factor + 1) < 1e-6:
-            yield "sign", "minus the reference: a sign is flipped"
-        elif s.want.size > 1 or name_of_factor(factor, s.sizes) != f"{factor:.6g}":
-            yield "factor", f"{name_of_factor(factor, s.sizes)} times the reference"
+    if not want.any():
+        return
+    factor = float(np.real(np.vdot(want, got)) / np.real(np.vdot(want, want)))
+    if np.abs(got - factor * want).max() > tolerance * np.abs(got).max():
+        return
+    factor = float(f"{factor:.4g}") if tolerance > 1e-6 else factor
+    if abs(factor + 1) < 10 * tolerance:
+        yield "sign", "minus the reference: a sign is flipped"
+    else:
+        named = name_of_factor(factor, sizes, max(1e-6, tolerance))
+        if want.size > 1 or named != f"{factor:.6g}":
+            yield "factor", f"{named} times the reference"
 
 
-def name_of_factor(factor: float, sizes: dict[str, int]) -> str:
+def name_of_factor(factor: float, sizes: dict[str, int], tolerance: float = 1e-6) -> str:
     """A constant by what it is made of: 1/2, n, 1/n, n/(n-1), sqrt(n)."""
     names = [(float(v), str(v)) for v in (2, 3, 4, 5, 6, 8)]
-    names += [(v / w, f"{v}/{w}") for v, w in ((1, 2), (1, 3), (2, 3), (3, 2), (3, 4), (4, 3), (1, 4))]
+    names += [
+        (v / w, f"{v}/{w}") for v, w in ((1, 2), (1, 3), (2, 3), (3, 2), (3, 4), (4, 3), (1, 4))
+    ]
     for name, n in sizes.items():
         if n < 2:
             continue
@@ -112,8 +125,11 @@ def name_of_factor(factor: float, sizes: dict[str, int]) -> str:
             names.append((float(n * m), f"n = {n} * {m}"))
     for sign, minus in ((1, ""), (-1, "minus ")):
         for value, says in names:
-            if abs(sign * factor - value) <= 1e-6 * value:
+            if abs(sign * factor - value) <= tolerance * value:
                 return minus + says
+    for value, says in ((factor, "n = {}"), (1 / factor, "1/n = 1/{}")):
+        if abs(value - round(value)) <= 1e-6 and 1 < abs(value) < 1e6:
+            return says.format(round(value))
     return f"{factor:.6g}"
 
 
@@ -152,12 +168,20 @@ def _rolled(s: Scene) -> Iterator[tuple[str, str]]:
                 if close(s.got, np.roll(s.want, by, axis)):
                     yield "roll", f"the reference rolled by {by} along axis {axis}"
                     return
-        if n > 1:
-            for by, cut in ((1, slice(0, 1)), (-1, slice(-1, None))):
-                shifted = np.roll(s.want, by, axis)
-                shifted[(slice(None),) * axis + (cut,)] = 0
-                if close(s.got, shifted):
-                    yield "roll", f"the reference shifted by {by} along axis {axis}, zero at the end"
+    long = [axis for axis, n in enumerate(s.want.shape) if n > 2]
+    for axes in (*((a,) for a in long), *itertools.combinations(long, 2)):
+        for shifts in itertools.product((1, -1, 2, -2), repeat=len(axes)):
+            inner, outer = [slice(None)] * s.want.ndim, [slice(None)] * s.want.ndim
+            for axis, k in zip(axes, shifts, strict=True):
+                inner[axis] = slice(k, None) if k > 0 else slice(None, k)
+                outer[axis] = slice(None, -k) if k > 0 else slice(-k, None)
+            mine, right = s.got[tuple(inner)], s.want[tuple(outer)]
+            if mine.size > 1 and close(mine, right):
+                yield (
+                    "roll",
+                    f"the reference shifted by {shifts} along axes {axes}, but for the edges",
+                )
+                return
 
 
 def _wrong(s: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -256,9 +280,9 @@ def _rows_of_integers(s: Scene) -> Iterator[tuple[str, str]]:
             counts = np.bincount(plain.ravel().astype(int), minlength=n)
             negative = np.zeros(n, bool)
             negative[ids[(ids < 0) & (ids >= -n)].astype(int)] = True
-            if (counts > 1).any() and bad.any() and not (bad & ~(counts > 1)).any():
-                if not (told & (counts > 1) & ~bad).any() or (counts == 1).any():
-                    yield "mask", f"wrong only in rows that {name} names more than once (duplicate)"
+            often = counts > 1
+            if often.any() and bad.any() and not (bad & ~often).any() and (told & ~bad).any():
+                yield "mask", f"wrong only in rows that {name} names more than once (duplicate)"
             if negative.any() and bad.any() and not (bad & ~negative).any():
                 yield "mask", f"wrong where {name} < 0: a negative index"
             zero = np.zeros(n, bool)
@@ -276,8 +300,22 @@ def _constant(s: Scene) -> Iterator[tuple[str, str]]:
                 continue
             if np.ptp(off, axis=axes).max() <= 1e-8 * size:
                 along = " and ".join(map(str, axes))
-                yield "constant", f"residual constant along axis {along}: a mean or sum term is missing"
+                yield (
+                    "constant",
+                    f"residual constant along axis {along}: a mean or sum term is missing",
+                )
                 return
+
+
+def _spread(s: Scene) -> Iterator[tuple[str, str]]:
+    """The same along an axis where the reference is not."""
+    for axis, n in enumerate(s.want.shape):
+        if n < 2:
+            continue
+        mean = s.want.mean(axis, keepdims=True)
+        for says, value in (("mean", mean), ("sum", n * mean)):
+            if close(s.got, np.broadcast_to(value, s.want.shape)):
+                yield "constant", f"the {says} of the reference along axis {axis}, for all"
 
 
 def _along(s: Scene) -> Iterator[tuple[str, str]]:
@@ -291,7 +329,10 @@ def _along(s: Scene) -> Iterator[tuple[str, str]]:
         for axes in (tuple(range(off.ndim)), *((a,) for a in range(off.ndim))):
             if _is_along(off, v, axes):
                 along = "" if len(axes) == off.ndim else f" along axis {axes[0]}"
-                yield "along", f"residual along {name}{along}: a projection or term on {name} is off"
+                yield (
+                    "along",
+                    f"residual along {name}{along}: a projection or term on {name} is off",
+                )
                 break
         else:
             if v.any() and _is_along(s.got, v, tuple(range(off.ndim))):
@@ -310,7 +351,10 @@ def _contraction(s: Scene) -> Iterator[tuple[str, str]]:
             if u.shape[lead:] == s.want.shape:
                 total = (u * v).sum(tuple(range(lead)))
                 if close(s.got, total):
-                    yield "term", f"another operand: it is the sum of {a} times {b} over the leading axes"
+                    yield (
+                        "term",
+                        f"another operand: it is the sum of {a} times {b} over the leading axes",
+                    )
                     return
         if s.want.ndim == 2 and u.ndim >= 2 and v.ndim >= 2 and u.shape[:-1] == v.shape[:-1]:
             for p, q, m, n in ((u, v, a, b), (v, u, b, a)):
@@ -324,10 +368,10 @@ def _contraction(s: Scene) -> Iterator[tuple[str, str]]:
         if v.ndim != 2 or u.ndim < 2:
             continue
         for w, how in ((v, b), (v.T, f"({b})^T")):
-            if u.shape[-1] == w.shape[0] and (*u.shape[:-1], w.shape[1]) == s.want.shape:
-                if close(s.got, u @ w):
-                    yield "term", f"another operand: it is ({a}) @ {how}, a dot_general with a transpose off"
-                    return
+            fits = u.shape[-1] == w.shape[0] and (*u.shape[:-1], w.shape[1]) == s.want.shape
+            if fits and close(s.got, u @ w):
+                yield "term", f"another operand: it is ({a}) @ {how}, a dot_general transposed"
+                return
 
 
 def _is_along(off: np.ndarray, v: np.ndarray, axes: tuple[int, ...]) -> bool:
@@ -346,17 +390,16 @@ def _row_scale(s: Scene) -> Iterator[tuple[str, str]]:
             return
     for axis in range(s.want.ndim):
         others = tuple(a for a in range(s.want.ndim) if a != axis)
-        if others and np.prod([s.want.shape[a] for a in others]) > 2:
-            if _is_along(s.got, s.want, others):
-                yield "row_scale", f"the reference times one factor for each index of axis {axis}"
-                return
+        if others and _is_along(s.got, s.want, others):
+            yield "row_scale", f"the reference times one factor for each index of axis {axis}"
+            return
 
 
 def _slope(s: Scene) -> Iterator[tuple[str, str]]:
     if s.dy is None:
         return
     clear = np.abs(s.dy) > 1e-3 * np.abs(s.dy).max()
-    x, mine, right = s.x[clear], (s.got / s.dy)[clear], (s.want / s.dy)[clear]
+    x, mine, right = s.x[clear], s.got[clear] / s.dy[clear], s.want[clear] / s.dy[clear]
     for name, f in SLOPES.items():
         with np.errstate(all="ignore"):
             if close(mine, f(x), max(1.0, np.abs(mine).max())):

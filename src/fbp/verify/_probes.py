@@ -17,12 +17,16 @@ class Probe(NamedTuple):
       values: arrays for all leaves.
       dys: the cotangents.
       ordinary: whether its values are of the size and kind the function was given.
+      extreme: whether its values are of quite another size.
+      outside: whether it holds integers of another range than what was given.
     """
 
     name: str
     values: list[Any]
     dys: list[np.ndarray]
     ordinary: bool = False
+    outside: bool = False
+    extreme: bool = False
 
 
 def probes(
@@ -48,7 +52,8 @@ def probes(
     near = _of_floats(runs, given, lambda a: _near(rng, a))
     yield Probe("near what was given", near, normal(), True)
     if not fast:
-        mixed = _integers(runs, _of_floats(runs, given, lambda a: _shuffled(rng, a)), rng, "shuffle")
+        floats = _of_floats(runs, given, lambda a: _shuffled(rng, a))
+        mixed = _integers(runs, floats, rng, "shuffle") or floats
         yield Probe("shuffled", mixed, normal(), True)
     yield Probe("zero cotangent", near, [np.zeros(s) for s in shapes])
     yield Probe("one-hot cotangent", near, [_one_hot(rng, s) for s in shapes])
@@ -57,29 +62,33 @@ def probes(
             one = [d if i == j else np.zeros_like(d) for j, d in enumerate(normal())]
             yield Probe(f"cotangent of output {i} alone", near, one)
     rows = _of_floats(runs, given, lambda a: _mosaic(rng, a))
-    yield Probe("rows zero, constant, large and small", rows, normal())
+    yield Probe("rows zero, constant, large and small", rows, normal(), extreme=True)
     if points:
         at = _of_floats(runs, given, lambda a: _at_points(rng, a, points))
         yield Probe("at and around its thresholds", at, normal())
     yield Probe("rounded to ties", _of_floats(runs, given, _ties), normal())
     wide = _of_floats(runs, given, lambda a: _spread(rng, a, 20.0))
-    yield Probe("large", wide, normal())
+    yield Probe("large", wide, normal(), extreme=True)
     if any(not is_float(leaf.value) for leaf in runs.subject.leaves):
         for how in ("repeat", "first row false", "none true", "all true", "-1"):
             changed = _integers(runs, near, rng, how)
             if changed is not None:
-                yield Probe(f"integers and masks: {how}", changed, normal())
+                outside = how == "-1"
+                yield Probe(f"integers and masks: {how}", changed, normal(), outside=outside)
     if fast:
         return
     for i in runs.diff:
         zeroed = list(near)
-        zeroed[i] = np.zeros_like(zeroed[i])
+        zeroed[i] = _of_floats(runs, given, np.zeros_like)[i]
         yield Probe(f"{runs.subject.leaves[i].path} = 0", zeroed, normal())
     yield Probe("all zero", _of_floats(runs, given, np.zeros_like), normal())
-    yield Probe("constant rows", _of_floats(runs, given, _constant_rows), normal())
-    yield Probe("tiny variance", _of_floats(runs, given, lambda a: _tiny_variance(rng, a)), normal())
-    yield Probe("very large", _of_floats(runs, given, lambda a: _spread(rng, a, 250.0)), normal())
-    yield Probe("very small", _of_floats(runs, given, lambda a: 1e-4 * np.asarray(a)), normal())
+    for name, change in (
+        ("constant rows", _constant_rows),
+        ("tiny variance", lambda a: _tiny_variance(rng, a)),
+        ("very large", lambda a: _spread(rng, a, 250.0)),
+        ("very small", lambda a: 1e-4 * np.asarray(a)),
+    ):
+        yield Probe(name, _of_floats(runs, given, change), normal(), extreme=True)
     yield Probe("masked cotangent", near, [_masked(rng, s) for s in shapes])
 
 
@@ -89,7 +98,20 @@ def _of_floats(runs: Runs, values: Sequence[Any], change: Callable[[Any], Any]) 
         value = np.asarray(values[i])
         wide = value if value.dtype.kind == "c" else value.astype(np.float64)
         # What is drawn is exact in the dtype that is used, so that all runs see the same numbers.
-        changed[i] = np.asarray(change(wide)).astype(runs.dtypes[i])
+        changed[i] = _of_one_sign(wide, np.asarray(change(wide))).astype(runs.dtypes[i])
+    return changed
+
+
+def _of_one_sign(given: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """What was given all positive stays so: a variance, a temperature, a probability."""
+    if given.dtype.kind == "c" or not given.size:
+        return changed
+    for sign in (1, -1):
+        least = (sign * given).min()
+        if least > 0:
+            return np.where(sign * changed <= 0, sign * 0.01 * least, changed)
+        if least == 0 and given.any():
+            return np.where(sign * changed < 0, 0, changed)
     return changed
 
 

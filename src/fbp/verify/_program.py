@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import closed_call_p
@@ -32,6 +33,11 @@ _CALLS = {
 def trace(f: Callable[..., Any], *args: Any) -> ClosedJaxpr:
     """The program of f on arguments of these shapes."""
     return jax.make_jaxpr(f)(*args)
+
+
+def dtype_of(atom: Any) -> Any:
+    """The dtype of a variable or literal; None for what is no array."""
+    return getattr(atom.aval, "dtype", None)
 
 
 def programs_in(eqn: JaxprEqn) -> Iterator[Jaxpr]:
@@ -158,11 +164,22 @@ class Interpreter:
         p = eqn.params
         n, m = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
         test, body = opened(p["cond_jaxpr"]), opened(p["body_jaxpr"])
-        return lax.while_loop(
-            lambda carry: self.run(*test, [*ins[:n], *carry])[0],
-            lambda carry: self.run(*body, [*ins[n:m], *carry]),
-            ins[m:],
-        )
+
+        def goes_on(carry: list[Any]) -> Any:
+            return self.run(*test, [*ins[:n], *carry])[0]
+
+        def once(carry: list[Any]) -> list[Any]:
+            # Under vmap a loop runs until all have stopped; those that have stay as they are.
+            on = goes_on(carry)
+            new = self.run(*body, [*ins[n:m], *carry])
+            if not jnp.ndim(on):
+                return new
+            return [
+                jnp.where(on.reshape(on.shape + (1,) * (jnp.ndim(a) - on.ndim)), a, b)
+                for a, b in zip(new, carry, strict=True)
+            ]
+
+        return lax.while_loop(lambda carry: jnp.any(goes_on(carry)), once, ins[m:])
 
 
 def opened(program: Any) -> tuple[Jaxpr, Sequence[Any]]:

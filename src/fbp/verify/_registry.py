@@ -105,7 +105,9 @@ def register(
         _add(Rule(_name(f, name), caller.get("__name__", ""), f, given, options), caller)
         return f
 
-    if f is not None and not (callable(f) or hasattr(f, "backward") or hasattr(f, "value_and_grad")):
+    if f is not None and not (
+        callable(f) or hasattr(f, "backward") or hasattr(f, "value_and_grad")
+    ):
         got = type(f).__name__
         raise TypeError(f"register: expected a function, a Layer or a Loss first, got {got}")
     return add if f is None else add(f)

@@ -23,7 +23,12 @@ class _Name:
         return self.text
 
 
-def reproduction(runs: Runs, finding: Finding, shrink: bool = True) -> str:
+def is_importable(runs: Runs) -> bool:
+    """Whether a program can get at the function by its name."""
+    return _import(runs.subject.original) is not None
+
+
+def reproduction(runs: Runs, finding: Finding) -> str:
     """A runnable program for a finding, or "" where the function cannot be imported.
 
     Its input is made plainer while the gradient stays wrong: axes cut short, one element of the
@@ -36,8 +41,7 @@ def reproduction(runs: Runs, finding: Finding, shrink: bool = True) -> str:
     values, dys = list(finding.probe.values), [np.asarray(d) for d in finding.probe.dys]
     if any(not _is_plain(v) for v in values):
         return ""
-    if shrink:
-        runs, values, dys = _cut(runs, values, dys, k)
+    runs, values, dys = _cut(runs, values, dys, k)
     values, dys = _plainer(runs, values, dys, k)
     pair = runs.exact(values, dys)
     return _program(runs, lines, values, dys, pair.grads[k], k)
@@ -104,9 +108,7 @@ def _crop(a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return a[tuple(slice(0, n) for n in shape)]
 
 
-def _plainer(
-    runs: Runs, values: list[Any], dys: list[Any], k: int
-) -> tuple[list[Any], list[Any]]:
+def _plainer(runs: Runs, values: list[Any], dys: list[Any], k: int) -> tuple[list[Any], list[Any]]:
     if not _is_wrong(runs, values, dys, k):
         return values, dys
     for n, dy in enumerate(dys):
@@ -146,16 +148,22 @@ def _program(
     subject = runs.subject
     leaf = subject.leaves[runs.diff[k]]
     names = [_Name(f"a{i}") for i in range(len(values))]
-    arrays = [f"a{i} = {_written(v)}  # {l.path}" for i, (v, l) in enumerate(zip(values, subject.leaves, strict=True))]
+    arrays = [
+        f"a{i} = {_written(v)}  # {x.path}"
+        for i, (v, x) in enumerate(zip(values, subject.leaves, strict=True))
+    ]
     arguments = ", ".join(map(repr, subject.arguments(names)))
     slot = runs.diff[k]
     return "\n".join(
         [
-            f'"""The gradient of {subject.name} by {leaf.path} is wrong: a minimal reproduction."""',
+            f'"""The gradient of {subject.name} by {leaf.path} is wrong."""',
             "",
             *("import jax", "import numpy as np", "", *lines, ""),
             *arrays,
-            *[f"dy{n} = {_written(d.astype(a.dtype))}" for n, (d, a) in enumerate(zip(dys, runs.out_avals, strict=True))],
+            *[
+                f"dy{n} = {_written(d.astype(a.dtype))}"
+                for n, (d, a) in enumerate(zip(dys, runs.out_avals, strict=True))
+            ],
             f"want = {_written(np.asarray(want))}  # float64 autodiff without the rule",
             "",
             "",

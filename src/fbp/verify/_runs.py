@@ -23,12 +23,13 @@ from fbp.verify._program import RULES, equations, evaluate, trace, without_rules
 from fbp.verify._subject import Subject, describe
 from fbp.verify._wide import is_narrow, narrow_dtypes, widened
 
+_SOLVE = "custom_linear_solve"
 # A check runs each program a few dozen times: compiling faster is worth more than running faster.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+_QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 class Pair(NamedTuple):
-    """What one run gives.
+    """What one run gives: arrays of NumPy, in float64; while it is traced, of jax.
 
     Attributes:
       out: the outputs, by the function without its rules.
@@ -38,31 +39,36 @@ class Pair(NamedTuple):
       margin: how near a comparison is to a tie, relatively.
     """
 
-    out: list[np.ndarray]
-    grads: list[np.ndarray]
-    rule_out: list[np.ndarray]
-    rule_grads: list[np.ndarray]
-    margin: float
+    out: list[Any]
+    grads: list[Any]
+    rule_out: list[Any]
+    rule_grads: list[Any]
+    margin: Any
 
 
 class RuleError(Exception):
     """A rule is not one: it raises, or what it gives is not of the form of a gradient."""
 
-    def __init__(self, stage: str, message: str) -> None:
-        super().__init__(f"{stage}: {message}")
-        self.stage, self.message = stage, message
+    def __init__(self, says: str) -> None:
+        super().__init__(says)
+        self.says = says
 
 
 class Runs:
     """The programs of a subject.
 
     Attributes:
+      diff: which leaves are differentiated.
+      dtypes: by leaf, the dtype it is used in; None where it is not differentiated.
       rules: names of the custom rules in the function, and of kernels.
       program: the function in float64 without its rules; `plain` in the working dtype.
       by: how the reference differentiates: "reverse", "forward" or "differences".
       eps: the rounding unit of the float64 run: that of a narrower dtype where a kernel insists.
       unstable: what to say where tracing the rule twice gives two programs, or "".
+      has_kernels: whether the rule or its function is made of kernels.
+      effects: side effects in the program of the rule, but for debugging.
       longest_sum: the terms of the longest sum, roughly.
+      iterates: whether the function has a loop.
       draws: whether random numbers are drawn, which depend on the dtype.
       notes: what could not be done in float64, and why.
     """
@@ -72,7 +78,9 @@ class Runs:
         self.diff = subject.differentiable
         self.notes: list[str] = []
         values = self.narrow(subject.values)
-        self.dtypes = [jnp.asarray(v).dtype if i in self.diff else None for i, v in enumerate(values)]
+        self.dtypes = [
+            jnp.asarray(v).dtype if i in self.diff else None for i, v in enumerate(values)
+        ]
         self.float_outs = _float_outputs(subject, values)
         self.out_avals = [
             a for a in jax.eval_shape(subject.f, values) if jnp.issubdtype(a.dtype, jnp.inexact)
@@ -80,11 +88,13 @@ class Runs:
         dys = [jnp.zeros(a.shape, a.dtype) for a in self.out_avals]
         _require_rule(subject, self, values, dys)
 
+        rule = trace(functools.partial(self.pull, subject.f), values, dys)
+        self.has_kernels = any(e.primitive.name == "pallas_call" for e in equations(rule.jaxpr))
+        effects = rule.effects
+        self.effects = sorted({str(e) for e in effects if "Debug" not in type(e).__name__})
         self.unstable = _retraced_differs(self, values, dys)
         program = trace(subject.f, values)
-        self.rules = sorted(
-            {_rule_name(eqn) for eqn in equations(program.jaxpr) if _is_rule(eqn)}
-        )
+        self.rules = sorted({_rule_name(eqn) for eqn in equations(program.jaxpr) if _is_rule(eqn)})
         plain = without_rules(program)
         if reference is not None:
             plain = without_rules(_reference_program(subject, reference, values, program))
@@ -104,8 +114,11 @@ class Runs:
     def exact(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
         """Everything in float64."""
         with jax.enable_x64(True):
-            pair = self._exact_program(self.wide(values), [np.asarray(d, np.float64) for d in dys])
-            return _to_numpy(pair)
+            wide = [
+                np.asarray(d).astype(np.complex128 if _is_complex(a) else np.float64)
+                for d, a in zip(dys, self.out_avals, strict=True)
+            ]
+            return _to_numpy(self._exact_program(self.wide(values), wide))
 
     def working(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
         """Everything in the dtype the function is used in."""
@@ -155,12 +168,60 @@ class Runs:
             return Pair(out, grads, rule_out, rule_grads, jnp.inf)
 
         self.by = "reverse"
+        if any(eqn.primitive.name == _SOLVE for eqn in equations(plain.jaxpr)):
+            # The transposed solve is the user's own, and cannot be taken out: autodiff is the rule.
+            self.by = "differences"
+            self._working_program = quick(both, values, dys)
+            return
         try:
             jax.eval_shape(self._reference(plain), values, dys)
         except Exception as error:
-            self.by = "forward"
-            self.notes.append(f"no reverse-mode autodiff of the function itself: {first_line(error)}")
+            self.by = "forward" if self._has_jvp(plain, values) else "differences"
+            self.notes.append(
+                f"no reverse-mode autodiff of the function itself: {first_line(error)}"
+            )
         self._working_program = quick(both, values, dys)
+
+    def _has_jvp(self, plain: ClosedJaxpr, values: list[Any]) -> bool:
+        def along(values: list[Any]) -> Any:
+            floats = [values[i] for i in self.diff]
+            return jax.jvp(self._of_floats(plain, values), (floats,), (floats,))
+
+        try:
+            jax.eval_shape(along, values)
+        except Exception:
+            return False
+        return True
+
+    def _of_floats(self, program: ClosedJaxpr, values: list[Any]) -> Callable[..., Any]:
+        def f(floats: list[Any]) -> list[Any]:
+            filled = list(values)
+            for i, v in zip(self.diff, floats, strict=True):
+                filled[i] = v
+            return self.floats_out(evaluate(program, *filled))
+
+        return f
+
+    def slope(self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray]) -> float:
+        """The derivative of <dy, f> along moves of some leaves, by forward-mode autodiff."""
+        if not hasattr(self.shared, "slope"):
+
+            def slope(values: list[Any], dys: list[Any], tangents: list[Any]) -> Any:
+                f, floats = self._of_floats(self.program, values), [values[i] for i in self.diff]
+                _, along = jax.jvp(f, (floats,), (tangents,))
+                return sum(jnp.vdot(d, a).real for d, a in zip(dys, along, strict=True))
+
+            with jax.enable_x64(True):
+                wide = self.wide(values)
+                self.shared.slope = quick(
+                    slope, wide, dys, [np.zeros_like(wide[i]) for i in self.diff]
+                )
+        with jax.enable_x64(True):
+            wide = self.wide(values)
+            tangents = [
+                np.asarray(moves.get(i, np.zeros_like(wide[i])), wide[i].dtype) for i in self.diff
+            ]
+            return float(self.shared.slope(wide, dys, tangents))
 
     def _reference(self, plain: ClosedJaxpr) -> Callable[..., Any]:
         def f(values: list[Any]) -> list[Any]:
@@ -199,15 +260,16 @@ class Runs:
             self.program = plain
             programs = (rule, plain)
             self.longest_sum = max(_longest_sum(p) for p in programs)
+            self.iterates = any(
+                eqn.primitive.name in ("while", "scan") for eqn in equations(plain.jaxpr)
+            )
             self.draws = any(
                 eqn.primitive.name.startswith(("random_", "threefry"))
                 for p in programs
                 for eqn in equations(p.jaxpr)
             )
             run_rule = (
-                widened(rule, stuck)
-                if narrow_dtypes(rule)
-                else functools.partial(evaluate, rule)
+                widened(rule, stuck) if narrow_dtypes(rule) else functools.partial(evaluate, rule)
             )
             n = len(self.float_outs)
 
@@ -218,7 +280,9 @@ class Runs:
                 out, grads = self._reference(plain)(values, dys)
                 return Pair(out, grads, outs[:n], outs[n:], margins.smallest())
 
-            dys = [np.zeros(d.shape, np.complex128 if d.dtype.kind == "c" else np.float64) for d in dys]
+            dys = [
+                np.zeros(d.shape, np.complex128 if d.dtype.kind == "c" else np.float64) for d in dys
+            ]
             self._exact_program = quick(both, wide, dys)
         self.stuck = stuck
         self.eps = max(
@@ -227,6 +291,19 @@ class Runs:
 
     def _outs(self, plain: ClosedJaxpr) -> list[Any]:
         return self.floats_out(plain.out_avals)
+
+
+# What jax raises where a rule kept something of one trace for another.
+_KEEPS = "the rule has a side effect: it keeps values of one call for another, which jit forbids"
+_LEAKS = ("UnexpectedTracerError", "No constant handler for type", "Computation compiled for")
+
+
+def leak(error: BaseException) -> str:
+    """What to say of an error that comes of a side effect; "" of any other."""
+    text = f"{type(error).__name__}: {error}"
+    if not any(sign in text for sign in _LEAKS):
+        return ""
+    return _KEEPS
 
 
 def quick(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
@@ -249,6 +326,10 @@ def first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
+def _is_complex(a: Any) -> bool:
+    return jnp.issubdtype(a.dtype, jnp.complexfloating)
+
+
 def _cast(value: Any, dtype: Any) -> Any:
     if not is_float(value) or value.dtype == dtype:
         return value
@@ -264,10 +345,10 @@ def _narrowed(dtype: Any) -> Any:
 
 def _to_numpy(pair: Pair) -> Pair:
     arrays = jax.device_get(tuple(pair))
-    wide = [
+    wide: list[Any] = [
         [_up(a) for a in part] if isinstance(part, list | tuple) else float(part) for part in arrays
     ]
-    return Pair(*wide)  # type: ignore[arg-type]
+    return Pair(*wide)
 
 
 def _up(a: Any) -> np.ndarray:
@@ -289,7 +370,7 @@ def _longest_sum(program: ClosedJaxpr) -> float:
 
 
 def _is_rule(eqn: Any) -> bool:
-    return eqn.primitive.name in (*RULES, "pallas_call")
+    return eqn.primitive.name in (*RULES, "pallas_call", _SOLVE)
 
 
 def _rule_name(eqn: Any) -> str:
@@ -303,7 +384,9 @@ def _float_outputs(subject: Subject, values: list[Any]) -> list[int]:
     try:
         outs = jax.eval_shape(subject.f, values)
     except Exception as error:
-        raise ValueError(f"{subject.name} raises on these arguments: {first_line(error)}") from error
+        raise ValueError(
+            f"{subject.name} raises on these arguments: {first_line(error)}"
+        ) from error
     kept = [i for i, a in enumerate(outs) if jnp.issubdtype(a.dtype, jnp.inexact)]
     if not kept:
         got = ", ".join(map(describe, outs)) or "nothing"
@@ -322,7 +405,7 @@ def _reference_program(
 
 
 def _require_rule(subject: Subject, runs: Runs, values: list[Any], dys: list[Any]) -> None:
-    """Raises RuleError, which says at what stage, unless the rule gives gradients of the right form."""
+    """Raises RuleError, which says at what stage, unless the rule gives what gradients are."""
     stage = "forward"
 
     def pull(values: list[Any], dys: list[Any]) -> Any:
@@ -341,16 +424,29 @@ def _require_rule(subject: Subject, runs: Runs, values: list[Any], dys: list[Any
     try:
         jax.eval_shape(pull, values, dys)
     except Exception as error:
-        raise RuleError(stage, f"{type(error).__name__}: {first_line(error)}") from error
+        form = ""
+        if stage == "backward" and "must produce" in str(error):
+            form = " (a gradient has the tree, shapes and dtypes of the arguments)"
+        raise RuleError(
+            f"the rule's {stage} raises {type(error).__name__}: {first_line(error)}{form}"
+        ) from error
 
 
 def _retraced_differs(runs: Runs, values: list[Any], dys: list[Any]) -> str:
     """What to say where tracing the rule twice gives two programs: it reads what it should not."""
     pull = functools.partial(runs.pull, runs.subject.f)
-    first, second = (
-        re.sub(r"0x[0-9a-f]+", "", str(trace(pull, values, dys))) for _ in range(2)
-    )
+    first, second = (_fingerprint(trace(pull, values, dys)) for _ in range(2))
     return "" if first == second else "traced twice, the rule gives two different programs"
+
+
+def _fingerprint(program: ClosedJaxpr) -> tuple[str, list[bytes]]:
+    consts = []
+    for const in program.consts:
+        if isinstance(const, jax.core.Tracer):
+            raise RuleError(_KEEPS)
+        if isinstance(const, jax.Array | np.ndarray) and is_float(const):
+            consts.append(np.asarray(const).tobytes())
+    return re.sub(r"0x[0-9a-f]+", "", str(program)), consts
 
 
 def is_narrow_value(value: Any) -> bool:

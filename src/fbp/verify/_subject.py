@@ -87,7 +87,8 @@ def subject_of(f: Any, args: Sequence[Any], argnums: Sequence[int] | None = None
         fixed |= set(range(len(args))) - {n % len(args) for n in argnums}
     static = _nondiff_argnums(f)
 
-    leaves, slots = [], []
+    leaves: list[Leaf] = []
+    slots: list[Any] = []
     entries, treedef = jax.tree_util.tree_flatten_with_path(tuple(args))
     for keys, value in entries:
         top = keys[0].idx
@@ -114,10 +115,8 @@ def subject_of(f: Any, args: Sequence[Any], argnums: Sequence[int] | None = None
     def on_leaves(values: Sequence[Any]) -> list[Any]:
         return jax.tree.leaves(call(*arguments(values)))
 
-    rest = tuple(
-        s if is_array else repr(s) for s, is_array in zip(slots, is_slot, strict=True)
-    )
-    identity = (original, treedef, rest, tuple(sorted(fixed)))
+    rest = tuple(s if is_array else repr(s) for s, is_array in zip(slots, is_slot, strict=True))
+    identity: Any = (original, treedef, rest, tuple(sorted(fixed)))
     try:
         hash(identity)
     except TypeError:
@@ -189,14 +188,15 @@ def layer_function(layer: Layer, *args: Any) -> Callable[..., PyTree]:
         return y, (params, x, res)
 
     def bwd(kept: PyTree, dy: PyTree) -> tuple[Any, ...]:
-        return (*layer.backward(*kept, dy), *[None] * with_key)
+        params, x, res = kept
+        return (*layer.backward(params, x, res, dy), *[None] * with_key)
 
     f.defvjp(fwd, bwd)
     return f
 
 
 def loss_function(loss: Loss) -> Callable[..., PyTree]:
-    """The loss as a `jax.custom_vjp` function of params, y and target, with no gradient by target."""
+    """The loss as a `jax.custom_vjp` function, with no gradient by its target."""
     f = jax.custom_vjp(loss.value)
 
     def fwd(params: PyTree, y: PyTree, target: PyTree) -> tuple[PyTree, PyTree]:

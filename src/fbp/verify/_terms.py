@@ -11,6 +11,7 @@ factor at once.
 """
 
 import dataclasses
+import itertools
 import linecache
 import os
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from jax.extend.core import JaxprEqn, Literal
 from fbp._layer import Array
 from fbp.verify._card import Hint
 from fbp.verify._patterns import close, name_of_factor
-from fbp.verify._program import Interpreter, source_of
+from fbp.verify._program import Interpreter, dtype_of, source_of
 from fbp.verify._runs import Runs, quick
 
 _COMPARISONS = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt"}
@@ -100,9 +101,12 @@ class Switched(Interpreter):
 
     def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         name = eqn.primitive.name
-        changed = []
-        for atom, value in zip(eqn.invars, ins, strict=True):
-            if not hasattr(atom, "aval") or not hasattr(atom.aval, "dtype"):
+        changed: list[Any] = []
+        for n, (atom, value) in enumerate(zip(eqn.invars, ins, strict=True)):
+            twin = next((m for m, a in enumerate(eqn.invars[:n]) if a is atom), None)
+            if twin is not None and not isinstance(atom, Literal):
+                changed.append(changed[twin])  # x * x is one use of x, not two
+            elif not hasattr(atom, "aval") or not hasattr(atom.aval, "dtype"):
                 changed.append(value)
             elif isinstance(atom, Literal):
                 changed.append(self._constant(eqn, atom, value))
@@ -110,7 +114,7 @@ class Switched(Interpreter):
                 changed.append(self._operand(eqn, atom, value))
             else:
                 changed.append(value)
-        if name == "select_n" and jnp.result_type(ins[0]) == bool:
+        if name == "select_n" and jnp.issubdtype(jnp.result_type(ins[0]), jnp.bool_):
             changed[0] = self._choice(eqn, changed[0])
         outs = super().primitive(eqn, changed)
         if name in _COMPARISONS:
@@ -118,6 +122,14 @@ class Switched(Interpreter):
         elif name in _UNARY:
             outs = [self._derivative(eqn, changed[0], outs[0])]
         return outs
+
+    def constant(self, value: Any) -> Any:
+        """A mask that the function holds: used in several places, it is left out of all at once."""
+        if not hasattr(value, "dtype") or value.dtype.kind != "b" or not value.ndim:
+            return value
+        settings = [(1.0, "always true: mask dropped,"), (2.0, "never true:"), (3.0, "negate")]
+        t = self._switch("choice", "a constant mask (where)", settings)
+        return value if t is None else ((value | (t == 1)) & (t != 2)) ^ (t == 3)
 
     def _switch(self, kind: str, what: str, settings: Sequence[tuple[float, str]]) -> Any:
         number = len(self.places)
@@ -153,9 +165,11 @@ class Switched(Interpreter):
         return jnp.where(t == 1, y_fixed + (x - fixed), y)
 
     def _constant(self, eqn: JaxprEqn, atom: Literal, value: Any) -> Any:
-        dtype = atom.aval.dtype
+        dtype = dtype_of(atom)
         if jnp.issubdtype(dtype, jnp.floating) and np.all(np.isfinite(value)):
             settings = [(1.0, "drop"), (0.5, "halve"), (-1.0, "double"), (2.0, "negate")]
+            if np.ndim(value) == 0 and 0 < abs(float(value)) < 2 and float(value) != 1:
+                settings.append((1 - 1 / float(value), "replace by one"))
             number = float(value) if np.ndim(value) == 0 else 0.0
             if number > 1 and number == int(number):  # a count
                 settings += [(1 / number, "one less than"), (-1 / number, "one more than")]
@@ -183,7 +197,11 @@ class Switched(Interpreter):
         return ((out | (t == 2)) & (t != 3)) ^ (t == 4)
 
     def _choice(self, eqn: JaxprEqn, which: Any) -> Any:
-        settings = [(1.0, "always the second:"), (2.0, "always the first: mask dropped,"), (3.0, "negate")]
+        settings = [
+            (1.0, "always the second:"),
+            (2.0, "always the first: mask dropped,"),
+            (3.0, "negate"),
+        ]
         t = self._switch("choice", "select_n (where)", settings)
         return which if t is None else ((which | (t == 1)) & (t != 2)) ^ (t == 3)
 
@@ -194,9 +212,11 @@ class Terms:
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
         program = runs.program
+        if any(jnp.issubdtype(a.dtype, jnp.complexfloating) for a in runs.out_avals):
+            raise TypeError("complex outputs have no switches")
 
-        def gradients(values: list[Any], dys: list[Any], place: Any, setting: Any) -> Any:
-            switches = jnp.zeros(len(self.places)).at[place].set(setting)
+        def gradients(values: list[Any], dys: list[Any], places: Any, settings: Any) -> Any:
+            switches = jnp.zeros(len(self.places)).at[places].set(settings)
 
             def f(values: list[Any]) -> list[Any]:
                 return Switched(switches).run(program.jaxpr, program.consts, values)
@@ -206,12 +226,10 @@ class Terms:
         with jax.enable_x64(True):
             wide = runs.wide(runs.subject.values)
             listing = Switched()
-            jax.eval_shape(
-                lambda values: listing.run(program.jaxpr, program.consts, values), wide
-            )
+            jax.eval_shape(lambda values: listing.run(program.jaxpr, program.consts, values), wide)
             self.places = listing.places[:_MOST]
             dys = [np.zeros(a.shape, np.float64) for a in runs.out_avals]
-            self.gradients = quick(gradients, wide, dys, np.int64(0), np.float64(0))
+            self.gradients = quick(gradients, wide, dys, np.zeros(2, np.int64), np.zeros(2))
 
     @classmethod
     def of(cls, runs: Runs) -> "Terms":
@@ -221,9 +239,13 @@ class Terms:
         return runs.shared.terms
 
     def explain(
-        self, values: list[Any], dys: list[Any], leaves: dict[int, tuple[Any, Any]], sizes: dict[str, int]
-    ) -> Iterator[tuple[int, str, str]]:
-        """Changes that reproduce wrong gradients: (leaf, kind, text).
+        self,
+        values: list[Any],
+        dys: list[Any],
+        leaves: dict[int, tuple[Any, Any]],
+        sizes: dict[str, int],
+    ) -> list[tuple[int, str, str]]:
+        """Changes that reproduce wrong gradients: (leaf, how, text).
 
         Args:
           values: the arguments.
@@ -233,30 +255,62 @@ class Terms:
         """
         found: dict[tuple[int, str], list[Place]] = {}
         shares: dict[int, list[tuple[Place, Any]]] = {k: [] for k in leaves}
+        together: list[tuple[int, str, str]] = []
         with jax.enable_x64(True):
             wide = self.runs.wide(values)
             for number, place in enumerate(self.places):
                 for setting, says in place.settings:
-                    args = wide, dys, np.int64(number), np.float64(setting)
-                    changed = jax.device_get(self.gradients(*args))
+                    changed = self._changed(wide, dys, (number, setting))
                     for k, (got, want) in leaves.items():
                         how = _matches(got, want, changed[k], says, place, sizes)
                         if how:
                             found.setdefault((k, how), []).append(place)
                         elif place.kind == "operand" and says == "drop":
                             _add_share(shares[k], place, want - changed[k])
-        for k, (got, want) in leaves.items():
-            if not any(n == k for n, _ in found):
-                for text in _pairs(got - want, shares[k], sizes):
-                    yield k, "", text
-        for (k, how), places in found.items():
-            yield k, how, self._text(how, places)
+            named = {n for n, _ in found}
+            for k, (got, want) in leaves.items():
+                if k not in named:
+                    together += [(k, "", text) for text in _pairs(got - want, shares[k], sizes)]
+            two = {k: v for k, v in leaves.items() if k not in named}
+            for k, how, place in self._constants(wide, dys, two) if two else ():
+                found.setdefault((k, how), []).append(place)
+        return [(k, how, self._text(how, places)) for (k, how), places in found.items()] + together
+
+    def _changed(self, wide: Any, dys: Any, *switches: tuple[int, float]) -> list[np.ndarray]:
+        """The reference gradients with one or two switches set."""
+        places, settings = zip(*switches, *[switches[0]] * (2 - len(switches)), strict=True)
+        return jax.device_get(
+            self.gradients(wide, dys, np.asarray(places, np.int64), np.asarray(settings, float))
+        )
+
+    def _constants(
+        self, wide: Any, dys: Any, leaves: dict[int, tuple[Any, Any]]
+    ) -> list[tuple[int, str, Place]]:
+        """Two constants that both have to change, as 1 - s and s / n have."""
+        settings = [
+            (number, t, says, place)
+            for number, place in enumerate(self.places)
+            if place.kind == "constant"
+            for t, says in place.settings
+            if says in ("drop", "replace by one")
+        ][:16]
+        found = []
+        for (n, t, says, place), (m, u, its, other) in itertools.combinations(settings, 2):
+            if n == m:
+                continue
+            changed = self._changed(wide, dys, (n, t), (m, u))
+            for k, (got, want) in leaves.items():
+                if close(got, changed[k]) and not close(changed[k], want):
+                    found.append((k, f"{says} {place.what} and {its}", other))
+        return found
 
     def _text(self, how: str, places: list[Place]) -> str:
         first = next((p for p in places if p.source), places[0])
         others = [p.what for p in places if p is not first]
         also = f" (the same: {'; '.join(dict.fromkeys(others))})" if others else ""
-        return f"{how} {first.what}{_quoted(first.source)} in the reference reproduces it{also}"[:400]
+        return f"{how} {first.what}{_quoted(first.source)} in the reference reproduces it{also}"[
+            :400
+        ]
 
 
 def _matches(
@@ -278,27 +332,26 @@ def _matches(
 
 def _add_share(shares: list[tuple[Place, Any]], place: Place, share: Any) -> None:
     size = np.abs(share).max(initial=0.0)
-    if size > 0 and np.isfinite(size) and len(shares) < 40:
-        if not any(close(share, other) for _, other in shares):
-            shares.append((place, share))
+    is_known = any(close(share, other) for _, other in shares)
+    if size > 0 and np.isfinite(size) and len(shares) < 40 and not is_known:
+        shares.append((place, share))
 
 
 def _pairs(off: Any, shares: list[tuple[Place, Any]], sizes: dict[str, int]) -> Iterator[str]:
-    """Two places whose shares together make up a residual, each with a factor that has a name."""
+    """Two places whose shares, each with one factor, make up a residual of more elements."""
     for i, (place, share) in enumerate(shares):
         for other, its in shares[:i]:
             system = np.stack([share.ravel(), its.ravel()], 1)
-            if system.shape[0] < 4:
+            if system.shape[0] < 6:
                 return
             factors, *_ = np.linalg.lstsq(system, off.ravel(), rcond=1e-9)
             if not close(system @ factors, off.ravel(), np.abs(off).max()):
                 continue
             hows = [_of_factor(f, sizes) for f in factors]
-            if all(hows):
-                parts = zip(hows, (place, other), strict=True)
-                said = ", and ".join(f"{how} {p.what}{_quoted(p.source)}" for how, p in parts)
-                yield f"{said} in the reference: together they reproduce it"[:400]
-                return
+            parts = zip(hows, (place, other), strict=True)
+            said = ", and ".join(f"{how} {p.what}{_quoted(p.source)}" for how, p in parts)
+            yield f"{said} in the reference: together they reproduce it"[:400]
+            return
 
 
 def _of_factor(factor: float, sizes: dict[str, int]) -> str:
@@ -306,8 +359,7 @@ def _of_factor(factor: float, sizes: dict[str, int]) -> str:
         return "drop"
     if abs(factor + 2) < 1e-6:
         return "negate"
-    name = name_of_factor(1 + factor, sizes)
-    return f"scale by {name}" if not name.replace(".", "").replace("-", "").isdigit() or abs(factor) > 1e-3 and name in "2345" else ""
+    return f"scale by {name_of_factor(1 + factor, sizes)}"
 
 
 def _quoted(source: tuple[str, int] | None) -> str:

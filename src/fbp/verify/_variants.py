@@ -11,16 +11,17 @@ from jax import lax
 
 from fbp.verify._examine import Examination, largest
 from fbp.verify._program import evaluate, trace
-from fbp.verify._runs import Runs, first_line, quick
+from fbp.verify._runs import Runs, first_line, leak, quick
 
-_SIDE_EFFECTS = ("UnexpectedTracerError", "ConcretizationTypeError", "TracerArrayConversionError")
+_FORWARDS = "the gradient differentiated forwards (grad of grad)"
+_BACKWARDS = "the gradient differentiated backwards (grad of grad)"
 
 
 class Outcome(NamedTuple):
-    """What variants showed: each in a word, and what is wrong as (verdict, text)."""
+    """What variants showed: each in a word, and what is wrong as (verdict, text, leaf)."""
 
     variants: dict[str, str]
-    findings: list[tuple[str, str]]
+    findings: list[tuple[str, str, int | None]]
 
 
 class Variants:
@@ -41,8 +42,19 @@ class Variants:
             except Exception as error:
                 self._cannot(name, error)
         flat = jax.tree.leaves(args)
-        # Split where a program ends, to read the outcome of each.
-        self.run_all = quick(lambda *flat: [evaluate(p, *flat) for p in programs], *flat)
+        try:
+            self.run_all = quick(lambda *flat: [evaluate(p, *flat) for p in programs], *flat)
+        except Exception:
+            # One of them cannot be compiled: which?
+            named, self.names = dict(zip(self.names, programs, strict=True)), []
+            for name, program in named.items():
+                try:
+                    quick(functools.partial(evaluate, program), *flat)
+                    self.names.append(name)
+                except Exception as error:
+                    self._cannot(name, error)
+            programs = [named[name] for name in self.names]
+            self.run_all = quick(lambda *flat: [evaluate(p, *flat) for p in programs], *flat)
 
     @classmethod
     def of(cls, runs: Runs) -> "Variants":
@@ -53,8 +65,11 @@ class Variants:
 
     def run(self, examination: Examination) -> Outcome:
         """Runs every variant on the first two probes and compares."""
-        (first, _), (second, _) = (examination.pairs * 2)[:2]
+        # Away from kinks, where a choice of the rule is no error of a variant.
+        smooth = sorted(examination.pairs[:3], key=lambda pair: -min(pair[1].margin, 0.1))
+        (first, at_first), (second, _) = (smooth * 2)[:2]
         a, b = (self.runs.narrow(p.values) for p in (first, second))
+        b = [v if i in self.runs.diff else a[i] for i, v in enumerate(b)]
         dys_a, dys_b = (
             [np.asarray(d).astype(o.dtype) for d, o in zip(p.dys, self.runs.out_avals, strict=True)]
             for p in (first, second)
@@ -62,18 +77,55 @@ class Variants:
         flat = jax.tree.leaves((a, b, dys_a, dys_b))
         outcomes = jax.device_get(self.run_all(*flat))
         again = jax.device_get(self.run_all(*flat))
-        variants, findings = dict(self.unsupported), list(self.findings)
+        variants: dict[str, str] = dict(self.unsupported)
+        findings: list[tuple[str, str, int | None]] = [(*f, None) for f in self.findings]
         if not all(map(_same_bits, jax.tree.leaves(outcomes), jax.tree.leaves(again))):
-            findings.append(("NONDETERMINISTIC", "run twice on the same input, the rule differs"))
+            says = "run twice on the same input, the rule differs"
+            findings.append(("NONDETERMINISTIC", says, None))
             return Outcome(variants, findings)
+        # What a rule loses in this dtype it may lose differently each time.
+        units = [
+            r.working * float(jnp.finfo(self.runs.dtypes[i]).eps)
+            for r, i in zip(examination.leaves, self.runs.diff, strict=True)
+        ]
+        lost = 4 * max(units, default=0.0)
         for name, outs in zip(self.names, outcomes, strict=True):
             half = len(outs) // 2
-            off = _relative_error(outs[:half], outs[half:])
-            allowed = self._allowed(name)
+            if name in (_FORWARDS, _BACKWARDS):
+                # What autodiff holds fixed by stop_gradient has another derivative of its own.
+                held = any(not record.seen for record in examination.leaves)
+                if held or at_first.margin < 1e-4:
+                    why = "a gradient is zero everywhere" if held else "every input is at a kink"
+                    variants[name] = f"not compared: {why}"
+                    continue
+            errors = _relative_errors(outs[:half], outs[half:])
+            allowed = max(self._allowed(name), lost)
+            off = max(errors, default=0.0)
+            if name in (_FORWARDS, _BACKWARDS) and np.isinf(off) and self.runs.iterates:
+                variants[name] = "not compared: the derivative of a loop is not finite"
+                continue
             variants[name] = "same" if off <= allowed else f"differs by {off:.1e}"
-            if off > allowed:
-                findings.append(("VARIANT", f"under {name} the gradient differs by {off:.1e}"))
+            if off > allowed and name == "jit":
+                says = "traced again, the rule gives another gradient"
+                findings.append(("NONDETERMINISTIC", says, None))
+            elif off > allowed:
+                owners = self._owners(name, half)
+                wrong = {k for k, e in zip(owners, errors, strict=True) if e > allowed}
+                says = f"under {name} the gradient differs by {off:.1e}"
+                findings += [("VARIANT", says, k) for k in sorted(wrong)]
         return Outcome(variants, findings)
+
+    def _owners(self, name: str, count: int) -> list[int]:
+        """Which gradient each of a variant's arrays is of."""
+        diff = self.runs.diff
+        paths = [self.runs.subject.leaves[i].path for i in diff]
+        every = list(range(len(diff)))
+        if name.startswith("gradient by "):
+            return [paths.index(name.removeprefix("gradient by ").removesuffix(" alone"))]
+        if name.startswith("vmap"):
+            fixed = name.removeprefix("vmap with ").removesuffix(" unbatched")
+            return [k for k in every for _ in range(1 if paths[k] == fixed else 2)]
+        return (every * (1 + count // len(every)))[:count]
 
     def _allowed(self, name: str) -> float:
         unit = max(float(jnp.finfo(d).eps) for d in self.runs.dtypes if d is not None)
@@ -81,11 +133,31 @@ class Variants:
 
     def _cannot(self, name: str, error: Exception) -> None:
         kind = type(error).__name__
-        if kind in _SIDE_EFFECTS:
-            self.findings.append(
-                ("STRUCTURE", f"under {name} the rule has a side effect: {kind}, {first_line(error)}")
-            )
+        if leak(error):
+            self.findings.append(("STRUCTURE", f"{leak(error)} (under {name})"))
         self.unsupported[name] = f"not supported: {kind}: {first_line(error)[:90]}"
+        lost = [n for n in (_FORWARDS, _BACKWARDS) if n in self.unsupported]
+        # Kernels have no derivative of their own: that is a limit, and no mistake of the rule.
+        if len(lost) == 2 and not self.runs.has_kernels and self._is_twice_differentiable():
+            text = f"its gradient cannot be differentiated (grad of grad): {first_line(error)[:90]}"
+            self.findings.append(("VARIANT", text))
+
+    def _is_twice_differentiable(self) -> bool:
+        """Whether the function without its rules is."""
+        runs = self.runs
+        values = runs.narrow(runs.subject.values)
+        dys = [jnp.zeros(a.shape, a.dtype) for a in runs.out_avals]
+
+        def gradient(floats: Any) -> Any:
+            f = functools.partial(_evaluate_list, runs.plain)
+            return runs.pull(f, self._filled(values, floats), dys)[1]
+
+        floats = [values[i] for i in runs.diff]
+        try:
+            jax.eval_shape(lambda v: jax.jvp(gradient, (v,), (v,)), floats)
+        except Exception:
+            return False
+        return True
 
     def _all(self) -> dict[str, Callable[..., Any]]:
         """Functions that give what a variant gives and what it should, one after the other."""
@@ -101,7 +173,10 @@ class Variants:
             return lambda a, b, da, db: pull(change(f), a, da)[1] + base(a, da)
 
         def interleaved(a: Any, b: Any, da: Any, db: Any) -> Any:
-            pulls = [jax.vjp(functools.partial(self._of_floats, f, v), [v[i] for i in diff]) for v in (a, b)]
+            pulls = [
+                jax.vjp(functools.partial(self._of_floats, f, v), [v[i] for i in diff])
+                for v in (a, b)
+            ]
             (_, first), (_, second) = pulls
             return first(da)[0] + second(db)[0] + base(a, da) + base(b, db)
 
@@ -161,16 +236,16 @@ class Variants:
 
             def run(a: Any, b: Any, da: Any, db: Any) -> Any:
                 def gradient(g: Callable[..., Any]) -> Any:
-                    return lambda floats: pull(g, self._filled(a, floats), da)[1]
+                    return lambda floats, dys: pull(g, self._filled(a, floats), dys)[1]
 
                 plain = functools.partial(_evaluate_list, runs.plain)
-                at, along = [a[i] for i in diff], [b[i] for i in diff]
+                at, along = ([v[i] for i in diff] for v in (a, b))
                 outs = []
                 for g in (gradient(f), gradient(plain)):
                     if forward:
-                        outs += jax.jvp(g, (at,), (along,))[1]
+                        outs += jax.jvp(g, (at, da), (along, db))[1]
                     else:
-                        outs += jax.vjp(g, at)[1](along)[0]
+                        outs += jax.tree.leaves(jax.vjp(g, at, da)[1](along))
                 return outs
 
             return run
@@ -188,8 +263,8 @@ class Variants:
                 every[f"vmap with {path} unbatched"] = batched(diff[k])
                 every[f"gradient by {path} alone"] = alone(k)
         if runs.by == "reverse" and not runs.draws:
-            every["the gradient differentiated forwards"] = twice(True)
-            every["the gradient differentiated backwards"] = twice(False)
+            every[_FORWARDS] = twice(True)
+            every[_BACKWARDS] = twice(False)
         return every
 
     def _of_floats(self, f: Callable[..., Any], values: Any, floats: Any) -> Any:
@@ -203,7 +278,9 @@ class Variants:
 
     def _stacked(self, a: Sequence[Any], b: Sequence[Any]) -> list[Any]:
         diff = self.runs.diff
-        return [jnp.stack([v, w]) if i in diff else v for i, (v, w) in enumerate(zip(a, b, strict=True))]
+        return [
+            jnp.stack([v, w]) if i in diff else v for i, (v, w) in enumerate(zip(a, b, strict=True))
+        ]
 
 
 def _evaluate_list(program: Any, values: Sequence[Any]) -> list[Any]:
@@ -222,17 +299,16 @@ def _same_bits(a: Any, b: Any) -> bool:
     return np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def _relative_error(got: Sequence[Any], want: Sequence[Any]) -> float:
-    """The largest error of any leaf, relative to the largest leaf there is."""
+def _relative_errors(got: Sequence[Any], want: Sequence[Any]) -> list[float]:
+    """The largest error of each array, relative to its size or a thousandth of the largest."""
     wide = [[np.asarray(x).astype(np.complex128) for x in xs] for xs in (got, want)]
     pairs = list(zip(*wide, strict=True))
     sizes = [largest(w[np.isfinite(w)]) for _, w in pairs]
-    error = 0.0
+    errors = []
     for (g, w), size in zip(pairs, sizes, strict=True):
         both = np.isfinite(g) & np.isfinite(w)
-        if (np.isfinite(w) & ~np.isfinite(g)).any():
-            return float("inf")
         scale = max(size, 1e-3 * max(sizes))
-        if scale:
-            error = max(error, largest((g - w)[both]) / scale)
-    return error
+        lost = (np.isfinite(w) & ~np.isfinite(g)).any()
+        error = largest((g - w)[both]) / scale if scale else 0.0
+        errors.append(float("inf") if lost else error)
+    return errors

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
-from fbp.verify._program import Interpreter, bind, equations, programs_in
+from fbp.verify._program import Interpreter, bind, dtype_of, equations, programs_in
 
 _DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype")
 # What looks at bits or at the spacing of numbers is left in the dtype it was written for.
@@ -61,7 +61,7 @@ class Widened(Interpreter):
         self.stuck: dict[str, Any] = {}
 
     def literal(self, atom: Literal) -> Any:
-        return _wide(atom.val) if is_narrow(atom.aval.dtype) else atom.val
+        return _wide(atom.val) if is_narrow(dtype_of(atom)) else atom.val
 
     def constant(self, value: Any) -> Any:
         return _wide(value)
@@ -77,10 +77,10 @@ class Widened(Interpreter):
             operand, indices, updates = (_wide(value) for value in ins)
             dimensions = eqn.params["dimension_numbers"]
             return [_SCATTERS[name](operand, indices, updates, dimensions, **options)]
-        floats = [v.aval.dtype for v in eqn.outvars if is_narrow(getattr(v.aval, "dtype", "i4"))]
+        floats = [dtype_of(v) for v in eqn.outvars if is_narrow(dtype_of(v) or "i4")]
         if any(True for _ in programs_in(eqn)) or name in _OF_BITS or "call" in name:
             narrow = [
-                _as(value, atom.aval.dtype) if hasattr(value, "dtype") else value
+                _as(value, dtype_of(atom)) if hasattr(value, "dtype") else value
                 for value, atom in zip(ins, eqn.invars, strict=True)
             ]
             if floats and name not in _OF_BITS:

@@ -73,7 +73,7 @@ class Trial:
         self.touching: dict[str, list[str]] | None = None
         self.killers: dict[str, Counter[str]] = {}
         # Paths of the tests about a mutant, and words in their names: asked where `touching` is
-        # not known.
+        # not known, and where no other tests are to run.
         self.near: Callable[[Mutant], tuple[list[str], list[str]]] | None = None
 
     def __enter__(self) -> Self:
@@ -146,8 +146,9 @@ class Trial:
         killers = self.killers.setdefault(mutant.file, Counter())
         known = [test for test, _ in killers.most_common(_QUICK // 2)]
         tests = list(dict.fromkeys([*known, *(self.touching or {}).get(name, ())]))
-        paths, words = self.near(mutant) if self.near and self.touching is None else ([], [])
-        quick = tests if near_only else tests[:_QUICK]
+        ask_near = self.near and (near_only or self.touching is None)
+        paths, words = self.near(mutant) if self.near and ask_near else ([], [])
+        quick = tests if near_only and not ask_near else tests[:_QUICK]
         paths += [os.path.join(self.root, test.partition("::")[0]) for test in quick]
         result = Result(mutant, "survived")
         if quick or words:

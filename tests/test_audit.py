@@ -1,0 +1,149 @@
+"""`fbp.audit`: the rules of whole programs, in place."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fbp
+from fbp.verify import WrongGradientError
+from fbp.verify._harvest import harvest
+from fbp.verify._program import trace
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def scaled_rule(factor: float) -> Any:
+    """y = tanh(x) g; its dg is right for factor = 1."""
+
+    @jax.custom_vjp
+    def scaled(x: Any, g: Any) -> Any:
+        return jnp.tanh(x) * g
+
+    def backward(res: Any, dy: Any) -> Any:
+        x, g = res
+        y = jnp.tanh(x)
+        return dy * g * (1 - y * y), factor * (dy * y).sum(0)
+
+    scaled.defvjp(lambda x, g: (scaled(x, g), (x, g)), backward)
+    return scaled
+
+
+def network(first: Any, second: Any) -> Any:
+    def loss(params: Any, x: Any, t: Any) -> Any:
+        def block(h: Any, p: Any) -> Any:
+            return h + first(h @ p["w"], p["g"]), None
+
+        h, _ = jax.lax.scan(jax.checkpoint(block), x, params["blocks"])
+        h = jax.lax.cond(
+            jnp.sum(h) < jnp.inf, lambda h: second(h, params["g"]), lambda h: jax.nn.relu(h), h
+        )
+        return ((jax.jit(jnp.sin)(h) - t) ** 2).mean()
+
+    return loss
+
+
+PARAMS = {"blocks": {"w": 0.3 * normal(3, 7, 7), "g": normal(3, 7)}, "g": normal(7)}
+BATCH = normal(5, 7), normal(5, 7)
+
+
+def test_right_rules_are_ok_in_place() -> None:
+    report = fbp.audit(network(scaled_rule(1), scaled_rule(1)), PARAMS, *BATCH)
+    assert report.ok, str(report)
+    assert max(report.gradients.values()) < 1e-13
+    assert {site.rule for site in report.sites} == {"scaled", "relu"}
+    report.raise_if_wrong()
+
+
+def test_the_rule_that_breaks_the_whole_is_named() -> None:
+    report = fbp.audit(network(scaled_rule(1), scaled_rule(2)), PARAMS, *BATCH)
+    assert report.verdict == "WRONG"
+    (culprit,) = report.culprits
+    assert culprit.rule == "scaled"
+    assert culprit.effect == pytest.approx(1.0)
+    assert culprit.source.startswith("test_audit.py:")
+    assert [row.path for row in culprit.report.leaves if row.verdict == "WRONG"] == ["g"]
+    assert "what breaks it: scaled" in str(report)
+    assert json.loads(report.to_json())["sites"][0]["report"]["name"]
+    off = [path for path, error in report.gradients.items() if error > 1e-6]
+    assert off == ["params.g"]
+    with pytest.raises(WrongGradientError, match=r"^WRONG loss: scaled \(test_audit.py:"):
+        report.raise_if_wrong()
+
+
+def test_a_rule_inside_a_scan_breaks_what_is_upstream() -> None:
+    report = fbp.audit(network(scaled_rule(2), scaled_rule(1)), PARAMS, *BATCH)
+    assert report.verdict == "WRONG"
+    assert [site.rule for site in report.culprits] == ["scaled"]
+    assert report.gradients["params.blocks.g"] > 0.1
+    assert report.gradients["params.g"] < 1e-13
+
+
+def test_what_reaches_a_rule_is_what_reaches_it_in_the_program() -> None:
+    rule = scaled_rule(1)
+    x, g = normal(5, 7), normal(7)
+
+    def loss(values: Any) -> Any:
+        h, _ = jax.lax.scan(lambda h, _: (rule(h, values[1]), None), values[0], None, length=2)
+        return [(h**3).sum()]
+
+    program = trace(loss, [x, g])
+    (reached,) = harvest(program, [x, g], [np.ones((), np.float32)], [0])
+    assert reached.site.lengths == (2,)
+    inputs, cotangents = reached.at(1)
+    h1 = np.tanh(x) * g
+    h2 = np.tanh(h1) * g
+    np.testing.assert_allclose(inputs[0], h1, rtol=1e-5)
+    np.testing.assert_allclose(cotangents[0], 3 * h2**2, rtol=1e-4, atol=1e-7)
+    first, dy = reached.at(0)
+    np.testing.assert_allclose(first[0], x)
+    np.testing.assert_allclose(dy[0], 3 * h2**2 * g * (1 - np.tanh(h1) ** 2), rtol=1e-3, atol=1e-6)
+
+
+def test_no_rule_is_vacuous_and_bad_input_is_one_line() -> None:
+    assert fbp.audit(lambda p, x: jnp.sum(p * x), G, G).verdict == "VACUOUS"
+    with pytest.raises(ValueError, match="expected an argument with floats to differentiate"):
+        fbp.audit(lambda p: p.sum(), np.arange(3))
+    with pytest.raises(ValueError, match="raises on these arguments"):
+        fbp.audit(lambda p, x: p @ x, G, normal(3))
+
+
+G = normal(7)
+
+
+@pytest.mark.torch
+def test_flax_and_equinox_programs() -> None:
+    nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
+    eqx = pytest.importorskip("equinox", reason="equinox is not installed")
+    rule = scaled_rule(2)
+
+    class Net(nnx.Module):
+        def __init__(self, rngs: Any) -> None:
+            self.inner, self.g = nnx.Linear(7, 7, rngs=rngs), nnx.Param(jnp.ones(7))
+
+        def __call__(self, x: Any) -> Any:
+            return rule(self.inner(x), self.g[...])
+
+    graph, state = nnx.split(Net(nnx.Rngs(0)))
+
+    def nnx_loss(state: Any, x: Any) -> Any:
+        return (nnx.merge(graph, state)(x) ** 2).mean()
+
+    report = fbp.audit(nnx_loss, state, BATCH[0])
+    assert [site.rule for site in report.culprits] == ["scaled"]
+
+    model = eqx.nn.MLP(7, 7, 8, 1, activation=jax.nn.relu, key=jax.random.key(0))
+
+    def eqx_loss(model: Any, x: Any) -> Any:
+        return (rule(jax.vmap(model)(x), jnp.ones(7)) ** 2).mean()
+
+    report = fbp.audit(eqx_loss, model, BATCH[0])
+    assert [site.rule for site in report.culprits] == ["scaled"]
+    assert report.verdict == "WRONG"

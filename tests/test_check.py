@@ -1,0 +1,377 @@
+"""`fbp.check`: every verdict, every kind of subject, and what it says of bad input."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fbp
+from fbp.verify import WrongGradientError
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(5, 7)).astype(np.float32)
+G = (1 + 0.1 * RNG.normal(size=7)).astype(np.float32)
+
+
+def ruled(primal: Callable[..., Any], backward: Callable[..., Any]) -> Any:
+    """primal with a backward of its arguments and dy."""
+    f = jax.custom_vjp(primal)
+    f.defvjp(lambda *args: (primal(*args), args), lambda args, dy: backward(*args, dy))
+    return f
+
+
+def rms_norm(x: Any, g: Any) -> Any:
+    return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6) * g
+
+
+def rms_rule(n: float = 1 / 7, **how: Any) -> Any:
+    """Right for n = 1/7."""
+
+    def backward(x: Any, g: Any, dy: Any) -> Any:
+        r = jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6)
+        dg = (dy * x * r).astype(how.get("sums", x.dtype)).sum(0).astype(g.dtype)
+        dh = dy * g
+        return r * dh - n * x * r**3 * (dh * x).sum(-1, keepdims=True), dg
+
+    return ruled(rms_norm, backward)
+
+
+def square(backward: Callable[..., Any]) -> Any:
+    return ruled(lambda x: x * x, backward)
+
+
+RIGHT = square(lambda x, dy: (2 * x * dy,))
+
+
+def test_a_right_rule_is_ok_and_says_what_it_would_have_caught() -> None:
+    report = fbp.check(rms_rule(), X, G)
+    assert report.verdict == "OK"
+    assert report.ok
+    report.raise_if_wrong()
+    for row in report.leaves:
+        assert row.verdict == "OK"
+        assert row.error < 1e-14
+        assert row.units < 16
+        assert set(row.catches) == {"scaled", "one element", "rolled"}
+        assert max(row.catches.values()) <= 1e-8
+    assert set(report.variants.values()) == {"same"}
+    assert report.probes > 10
+    assert report.rules == ("rms_norm",)
+
+
+def test_a_wrong_term_is_found_and_named() -> None:
+    report = fbp.check(rms_rule(n=1.0), X, G)
+    assert report.verdict == "WRONG"
+    assert [row.verdict for row in report.leaves] == ["WRONG", "OK"]
+    best = report.hints[0]
+    assert (best.leaf, best.kind) == ("x", "term")
+    assert "scale by n = 7 (axis 1 of x)" in best.text
+    assert "test_check.py" in best.text
+    with pytest.raises(WrongGradientError, match=r"^WRONG rms_norm: x "):
+        report.raise_if_wrong()
+    assert "WRONG  rms_norm" in str(report)
+    assert "\x1b[" in report.card(colour=True)
+    assert "\x1b[" not in str(report)
+
+
+def test_a_report_is_json() -> None:
+    report = fbp.check(rms_rule(n=1.0), X, G, budget="fast")
+    read = json.loads(report.to_json())
+    assert read["ok"] is False
+    assert read["verdict"] == "WRONG"
+    assert read["leaves"][0]["path"] == "x"
+    assert read["leaves"][1]["verdict"] == "OK"
+
+
+_CALLS = [0]
+
+
+def _counted(x: Any, dy: Any) -> Any:
+    _CALLS[0] += 1
+    return (2 * x * dy * (1 + 0.1 * _CALLS[0]),)
+
+
+def _overflows(x: Any, dy: Any) -> Any:
+    return (dy * jnp.exp(x) / (1 + jnp.exp(x)),)
+
+
+VERDICTS = {
+    "no transpose": (
+        lambda: ruled(lambda x, w: x @ w, lambda x, w, dy: (dy @ w, x.T @ dy)),
+        "WRONG",
+    ),
+    "sign": (lambda: square(lambda x, dy: (-2 * x * dy,)), "WRONG"),
+    "raises": (lambda: square(lambda x, dy: (2 * x @ dy,)), "STRUCTURE"),
+    "shape": (lambda: square(lambda x, dy: ((2 * x * dy).sum(0),)), "STRUCTURE"),
+    "counts": (lambda: square(_counted), "NONDETERMINISTIC"),
+    "rounds": (lambda: rms_rule(sums=jnp.bfloat16), "PRECISION"),
+    "overflows": (lambda: ruled(lambda x: jax.nn.softplus(x), _overflows), "RANGE"),
+    "once only": (lambda: square(lambda x, dy: (2 * jax.lax.stop_gradient(x) * dy,)), "VARIANT"),
+    "no rule": (lambda: lambda x: x * x, "VACUOUS"),
+    "constant": (lambda: ruled(lambda x: 0 * x, lambda x, dy: (0 * dy,)), "VACUOUS"),
+    "nan": (lambda: ruled(lambda x: x + jnp.nan, lambda x, dy: (dy,)), "UNVERIFIABLE"),
+    "half at 0": (
+        lambda: ruled(lambda x: jnp.maximum(x, 0), lambda x, dy: (dy * (x > 0),)),
+        "CONVENTION",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_every_verdict(name: str) -> None:
+    make, verdict = VERDICTS[name]
+    args = {"no transpose": (X[:, :5], X[:, 2:]), "rounds": (X, G)}.get(name, (X,))
+    report = fbp.check(make(), *args)
+    assert report.verdict == verdict, str(report)
+    assert report.ok == (verdict == "CONVENTION")
+    assert report.line().startswith(verdict)
+
+
+def test_a_kink_is_a_choice_but_not_any() -> None:
+    def relu(slope: float) -> Any:
+        return ruled(
+            lambda x: jnp.maximum(x, 0), lambda x, dy: (dy * jnp.where(x == 0, slope, x > 0),)
+        )
+
+    assert fbp.check(relu(0.3), X).verdict == "CONVENTION"
+    assert fbp.check(relu(1.3), X).verdict == "WRONG"
+    assert fbp.check(relu(1.0), X, strict=True).verdict == "WRONG"
+
+
+INSIDE = {
+    "jit": lambda f: jax.jit(f),
+    "scan": lambda f: lambda x: jax.lax.scan(lambda c, _: (f(c), None), x, None, length=2)[0],
+    "cond": lambda f: lambda x: jax.lax.cond(x.sum() > -1e9, f, lambda x: x, x),
+    "remat": lambda f: jax.checkpoint(lambda x: jnp.sin(f(x))),
+    "custom_vjp": lambda f: ruled(
+        lambda x: f(x) + x, lambda x, dy: (jax.vjp(f, x)[1](dy)[0] + dy,)
+    ),
+    "vmap": lambda f: jax.vmap(f),
+}
+
+
+@pytest.mark.parametrize("where", INSIDE)
+def test_rules_are_taken_out_and_checked_wherever_they_are(where: str) -> None:
+    wrong = square(lambda x, dy: (3 * x * dy,))
+    x = 0.3 * X
+    assert fbp.check(INSIDE[where](RIGHT), x, budget="fast").verdict == "OK"
+    assert fbp.check(INSIDE[where](wrong), x, budget="fast").verdict == "WRONG"
+
+
+def test_custom_jvp_rules_are_checked() -> None:
+    @jax.custom_jvp
+    def product(x: Any, z: Any) -> Any:
+        return x * z
+
+    @product.defjvp
+    def rule(primals: Any, tangents: Any) -> Any:
+        (x, z), (dx, dz) = primals, tangents
+        return x * z, z * dx - x * dz
+
+    report = fbp.check(product, X, X + 1, budget="fast")
+    assert {row.path: row.verdict for row in report.leaves} == {"x": "OK", "z": "WRONG"}
+    assert report.hints[0].kind == "sign"
+
+
+def test_arguments_may_be_trees_integers_keys_and_none() -> None:
+    def primal(params: Any, ids: Any, key: Any, nothing: Any) -> Any:
+        noise = jax.random.bernoulli(key, 0.5, (3, 7))
+        return params["w"][ids] * params["g"] * noise
+
+    def backward(params: Any, ids: Any, key: Any, nothing: Any, dy: Any) -> Any:
+        kept = dy * jax.random.bernoulli(key, 0.5, (3, 7))
+        dg = (kept * params["w"][ids]).sum(0)
+        dw = jnp.zeros_like(params["w"]).at[ids].add(kept * params["g"])
+        return {"w": dw, "g": dg}, None, None, None
+
+    args = {"w": X, "g": G}, np.array([1, 3, 1]), jax.random.key(1), None
+    report = fbp.check(ruled(primal, backward), *args)
+    assert report.verdict == "OK", str(report)
+    assert [row.path for row in report.leaves] == ["params.g", "params.w"]
+
+
+def test_a_rule_that_insists_on_float32_is_still_checked_in_float64() -> None:
+    def primal(x: Any) -> Any:
+        return jnp.tanh(x.astype(jnp.float32)).astype(x.dtype)
+
+    def backward(x: Any, dy: Any) -> Any:
+        y = jnp.tanh(x.astype(jnp.float32))
+        return ((dy.astype(jnp.float32) * (1 - y * y)).astype(x.dtype),)
+
+    report = fbp.check(ruled(primal, backward), X)
+    assert report.verdict == "OK"
+    assert report.leaves[0].excess < 1
+    for dtype in (jnp.bfloat16, jnp.float16, np.float64):
+        assert fbp.check(ruled(primal, backward), X.astype(dtype), budget="fast").verdict == "OK"
+
+
+def test_a_function_without_reverse_mode_is_held_against_forward_mode() -> None:
+    def primal(a: Any) -> Any:
+        def newton(state: Any) -> Any:
+            n, y = state
+            return n + 1, (y + a / y) / 2
+
+        return jax.lax.while_loop(lambda s: s[0] < 30, newton, (0, 1 + 0 * a))[1]
+
+    a = 1 + np.abs(X[0])
+    right = fbp.check(ruled(primal, lambda a, dy: (dy / (2 * jnp.sqrt(a)),)), a)
+    assert right.verdict == "OK", str(right)
+    assert "forward-mode" in right.reference
+    assert fbp.check(ruled(primal, lambda a, dy: (dy / jnp.sqrt(a),)), a).verdict == "WRONG"
+
+
+def test_a_reference_of_ones_own() -> None:
+    rounded = ruled(lambda x: jnp.round(x), lambda x, dy: (dy,))
+    assert fbp.check(rounded, X, budget="fast").verdict == "WRONG"
+    through = fbp.check(rounded, X, reference=lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x))
+    assert through.ok, str(through)
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfBias(fbp.Dense):
+    """Its db is half of what it should be."""
+
+    def backward(self, params: Any, x: Any, res: Any, dy: Any) -> Any:
+        dparams, dx = super().backward(params, x, res, dy)
+        return {**dparams, "b": dparams["b"] / 2}, dx
+
+
+@dataclasses.dataclass(frozen=True)
+class Doubled(fbp.MeanSquaredError):
+    """Its dy is twice what it should be."""
+
+    def element(self, y: Any, target: Any) -> Any:
+        loss, slope = super().element(y, target)
+        return loss, 2 * slope
+
+
+def test_layers_losses_and_objectives_are_checked() -> None:
+    params = fbp.Dense(7, 3).init(jax.random.key(0))
+    assert fbp.check(fbp.Dense(7, 3), params, X, budget="fast").verdict == "OK"
+    report = fbp.check(HalfBias(7, 3), params, X, budget="fast")
+    assert report.name == "HalfBias"
+    assert {row.path: row.verdict for row in report.leaves} == {
+        **{"params.b": "WRONG", "params.w": "OK", "x": "OK"}
+    }
+    assert report.hints[0].text == "1/2 times the reference"
+    assert fbp.check(fbp.MeanSquaredError(), X, X + 1, budget="fast").verdict == "OK"
+    assert fbp.check(Doubled(), X, X + 1, budget="fast").verdict == "WRONG"
+    objective = fbp.Objective(HalfBias(7, 3), fbp.SoftmaxCrossEntropy())
+    start = objective.init(jax.random.key(0))
+    report = fbp.check(objective, start, (X, np.array([0, 1, 2, 0, 1])), budget="fast")
+    assert [r.path for r in report.leaves if r.verdict == "WRONG"] == ["params.model.b"]
+
+
+BAD = {
+    "integers only": (
+        lambda: fbp.check(lambda x: jnp.argmax(x), X),
+        "expected an output with floats, got int32",
+    ),
+    "no floats": (
+        lambda: fbp.check(RIGHT, np.arange(3)),
+        "expected an argument with floats to differentiate, got x int",
+    ),
+    "other outputs": (
+        lambda: fbp.check(RIGHT, X, reference=lambda x: x.sum()),
+        r"expected outputs float32\[5,7\], got float32\[\]",
+    ),
+    "raises": (lambda: fbp.check(RIGHT, X, X), "raises on these arguments"),
+    "budget": (
+        lambda: fbp.check(RIGHT, X, budget="all"),
+        "expected budget fast, default or thorough, got 'all'",
+    ),
+    "cotangent": (
+        lambda: fbp.check(RIGHT, X, cotangent=X[0]),
+        r"expected shapes \[\(5, 7\)\], got \[\(7,\)\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_line(name: str) -> None:
+    call, says = BAD[name]
+    with pytest.raises(ValueError, match=says) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_function_is_refused() -> None:
+    with pytest.raises(
+        TypeError, match="expected a function, a Layer, a Loss or an Objective, got 3"
+    ):
+        fbp.check(3, X)
+
+
+def test_a_rule_that_raises_is_reported_with_its_stage_and_words() -> None:
+    def backward(x: Any, dy: Any) -> Any:
+        raise RuntimeError("no such kernel")
+
+    report = fbp.check(square(backward), X)
+    assert report.verdict == "STRUCTURE"
+    assert report.hints[0].text == "the rule's backward raises RuntimeError: no such kernel"
+
+
+def test_the_same_check_again_is_quick_and_the_same() -> None:
+    f = rms_rule(n=1.0)
+    first, second = (fbp.check(f, X, G, seed=3) for _ in range(2))
+    assert second.seconds < first.seconds
+    assert dataclasses.replace(first, seconds=0.0) == dataclasses.replace(second, seconds=0.0)
+
+
+@pytest.mark.slow
+def test_the_reproduction_runs_and_fails_where_the_rule_is_wrong(tmp_path: Path) -> None:
+    source = """
+        import jax
+        import jax.numpy as jnp
+
+        @jax.custom_vjp
+        def scaled(x, g):
+            return x * g
+
+        def bwd(res, dy):
+            x, g = res
+            return dy * g, (dy * x).sum(0) / 2
+
+        scaled.defvjp(lambda x, g: (x * g, (x, g)), bwd)
+    """
+    (tmp_path / "kernels.py").write_text(textwrap.dedent(source))
+    program = (
+        "import numpy as np, fbp, kernels\n"
+        "x = np.random.default_rng(0).normal(size=(5, 7)).astype('f4')\n"
+        "print(fbp.check(kernels.scaled, x, x[0]).repro)\n"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    (tmp_path / "repro.py").write_text(made.stdout)
+    ran = subprocess.run(
+        [sys.executable, "repro.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.strip().endswith("AssertionError: g")
+    assert "by the rule" in ran.stdout
+
+
+def test_pallas_kernels_in_interpret_mode() -> None:
+    from jax.experimental import pallas as pl
+
+    def kernel(x_ref: Any, y_ref: Any) -> None:
+        y_ref[...] = x_ref[...] * x_ref[...] * x_ref[...]
+
+    def cube(x: Any) -> Any:
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return pl.pallas_call(kernel, out_shape=shape, interpret=True)(x)
+
+    assert fbp.check(ruled(cube, lambda x, dy: (3 * x * x * dy,)), X).verdict == "OK"
+    wrong = fbp.check(ruled(cube, lambda x, dy: (2 * x * x * dy,)), X)
+    assert wrong.verdict == "WRONG"
+    assert wrong.hints[0].text == "2/3 times the reference"

@@ -1,0 +1,169 @@
+"""What a planted bug has shown that the other tests do not see: mostly digits lost."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import ACTIVATIONS, Noise, assert_close
+from test_losses import LOSSES, agrees, drawn, plain_mean
+
+import fbp
+from fbp import Weighted
+
+# Half an ulp of bfloat16: what rounding a number once may cost, in units of the number.
+HALF_ULP = 2.0**-8
+EPS = float(jnp.finfo(jnp.float32).eps)
+
+# Those that compute more than one product.
+WIDENING = {name: layer for name, layer in ACTIVATIONS.items() if "relu" not in name}
+WIDENING |= {"softmax": fbp.Softmax(), "log_softmax": fbp.LogSoftmax()}
+# From the kink into the tails, where 1 - y^2, 1 - s and what a softmax leaves are small.
+POINTS = [-9.0, -5.5, -3.25, -1.5, -0.75, -0.1, 0.1, 0.75, 1.5, 3.25, 5.5, 9.0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", WIDENING)
+def test_narrow_gradients_are_rounded_once(name: str, dtype: Any, x64: None) -> None:
+    """Elementwise, and not in units of the largest: all else is computed in float32."""
+    layer, rng = WIDENING[name], np.random.default_rng(0)
+    x = jnp.asarray(np.asarray(POINTS) * (1 + rng.random((5, len(POINTS))) / 8), dtype)
+    dy = jnp.asarray(rng.normal(size=x.shape), dtype)
+    _, dx = layer.backward((), x, (), dy)
+    wide = x.astype(jnp.float64), dy.astype(jnp.float64)
+    want = np.asarray(layer.backward((), wide[0], (), wide[1])[1])
+    half = float(jnp.finfo(dtype).eps) / 2
+    # Then what float32 loses where terms of the size of dy cancel, and what float16 cannot hold.
+    lost = 8 * EPS * float(abs(dy).max()) + float(jnp.finfo(dtype).smallest_subnormal)
+    assert dx.dtype == dtype
+    np.testing.assert_allclose(np.asarray(dx, np.float64), want, rtol=half + 8 * EPS, atol=lost)
+
+
+def test_products_are_not_rounded_before_they_are_summed() -> None:
+    """1.5 * 1.5 and 1.125 * 2 are alike; nearby products of 16 bits cancel to their last ones."""
+    layer, w = fbp.Scale(dtype=jnp.bfloat16), jnp.ones((), jnp.bfloat16)
+    x = jnp.asarray([1 + 2**-7, 1.0], jnp.bfloat16)
+    dy = jnp.asarray([1 + 2**-7, -1 - 2**-6], jnp.bfloat16)
+    dw, _ = layer.backward(w, x, (), dy)
+    # (1 + e)^2 - (1 + 2e) = e^2
+    assert float(dw) == 2.0**-14
+
+
+def test_sums_over_a_batch_are_asked_for_in_float32() -> None:
+    """Whatever a device adds bfloat16 products in by itself."""
+    layer = fbp.Dense(3, 5, dtype=jnp.bfloat16)
+    params = layer.init(jax.random.key(0))
+    x, dy = jnp.ones((7, 3), jnp.bfloat16), jnp.ones((7, 5), jnp.bfloat16)
+    program = jax.make_jaxpr(functools.partial(layer.backward, params))(x, (), dy)
+    made = {
+        eqn.outvars[0].aval.shape: eqn.outvars[0].aval.dtype
+        for eqn in program.eqns
+        if eqn.primitive.name == "dot_general"
+    }
+    assert made[3, 5] == jnp.float32
+
+
+# Losses.
+
+WEIGHTS = {"positive": [1.0, -0.5, 2.0, 0.0, -0.25], "negative": [-1.0, -2.0, 0.5, 0.0, -1.5]}
+
+
+@pytest.mark.parametrize("total", WEIGHTS)
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_weights_may_be_negative(loss: Any, total: str, x64: None) -> None:
+    y, target = drawn(loss, (5, 3, 4), 0)
+    weight = jnp.asarray(WEIGHTS[total])
+    value, dy = agrees(loss, y, Weighted(target, weight))
+    # Weights cancel to a fifth of their size, and so may the losses.
+    np.testing.assert_allclose(value, plain_mean(loss, y, target, weight), rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(dy[3], 0)
+    whole = fbp.Objective(fbp.Scale(), loss)
+    params = fbp.ObjectiveParams(jnp.asarray(0.5), ())
+    batch = y, Weighted(target, weight)
+    want, dwant = whole.value_and_grad(params, batch)
+    value, dparams = fbp.Microbatch(whole, 2).value_and_grad(params, batch)
+    np.testing.assert_allclose(value, want, rtol=1e-12, atol=1e-12)
+    assert_close(dparams, dwant, 1e-12)
+
+
+def test_targets_of_any_sign(x64: None) -> None:
+    """No distribution, and still a function of y, with the gradient of its value."""
+    y, target = drawn(fbp.MeanSquaredError(), (7, 5), 0)
+    loss = fbp.SoftmaxCrossEntropy()
+    value, _ = agrees(loss, y, target)
+    np.testing.assert_allclose(value, plain_mean(loss, y, target), rtol=1e-12)
+
+
+def test_a_row_of_negative_weight_needs_a_label_too() -> None:
+    y, target = jnp.ones((2, 3)), jnp.asarray([0, 3])
+    loss = fbp.SoftmaxCrossEntropy()
+    with pytest.raises(ValueError, match=r"expected labels in 0\.\.2, got 3"):
+        loss.value((), y, Weighted(target, jnp.asarray([2.0, -1.0])))
+    assert jnp.isfinite(loss.value((), y, Weighted(target, jnp.asarray([2.0, 0.0]))))
+
+
+@pytest.mark.parametrize("loss", [fbp.MeanSquaredError(), fbp.SoftmaxCrossEntropy()])
+def test_narrow_weights_are_added_in_float32(loss: Any) -> None:
+    target = Weighted(jnp.zeros(1001, int), jnp.full(1001, 100.0, jnp.float16))
+    assert loss.weight(target) == 100_100
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16])
+def test_labels_of_few_bits(dtype: Any) -> None:
+    """More classes than the dtype has numbers, and an `ignore` that it cannot hold."""
+    loss, rng = fbp.SoftmaxCrossEntropy(ignore=-100_000), np.random.default_rng(0)
+    y, target = jnp.asarray(rng.normal(size=(4, 300))), jnp.asarray([0, 1, 100, 127])
+    want, _, dy_want = loss.value_and_grad((), y, target)
+    value, _, dy = loss.value_and_grad((), y, target.astype(dtype))
+    assert value == want
+    np.testing.assert_array_equal(dy, dy_want)
+    assert loss.weight(target.astype(dtype)) == 4
+
+
+# Batches taken in parts.
+
+NOISY = fbp.Objective(fbp.Serial(fbp.Bias(), Noise()), fbp.MeanSquaredError())
+
+
+def test_a_batch_of_one_part_is_the_whole() -> None:
+    """With the noise of the whole."""
+    params, key = NOISY.init(jax.random.key(0)), jax.random.key(1)
+    batch = jnp.arange(6.0), jnp.zeros(6)
+    value, dparams = fbp.Microbatch(NOISY, 6).value_and_grad(params, batch, key)
+    want, dwant = NOISY.value_and_grad(params, batch, key)
+    assert value == want
+    assert_close(dparams, dwant, 0)
+
+
+def test_the_last_part_draws_noise_of_its_own() -> None:
+    """Part i draws with fold_in(key, i), the shorter last one too."""
+    params, key = NOISY.init(jax.random.key(0)), jax.random.key(1)
+    x, target = jnp.arange(1.0, 6.0), jnp.zeros(5)
+    got = fbp.Microbatch(NOISY, 2).value(params, (x, target), key)
+    want = 0.0
+    for i, examples in enumerate(([0, 2], [1, 3], [4])):
+        part = x[jnp.asarray(examples)], target[jnp.asarray(examples)]
+        want += len(examples) / 5 * NOISY.value(params, part, jax.random.fold_in(key, i))
+    np.testing.assert_allclose(got, want, rtol=8 * EPS)
+
+
+def test_weights_wider_than_the_parameters(x64: None) -> None:
+    objective = fbp.Objective(fbp.Bias(), fbp.MeanSquaredError())
+    params = objective.init(jax.random.key(0))
+    weight = jnp.asarray([1.0, 2.0, 3.0, 4.0, 5.0], jnp.float64)
+    batch = jnp.ones(5, jnp.float32), Weighted(jnp.zeros(5, jnp.float32), weight)
+    value, dparams = fbp.Microbatch(objective, 2).value_and_grad(params, batch)
+    assert (value.dtype, dparams.model.dtype) == (jnp.float32, jnp.float32)
+    np.testing.assert_allclose((value, dparams.model), (1, 2), rtol=8 * EPS)
+
+
+def test_rows_of_very_different_logits_do_not_meet() -> None:
+    """Each row is shifted by its own largest logit."""
+    loss = fbp.SoftmaxCrossEntropy()
+    y = jnp.asarray([[1e4, 1e4 - 1, 1e4 - 2], [-1e4, -1e4 - 1, -1e4 - 2]])
+    value, _, dy = loss.value_and_grad((), y, jnp.asarray([1, 1]))
+    want, _, row = loss.value_and_grad((), y[0] - 1e4, jnp.asarray(1))
+    np.testing.assert_allclose(value, want, rtol=8 * EPS)
+    np.testing.assert_allclose(dy, [row / 2] * 2, rtol=8 * EPS)
