@@ -68,7 +68,8 @@ class AuditReport:
     @property
     def culprits(self) -> tuple[SiteReport, ...]:
         """The sites that are not right, the one that moves the whole gradient most first."""
-        wrong = [site for site in self.sites if not site.report.ok]
+        quiet = ("OK", "CONVENTION", "VACUOUS")
+        wrong = [site for site in self.sites if site.report.verdict not in quiet]
         return tuple(sorted(wrong, key=lambda site: -site.effect))
 
     def raise_if_wrong(self) -> None:

@@ -130,7 +130,7 @@ def _noise(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
 
 def _near(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
     """Other values of the same kind: positive stays positive, a distribution stays one."""
-    if a.dtype.kind != "c" and a.size and (a >= 0).all():
+    if a.dtype.kind != "c" and a.any() and (a >= 0).all():
         moved = a * np.exp(0.2 * rng.normal(size=a.shape))
         if a.ndim and np.allclose(a.sum(-1), 1, atol=1e-5):
             return moved / moved.sum(-1, keepdims=True)

@@ -333,9 +333,10 @@ def _is_complex(a: Any) -> bool:
 def _cast(value: Any, dtype: Any) -> Any:
     if not is_float(value) or value.dtype == dtype:
         return value
-    if isinstance(value, np.ndarray | np.generic):
-        return np.asarray(value).astype(dtype)
-    return value.astype(dtype)
+    if isinstance(value, jax.core.Tracer):
+        return value.astype(dtype)
+    # By NumPy, which has float64 whether or not it is enabled.
+    return np.asarray(value).astype(dtype)
 
 
 def _narrowed(dtype: Any) -> Any:
