@@ -54,7 +54,7 @@ def diagnose(
                 ranked += [(rank + later, hint) for rank, hint in patterns(scene)]
         if finding.pair.margin <= 1e-6 and not finding.probe.ordinary:
             ranked.append(
-                (0.5, Hint(scene.leaf, "mask", "wrong only at a tie or kink of the input"))
+                (3.5, Hint(scene.leaf, "mask", "wrong only at a tie or kink of the input"))
             )
     by_probe: dict[str, list[int]] = {}
     for k, finding in wrong.items():
@@ -131,6 +131,15 @@ def _scene(runs: Runs, examination: Examination, finding: Finding, k: int) -> Sc
             arrays[f"y dy{suffix}"] = out * dy
             arrays[f"x dy{suffix}"] = x * dy
     arrays["1"] = np.ones_like(x)
+    for n, j in enumerate(runs.diff):
+        if n != k:
+            arrays[f"the gradient of {leaves[j].path}"] = pair.grads[n]
+    for leaf in leaves:
+        value = arrays.get(leaf.path)
+        if value is not None and value.ndim and value.dtype.kind == "f":
+            for axis in range(value.ndim):
+                norm = np.sqrt((value**2).sum(axis))
+                arrays[f"the norm of {leaf.path} along axis {axis}"] = norm
     for axis in range(x.ndim):
         if x.shape[axis] > 2 and x.dtype.kind == "f":
             arrays[f"{leaves[i].path} standardised along axis {axis}"] = _standardised(x, axis)
@@ -282,6 +291,11 @@ def _cotangents(dy: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield f"the mean of dy along axis {axis}", np.broadcast_to(mean, dy.shape).copy()
         yield f"the sum of dy along axis {axis}", np.broadcast_to(n * mean, dy.shape).copy()
         yield f"dy less its mean along axis {axis}", dy - mean
+        for rows in {2, 3, 4, n % 4, n % 8, n % 16}:
+            if 1 < rows < n:
+                without = dy.copy()
+                without[(slice(None),) * axis + (slice(n - rows, None),)] = 0
+                yield f"dy without its last {rows} rows (axis {axis})", without
         for says, row in (("first", 0), ("last", n - 1)):
             without = dy.copy()
             without[(slice(None),) * axis + (row,)] = 0

@@ -57,7 +57,7 @@ def patterns(scene: Scene) -> Iterator[tuple[float, Hint]]:
     for rank, look in enumerate(
         (
             *(_whole, _permuted, _swapped, _rolled, _subset, _mask, _rows_of_integers),
-            *(_spread, _constant, _slope, _contraction, _along, _row_scale),
+            *(_spread, _constant, _times, _slope, _functions, _contraction, _along, _row_scale),
         )
     ):
         for kind, text in look(scene) or ():
@@ -322,8 +322,8 @@ def _along(s: Scene) -> Iterator[tuple[str, str]]:
     """A residual, or the gradient, along another array, row by row."""
     off = s.got - s.want
     for name, v in s.arrays.items():
-        if v.shape != off.shape and v.ndim <= off.ndim:
-            continue
+        if v.ndim and v.shape == off.shape[off.ndim - v.ndim :]:
+            v = np.broadcast_to(v, off.shape)
         if v.shape != off.shape:
             continue
         for axes in (tuple(range(off.ndim)), *((a,) for a in range(off.ndim))):
@@ -353,7 +353,7 @@ def _contraction(s: Scene) -> Iterator[tuple[str, str]]:
                 if close(s.got, total):
                     yield (
                         "term",
-                        f"another operand: it is the sum of {a} times {b} over the leading axes",
+                        f"it is the sum of {a} times {b}: another operand, or a factor dropped",
                     )
                     return
         if s.want.ndim == 2 and u.ndim >= 2 and v.ndim >= 2 and u.shape[:-1] == v.shape[:-1]:
@@ -393,6 +393,60 @@ def _row_scale(s: Scene) -> Iterator[tuple[str, str]]:
         if others and _is_along(s.got, s.want, others):
             yield "row_scale", f"the reference times one factor for each index of axis {axis}"
             return
+
+
+_OF_ONE = {
+    "{}": lambda v: v,
+    "1 / {}": lambda v: 1 / v,
+    "{}^2": lambda v: v**2,
+    "1 / {}^2": lambda v: 1 / v**2,
+    "sqrt({})": lambda v: np.sqrt(np.abs(v)),
+    "{0} (1 - {0})": lambda v: v * (1 - v),
+    "1 - {}": lambda v: 1 - v,
+    "1 - {}^2": lambda v: 1 - v**2,
+    "exp({})": np.exp,
+    "log({})": lambda v: np.log(np.abs(v)),
+}
+
+
+def _times(s: Scene) -> Iterator[tuple[str, str]]:
+    """The reference, or the cotangent, times a function of an array at hand."""
+    bases = [("row_scale", "the reference", s.want)]
+    if "dy" in s.arrays and s.arrays["dy"].shape == s.want.shape:
+        bases.append(("slope", "dy", s.arrays["dy"]))
+    for name, v in s.arrays.items():
+        if v.shape != s.want.shape or np.iscomplexobj(v) or name.startswith(("1", "dy")):
+            continue
+        for written, f in _OF_ONE.items():
+            with np.errstate(all="ignore"):
+                factor = f(v)
+            if not np.isfinite(factor).all() or np.ptp(factor) == 0:
+                continue
+            for kind, says, base in bases:
+                if close(s.got, base * factor):
+                    yield kind, f"it is {says} times {written.format(name)}, a factor for each"
+                    return
+
+
+def _functions(s: Scene) -> Iterator[tuple[str, str]]:
+    """The gradient of another function of x."""
+    dy = s.arrays.get("dy")
+    if dy is None or dy.shape != s.x.shape or s.x.dtype.kind != "f":
+        return
+    for axis in range(s.x.ndim):
+        p = np.exp(s.x - s.x.max(axis, keepdims=True))
+        p = p / p.sum(axis, keepdims=True)
+        known = {
+            "softmax": p * (dy - (p * dy).sum(axis, keepdims=True)),
+            "log_softmax": dy - p * dy.sum(axis, keepdims=True),
+            "x - mean(x)": dy - dy.mean(axis, keepdims=True),
+            "cumsum": np.flip(np.cumsum(np.flip(dy, axis), axis), axis),
+            "a cumsum run backwards": np.cumsum(dy, axis),
+        }
+        for name, gradient in known.items():
+            if close(s.got, gradient) and not close(s.want, gradient):
+                yield "slope", f"it is the gradient of {name} along axis {axis}"
+                return
 
 
 def _slope(s: Scene) -> Iterator[tuple[str, str]]:
