@@ -107,6 +107,18 @@ def test_what_reaches_a_rule_is_what_reaches_it_in_the_program() -> None:
     np.testing.assert_allclose(dy[0], 3 * h2**2 * g * (1 - np.tanh(h1) ** 2), rtol=1e-3, atol=1e-6)
 
 
+def test_a_loss_that_casts_inside_is_still_compared() -> None:
+    rule = scaled_rule(1)
+
+    def loss(params: Any, x: Any) -> Any:
+        return rule((x @ params["w"]).astype(jnp.bfloat16), params["g"]).astype(jnp.float32).sum()
+
+    params = {"w": normal(7, 7), "g": normal(7).astype(jnp.bfloat16)}
+    report = fbp.audit(loss, params, BATCH[0])
+    assert report.ok, str(report)
+    assert max(report.gradients.values()) < 1e-12
+
+
 def test_no_rule_is_vacuous_and_bad_input_is_one_line() -> None:
     assert fbp.audit(lambda p, x: jnp.sum(p * x), G, G).verdict == "VACUOUS"
     with pytest.raises(ValueError, match="expected an argument with floats to differentiate"):

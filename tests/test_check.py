@@ -236,6 +236,70 @@ def test_a_reference_of_ones_own() -> None:
     assert through.ok, str(through)
 
 
+def test_one_nan_of_autodiff_does_not_hide_the_rest() -> None:
+    n = np.arange(5, dtype=np.float32)
+
+    def primal(x: Any) -> Any:
+        return (jnp.sqrt(n * x * x) * n).sum()
+
+    def backward(factor: float) -> Any:
+        return lambda x, dy: (factor * dy * n * jnp.sqrt(n) * jnp.sign(x),)
+
+    assert fbp.check(ruled(primal, backward(7.0)), 1 + n).verdict == "WRONG"
+    assert fbp.check(ruled(primal, backward(1.0)), 1 + n).ok
+
+
+def test_a_lost_stop_gradient_is_wrong() -> None:
+    def primal(x: Any) -> Any:
+        return x * jax.lax.stop_gradient(x)
+
+    assert fbp.check(ruled(primal, lambda x, dy: (x * dy,)), X).verdict == "OK"
+    assert fbp.check(ruled(primal, lambda x, dy: (2 * x * dy,)), X).verdict == "WRONG"
+
+
+def test_a_new_rule_gets_a_new_verdict() -> None:
+    f = square(lambda x, dy: (2 * x * dy,))
+    assert fbp.check(f, X, budget="fast").verdict == "OK"
+    f.defvjp(lambda x: (x * x, x), lambda x, dy: (3 * x * dy,))
+    assert fbp.check(f, X, budget="fast").verdict == "WRONG"
+
+
+def test_kinks_in_branches_and_ties_in_sorts_are_choices_too() -> None:
+    one_at_zero = ruled(lambda x: jnp.maximum(x, 0), lambda x, dy: (dy * (x >= 0),))
+    inside = lambda x: jax.lax.cond(x.sum() < jnp.inf, one_at_zero, lambda x: x, x)  # noqa: E731
+    assert fbp.check(inside, X, budget="fast").verdict == "CONVENTION"
+
+    def in_order(x: Any) -> Any:
+        return x[jnp.argsort(x)] * jnp.arange(7.0)
+
+    def backward(x: Any, dy: Any) -> Any:
+        order = jnp.argsort(x[::-1])
+        return (jnp.zeros_like(x).at[6 - order].add(dy * jnp.arange(7.0)),)
+
+    assert fbp.check(ruled(in_order, backward), X[0]).ok
+
+
+def test_large_arrays_lose_no_stage() -> None:
+    x = RNG.normal(size=(64, 64)).astype(np.float32)
+
+    def primal(x: Any) -> Any:
+        return jnp.tanh(jnp.maximum(x, 0))
+
+    def backward(x: Any, dy: Any) -> Any:
+        rounded = dy.astype(jnp.float16).astype(dy.dtype)
+        return (rounded * (x > 0) * (1 - primal(x) ** 2),)
+
+    assert fbp.check(ruled(primal, backward), x, budget="fast").verdict == "PRECISION"
+
+
+def test_complex_rules() -> None:
+    z = (X + 1j * X[::-1]).astype(np.complex64)
+    assert fbp.check(square(lambda x, dy: (2 * x * dy,)), z, budget="fast").verdict == "OK"
+    report = fbp.check(square(lambda x, dy: (3 * x * dy,)), z, cotangent=z)
+    assert report.verdict == "WRONG"
+    assert report.hints[0].text == "3/2 times the reference"
+
+
 @dataclasses.dataclass(frozen=True)
 class HalfBias(fbp.Dense):
     """Its db is half of what it should be."""
@@ -288,6 +352,10 @@ BAD = {
     "budget": (
         lambda: fbp.check(RIGHT, X, budget="all"),
         "expected budget fast, default or thorough, got 'all'",
+    ),
+    "argnums": (
+        lambda: fbp.check(RIGHT, X, argnums=7),
+        "expected argnums within 1 arguments, got 7",
     ),
     "cotangent": (
         lambda: fbp.check(RIGHT, X, cotangent=X[0]),

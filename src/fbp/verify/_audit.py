@@ -18,6 +18,7 @@ from fbp.verify._program import bind, dtype_of, evaluate, trace, without_rules
 from fbp.verify._report import WrongGradientError
 from fbp.verify._runs import first_line, is_float, quick
 from fbp.verify._subject import Leaf, Subject, subject_of
+from fbp.verify._wide import narrow_dtypes, widened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +165,10 @@ def audit(
         sites.append(SiteReport(group[0].site.name, _place(group[0]), len(group), report, effect))
     errors = whole.errors()
     verdicts = [site.report.verdict for site in sites]
-    if max(errors.values(), default=0.0) > 1e-6 and worst(verdicts) in ("OK", "CONVENTION"):
+    off = max(errors.values(), default=0.0)
+    if off > whole.allowed and "CONVENTION" in verdicts and worst(verdicts) == "CONVENTION":
+        notes.append("the whole gradient is another one at a kink: see the conventions")
+    elif off > whole.allowed and worst(verdicts) == "OK":
         notes.append("the whole gradient is off, though every rule alone is right")
         verdicts.append("WRONG")
     verdict = (
@@ -183,6 +187,7 @@ class _Whole:
         self.subject = subject
         self.diff = subject.differentiable
         self.values, self.x64 = subject.values, True
+        self.stuck: dict[str, Any] = {}
         try:
             with jax.enable_x64(True):
                 wide = [
@@ -199,7 +204,7 @@ class _Whole:
         self.exact = self._gradient(without_rules(self.program))
 
     def _gradient(self, program: Any) -> list[np.ndarray]:
-        def gradient(values: list[Any]) -> list[Any]:
+        def gradient(*values: Any) -> list[Any]:
             def f(floats: list[Any]) -> list[Any]:
                 filled = list(values)
                 for i, v in zip(self.diff, floats, strict=True):
@@ -211,8 +216,21 @@ class _Whole:
             return vjp([jax.numpy.ones(o.shape, o.dtype) for o in outs])[0]
 
         with jax.enable_x64(self.x64):
-            compiled = quick(gradient, self.values)
-            return [np.asarray(g) for g in jax.device_get(compiled(self.values))]
+            run: Any = gradient
+            if self.x64:
+                traced = trace(gradient, *self.values)
+                if narrow_dtypes(traced):  # a loss that casts inside
+                    run = widened(traced, self.stuck)
+            compiled = quick(run, *self.values)
+            return [np.asarray(g) for g in jax.device_get(compiled(*self.values))]
+
+    @property
+    def allowed(self) -> float:
+        """How far rounding may take the whole gradient, relative to a leaf."""
+        if not self.x64:
+            return np.inf
+        units = [float(jax.numpy.finfo(d).eps) for d in self.stuck.values()]
+        return max([1e-6, *(unit ** (2 / 3) for unit in units)])
 
     def errors(self) -> dict[str, float]:
         """By leaf, how far all rules together move the gradient."""

@@ -6,15 +6,17 @@ subdifferential: the convex hull of the limits of the gradient at smooth points 
 Source: Clarke, "Optimization and Nonsmooth Analysis", 1983, section 2.5.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from fbp._layer import Array
-from fbp.verify._program import Interpreter, dtype_of, equations
+from fbp.verify._program import Interpreter, dtype_of, equations, opened
 
 _COMPARED = ("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "clamp")
 _AT_ZERO = ("abs", "sign")
@@ -54,16 +56,19 @@ class Margins(Interpreter):
         return outs
 
     def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        return self._closed(super().cond, eqn, ins)
+        index, *operands = ins
+
+        def branch(held: Any, *operands: Any) -> Any:
+            inner = Margins()
+            return inner.run(*opened(held), operands), inner.smallest()
+
+        branches = [functools.partial(branch, held) for held in eqn.params["branches"]]
+        outs, margin = lax.switch(index, branches, *operands)
+        self.margins.append(margin)
+        return list(outs)
 
     def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        return self._closed(super().loop, eqn, ins)
-
-    def _closed(self, evaluate: Any, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        outside, self.margins = self.margins, []
-        outs = evaluate(eqn, ins)
-        self.margins = outside
-        return outs
+        return Interpreter().loop(eqn, ins)  # what a `while` compares is not seen
 
     def smallest(self) -> Array:
         """The smallest margin of all."""
@@ -73,7 +78,7 @@ class Margins(Interpreter):
 
 def _margin(eqn: JaxprEqn, ins: Sequence[Any]) -> Array | None:
     name = eqn.primitive.name
-    if not ins or not jnp.issubdtype(jnp.result_type(ins[-1]), jnp.floating):
+    if not ins or not jnp.issubdtype(jnp.result_type(ins[0]), jnp.floating):
         return None
     if not getattr(eqn.invars[0].aval, "size", 1):
         return None

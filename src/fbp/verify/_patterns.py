@@ -1,7 +1,7 @@
 """A dictionary of how gradients go wrong: what a wrong gradient looks like beside the right one."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ class Scene(NamedTuple):
       others: the reference gradients of the other leaves.
       sizes: the sizes of axes at hand, and of what counts.
       thresholds: constants that the function compares with.
-      elementwise: whether the function is elementwise in this leaf, and its cotangent.
+      dy: the cotangent, where the function is elementwise in this leaf; else None.
     """
 
     leaf: str
@@ -395,7 +395,7 @@ def _row_scale(s: Scene) -> Iterator[tuple[str, str]]:
             return
 
 
-_OF_ONE = {
+_OF_ONE: dict[str, Callable[[np.ndarray], Any]] = {
     "{}": lambda v: v,
     "1 / {}": lambda v: 1 / v,
     "{}^2": lambda v: v**2,
@@ -450,7 +450,7 @@ def _functions(s: Scene) -> Iterator[tuple[str, str]]:
 
 
 def _slope(s: Scene) -> Iterator[tuple[str, str]]:
-    if s.dy is None:
+    if s.dy is None or np.iscomplexobj(s.x) or np.iscomplexobj(s.dy):
         return
     clear = np.abs(s.dy) > 1e-3 * np.abs(s.dy).max()
     x, mine, right = s.x[clear], s.got[clear] / s.dy[clear], s.want[clear] / s.dy[clear]

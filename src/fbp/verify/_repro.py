@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,14 +49,17 @@ def reproduction(runs: Runs, finding: Finding) -> str:
 
 
 def _import(f: Any) -> list[str] | None:
-    f = inspect.unwrap(f) if not isinstance(f, type) else f
-    module, name = getattr(f, "__module__", None), getattr(f, "__qualname__", None)
-    if not callable(f) or not module or not name or "<" in name or "." in name:
+    plain = inspect.unwrap(f) if callable(f) and not isinstance(f, type) else f
+    module = getattr(plain, "__module__", None)
+    held = vars(sys.modules[module]) if module in sys.modules else {}
+    # By the name that the module has for the function with its rule, not for what it wraps.
+    name = next((n for n, value in held.items() if value is f), None)
+    if not callable(f) or name is None:
         return None
     if module != "__main__":
         return [f"from {module} import {name} as f"]
     try:
-        file = os.path.abspath(inspect.getfile(f))
+        file = os.path.abspath(inspect.getfile(plain))
     except (TypeError, OSError):
         return None
     return ["import runpy", "", f"f = runpy.run_path({file!r})[{name!r}]"]

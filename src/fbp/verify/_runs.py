@@ -7,6 +7,7 @@ that the function is used in.
 
 import copy
 import functools
+import math
 import re
 import types
 from collections.abc import Callable, Sequence
@@ -17,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from fbp._layer import Array
 from fbp.verify._kinks import Margins
 from fbp.verify._program import RULES, equations, evaluate, trace, without_rules
 from fbp.verify._subject import Subject, describe
-from fbp.verify._wide import is_narrow, narrow_dtypes, widened
+from fbp.verify._wide import narrow_dtypes, widened
 
 _SOLVE = "custom_linear_solve"
 # A check runs each program a few dozen times: compiling faster is worth more than running faster.
@@ -68,6 +68,7 @@ class Runs:
       has_kernels: whether the rule or its function is made of kernels.
       effects: side effects in the program of the rule, but for debugging.
       longest_sum: the terms of the longest sum, roughly.
+      holds_fixed: whether the function has a stop_gradient.
       iterates: whether the function has a loop.
       draws: whether random numbers are drawn, which depend on the dtype.
       notes: what could not be done in float64, and why.
@@ -253,13 +254,16 @@ class Runs:
                 self.notes.append(f"not traced in float64: {first_line(error)}")
                 with jax.enable_x64(False):
                     narrow = self.narrow(values)
-                    dys = [jnp.zeros(a.shape, a.dtype) for a in self.out_avals]
+                    dys = [np.zeros(a.shape, a.dtype) for a in self.out_avals]
                     rule = trace(pull, narrow, dys)
             if narrow_dtypes(plain):
                 plain = trace(widened(plain, stuck), *wide)
             self.program = plain
             programs = (rule, plain)
             self.longest_sum = max(_longest_sum(p) for p in programs)
+            self.holds_fixed = any(
+                eqn.primitive.name == "stop_gradient" for eqn in equations(plain.jaxpr)
+            )
             self.iterates = any(
                 eqn.primitive.name in ("while", "scan") for eqn in equations(plain.jaxpr)
             )
@@ -323,7 +327,8 @@ def is_float(a: Any) -> bool:
 def first_line(error: BaseException) -> str:
     """An error in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]
+    said = lines[0] if lines else type(error).__name__
+    return said if len(said) <= 300 else said[:300] + "…"
 
 
 def _is_complex(a: Any) -> bool:
@@ -361,12 +366,21 @@ def _longest_sum(program: ClosedJaxpr) -> float:
     """How many terms the longest sum of a program has."""
     longest = 1.0
     for eqn in equations(program.jaxpr):
-        sizes = [getattr(v.aval, "size", 1) for v in eqn.invars]
-        out = max(1, getattr(eqn.outvars[0].aval, "size", 1)) if eqn.outvars else 1
-        if eqn.primitive.name == "dot_general":
-            longest = max(longest, (sizes[0] * sizes[1] / out) ** 0.5)
-        elif eqn.primitive.name in ("reduce_sum", "conv_general_dilated", "cumsum"):
+        name, shapes = eqn.primitive.name, [getattr(x.aval, "shape", ()) for x in eqn.invars]
+        sizes = [math.prod(shape) for shape in shapes]
+        out = max(1, math.prod(getattr(eqn.outvars[0].aval, "shape", ()))) if eqn.outvars else 1
+        if name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            longest = max(longest, math.prod(shapes[0][axis] for axis in contracted))
+        elif name == "conv_general_dilated":
+            spec = eqn.params["dimension_numbers"].rhs_spec
+            longest = max(longest, sizes[1] / max(1, shapes[1][spec[0]]))
+        elif name in ("reduce_sum", "reduce_window_sum"):
             longest = max(longest, sizes[0] / out)
+        elif name.startswith("scatter") and len(sizes) > 2:
+            longest = max(longest, sizes[2] / out)
+        elif name == "cumsum":
+            longest = max(longest, shapes[0][eqn.params["axis"]])
     return longest
 
 
@@ -440,19 +454,32 @@ def _retraced_differs(runs: Runs, values: list[Any], dys: list[Any]) -> str:
     return "" if first == second else "traced twice, the rule gives two different programs"
 
 
-def _fingerprint(program: ClosedJaxpr) -> tuple[str, list[bytes]]:
+def fingerprint(subject: Subject) -> Any:
+    """What tells one rule from another: the program of its gradient. None where it has none."""
+    diff = subject.differentiable
+
+    def pull(values: list[Any]) -> Any:
+        def of_floats(floats: list[Any]) -> list[Any]:
+            filled = list(values)
+            for i, v in zip(diff, floats, strict=True):
+                filled[i] = v
+            return [y for y in subject.f(filled) if is_float(y)]
+
+        outs, vjp = jax.vjp(of_floats, [values[i] for i in diff])
+        return vjp([jnp.ones_like(y) for y in outs])
+
+    values = [_cast(x.value, _narrowed(x.value.dtype)) for x in subject.leaves]
+    try:
+        return _fingerprint(trace(pull, values))
+    except Exception:
+        return None
+
+
+def _fingerprint(program: ClosedJaxpr) -> tuple[str, tuple[bytes, ...]]:
     consts = []
     for const in program.consts:
         if isinstance(const, jax.core.Tracer):
             raise RuleError(_KEEPS)
         if isinstance(const, jax.Array | np.ndarray) and is_float(const):
             consts.append(np.asarray(const).tobytes())
-    return re.sub(r"0x[0-9a-f]+", "", str(program)), consts
-
-
-def is_narrow_value(value: Any) -> bool:
-    """Whether a value is of floats narrower than float64."""
-    return is_float(value) and is_narrow(value.dtype)
-
-
-__all__ = ["Array", "Pair", "RuleError", "Runs", "first_line", "is_float", "quick"]
+    return re.sub(r"0x[0-9a-f]+", "", str(program)), tuple(consts)

@@ -39,7 +39,7 @@ def misformed(subject: Subject) -> Iterator[tuple[str, str]]:
     for _ in range(2):
         said.clear()
         try:
-            jax.eval_shape(functools.partial(rule), subject.values)  # traced anew
+            jax.eval_shape(functools.partial(rule), subject.values)  # a new object: traced anew
         except Exception:
             return  # said elsewhere, at the stage where it is raised
     yield from said

@@ -58,7 +58,7 @@ class Subject:
         return [leaf.value for leaf in self.leaves]
 
 
-def subject_of(f: Any, args: Sequence[Any], argnums: Sequence[int] | None = None) -> Subject:
+def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Subject:
     """Brings a JAX function, a layer, a loss or an objective, with its arguments, into one form.
 
     Raises:
@@ -82,9 +82,13 @@ def subject_of(f: Any, args: Sequence[Any], argnums: Sequence[int] | None = None
     elif callable(f):
         names = _argument_names(f, args)
     else:
-        raise TypeError(f"expected a function, a Layer, a Loss or an Objective, got {f!r}")
+        raise TypeError(f"check: expected a function, a Layer, a Loss or an Objective, got {f!r}")
     if argnums is not None:
-        fixed |= set(range(len(args))) - {n % len(args) for n in argnums}
+        chosen = {argnums} if isinstance(argnums, int) else set(argnums)
+        for n in chosen:
+            if not -len(args) <= n < len(args):
+                raise ValueError(f"{name}: expected argnums within {len(args)} arguments, got {n}")
+        fixed |= set(range(len(args))) - {n % len(args) for n in chosen}
     static = _nondiff_argnums(f)
 
     leaves: list[Leaf] = []

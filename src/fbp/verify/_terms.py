@@ -24,7 +24,6 @@ from jax import lax
 from jax.extend.core import JaxprEqn, Literal
 
 from fbp._layer import Array
-from fbp.verify._card import Hint
 from fbp.verify._patterns import close, name_of_factor
 from fbp.verify._program import Interpreter, dtype_of, source_of
 from fbp.verify._runs import Runs, quick
@@ -368,8 +367,3 @@ def _quoted(source: tuple[str, int] | None) -> str:
     file, line = source
     text = linecache.getline(file, line).strip()
     return f" at {os.path.basename(file)}:{line}" + (f" `{text[:80]}`" if text else "")
-
-
-def hint(path: str, text: str) -> Hint:
-    """A match as a hint."""
-    return Hint(path, "term", text)

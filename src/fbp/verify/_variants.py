@@ -89,16 +89,20 @@ class Variants:
             for r, i in zip(examination.leaves, self.runs.diff, strict=True)
         ]
         lost = 4 * max(units, default=0.0)
+        size = max((largest(g) for g in at_first.rule_grads), default=0.0)
         for name, outs in zip(self.names, outcomes, strict=True):
             half = len(outs) // 2
             if name in (_FORWARDS, _BACKWARDS):
                 # What autodiff holds fixed by stop_gradient has another derivative of its own.
-                held = any(not record.seen for record in examination.leaves)
+                held = self.runs.holds_fixed or any(not r.seen for r in examination.leaves)
                 if held or at_first.margin < 1e-4:
-                    why = "a gradient is zero everywhere" if held else "every input is at a kink"
+                    why = (
+                        "the function holds something fixed" if held else "all inputs are at kinks"
+                    )
                     variants[name] = f"not compared: {why}"
                     continue
-            errors = _relative_errors(outs[:half], outs[half:])
+            floor = 1e-3 * size if name in (_FORWARDS, _BACKWARDS) else 0.0
+            errors = _relative_errors(outs[:half], outs[half:], floor)
             allowed = max(self._allowed(name), lost)
             off = max(errors, default=0.0)
             if name in (_FORWARDS, _BACKWARDS) and np.isinf(off) and self.runs.iterates:
@@ -299,7 +303,7 @@ def _same_bits(a: Any, b: Any) -> bool:
     return np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def _relative_errors(got: Sequence[Any], want: Sequence[Any]) -> list[float]:
+def _relative_errors(got: Sequence[Any], want: Sequence[Any], floor: float) -> list[float]:
     """The largest error of each array, relative to its size or a thousandth of the largest."""
     wide = [[np.asarray(x).astype(np.complex128) for x in xs] for xs in (got, want)]
     pairs = list(zip(*wide, strict=True))
@@ -307,7 +311,7 @@ def _relative_errors(got: Sequence[Any], want: Sequence[Any]) -> list[float]:
     errors = []
     for (g, w), size in zip(pairs, sizes, strict=True):
         both = np.isfinite(g) & np.isfinite(w)
-        scale = max(size, 1e-3 * max(sizes))
+        scale = max(size, 1e-3 * max(sizes), floor)
         lost = (np.isfinite(w) & ~np.isfinite(g)).any()
         error = largest((g - w)[both]) / scale if scale else 0.0
         errors.append(float("inf") if lost else error)
