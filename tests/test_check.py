@@ -388,6 +388,19 @@ def test_a_rule_that_raises_is_reported_with_its_stage_and_words() -> None:
     assert report.hints[0].text == "the rule's backward raises RuntimeError: no such kernel"
 
 
+def test_a_gradient_of_another_form_is_named() -> None:
+    def swapped(x: Any, dy: Any) -> Any:
+        return ((dy, dy),)
+
+    f = ruled(lambda p: p["a"] * p["b"], swapped)
+    report = fbp.check(f, {"a": X, "b": X})
+    assert report.verdict == "STRUCTURE"
+    assert {row.path for row in report.leaves} == {"p.a", "p.b"}
+    assert report.hints[0].text == "the gradient by p is a tuple of another tree than p"
+    report = fbp.check(square(lambda x, dy: ((2 * x * dy).sum(0),)), X)
+    assert report.hints[0].text == "the gradient by x is of shape (7,), expected (5, 7)"
+
+
 def test_the_same_check_again_is_quick_and_the_same() -> None:
     f = rms_rule(n=1.0)
     first, second = (fbp.check(f, X, G, seed=3) for _ in range(2))

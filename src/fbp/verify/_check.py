@@ -99,7 +99,12 @@ def examine(
         says = leak(error)
         if not says:
             raise
-    return Report(subject.name, "STRUCTURE", hints=(Hint("", "structure", says),))
+    misforms = [(path, text) for path, text in misformed(subject) if path]
+    said = [text for _, text in misforms[:2]] + [says]
+    report = Report(
+        subject.name, "STRUCTURE", hints=tuple(Hint("", "structure", text) for text in said)
+    )
+    return _with_misforms(report, subject, misforms)
 
 
 def _examine(
@@ -205,8 +210,9 @@ def _with_misforms(report: Report, subject: Subject, misforms: list[tuple[str, s
         _replace(row, verdict="STRUCTURE", says=said[row.path]) if row.path in said else row
         for row in report.leaves
     ]
+    named = {row.path for row in rows}
     for leaf in subject.leaves:
-        if leaf.path in said and not leaf.differentiable:
+        if leaf.path in said and leaf.path not in named:
             shape = tuple(leaf.value.shape)
             rows.append(
                 LeafRow(

@@ -1,5 +1,6 @@
 """What is wrong with a wrong gradient: leaf, pattern, term."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -346,6 +347,9 @@ def _inputs(a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         return
     if a.dtype.kind not in "biuf":
         a = a.astype(np.float64)
+    for axes in itertools.combinations(range(a.ndim), 2):
+        if all(a.shape[axis] > 1 for axis in axes):
+            yield f"flipped along axes {axes}", np.flip(a, axes)
     yield "left out (zero)", np.zeros_like(a)
     yield "left out (one)", np.ones_like(a)
     yield "negated", -a

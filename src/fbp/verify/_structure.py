@@ -67,8 +67,15 @@ def _compare(
         paths = [next(flat, "") for _ in arrays] if i not in static else []
         tops[i] = paths[0].split(".")[0] if paths else f"argument {i}"
     given = [(i, a) for i, a in enumerate(args) if i not in static]
+    for i, arg in given[len(grads) :]:
+        yield from ((path, f"there is no gradient by {path}") for path in _paths(tops[i], arg))
     for (i, arg), grad in zip(given, grads, strict=False):
         if grad is None:
+            continue
+        if jax.tree.structure(grad, is_leaf=is_none) != jax.tree.structure(arg, is_leaf=is_none):
+            got = type(grad).__name__
+            for path in _paths(tops[i], arg):
+                yield path, f"the gradient by {tops[i]} is a {got} of another tree than {tops[i]}"
             continue
         wanted = jax.tree_util.tree_flatten_with_path(arg, is_leaf=is_none)[0]
         got = jax.tree_util.tree_leaves(grad, is_leaf=is_none)
@@ -79,7 +86,9 @@ def _compare(
                 continue
             path = ".".join(filter(None, [tops[i], path_of(keys)]))
             if jnp.issubdtype(a.dtype, jnp.inexact):
-                if d.dtype != a.dtype:
+                if d.shape != a.shape:
+                    yield path, f"the gradient by {path} is of shape {d.shape}, expected {a.shape}"
+                elif d.dtype != a.dtype:
                     yield path, f"the gradient by {path} is of dtype {d.dtype}, expected {a.dtype}"
             elif d.dtype != float0:
                 yield (
@@ -87,6 +96,11 @@ def _compare(
                     f"the gradient by the {a.dtype} argument {path} is {d.dtype}, "
                     "expected None or float0 zeros",
                 )
+
+
+def _paths(top: str, arg: Any) -> list[str]:
+    entries = jax.tree_util.tree_flatten_with_path(arg)[0]
+    return [".".join(filter(None, [top, path_of(keys)])) for keys, _ in entries]
 
 
 def _held_by(f: Any) -> dict[str, str]:
