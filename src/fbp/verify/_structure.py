@@ -73,9 +73,9 @@ def _compare(
         if grad is None:
             continue
         if jax.tree.structure(grad, is_leaf=is_none) != jax.tree.structure(arg, is_leaf=is_none):
-            got = type(grad).__name__
+            kind = type(grad).__name__
             for path in _paths(tops[i], arg):
-                yield path, f"the gradient by {tops[i]} is a {got} of another tree than {tops[i]}"
+                yield path, f"the gradient by {tops[i]} is a {kind} of another tree than {tops[i]}"
             continue
         wanted = jax.tree_util.tree_flatten_with_path(arg, is_leaf=is_none)[0]
         got = jax.tree_util.tree_leaves(grad, is_leaf=is_none)
