@@ -72,7 +72,8 @@ def _compare(
     for (i, arg), grad in zip(given, grads, strict=False):
         if grad is None:
             continue
-        if jax.tree.structure(grad, is_leaf=is_none) != jax.tree.structure(arg, is_leaf=is_none):
+        trees: list[Any] = [jax.tree.structure(t, is_leaf=is_none) for t in (grad, arg)]
+        if trees[0] != trees[1]:
             kind = type(grad).__name__
             for path in _paths(tops[i], arg):
                 yield path, f"the gradient by {tops[i]} is a {kind} of another tree than {tops[i]}"
