@@ -14,6 +14,7 @@ DEVICES = 4
 
 def over_devices(f, specs, out):
     """f on each of four devices, without jax's own check of what is replicated."""
+    _need_devices()
     auto = (jax.sharding.AxisType.Auto,)
     mesh = jax.make_mesh((DEVICES,), ("i",), axis_types=auto, devices=jax.devices()[:DEVICES])
     return jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
