@@ -3,7 +3,7 @@
 
 Some hours on the 2 cores of a 2.6 GHz Xeon with five seeds and both sizes; with --fast (one seed,
 tiny, torch's fast mode only) some minutes. Seen so far, on a sample of 43 bugs at tiny sizes with
-one seed: fbp detects and names the leaf of 43, names the term of 38; a warm check takes 0.16 s.
+one seed: fbp detects and names the leaf of 42, names the term of 36; a warm check takes 0.16 s.
 
 Gradient checkers beside each other: on rules with a planted bug (`planted.BUGS`), and on rules that
 are right (`planted.CORRECT`, `alternatives.RULES`), where whatever is said is a false alarm. Each
