@@ -299,10 +299,10 @@ def test_bad_names_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (tmp_path / "empty.py").write_text("def f(x):\n    return x\n")
     for name, message in {
         "kernels:squre": "kernels has no squre; it has square, cube, sine, fourth, Double",
-        "kernel:square": "kernel: there is no module kernel",
+        "kernel:square": "there is no module kernel",
         "lib/kernels.py:square": "lib/kernels.py: there is no such file",
         "broken.py:f": f"{tmp_path}/broken.py:2: invalid syntax",
-        "raising:f": "raising cannot be imported: OSError: no disk",
+        "raising:f": "raising cannot be imported: OSError: no disk (raising.py:1)",
         "needing:f": "needing cannot be imported: No module named 'nothing_of_that_name'",
         "empty:f": "there is nothing to mutate in f",
     }.items():

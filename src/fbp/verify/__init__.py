@@ -7,8 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fbp.verify._audit import AuditReport as AuditReport
     from fbp.verify._audit import audit as audit
+    from fbp.verify._audit_report import AuditReport as AuditReport
     from fbp.verify._card import Hint as Hint
     from fbp.verify._card import LeafRow as LeafRow
     from fbp.verify._card import Report as Report
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from fbp.verify._report import WrongGradientError as WrongGradientError
 
 _FILES = {
-    "_audit": ["AuditReport", "audit"],
+    "_audit": ["audit"],
+    "_audit_report": ["AuditReport"],
     "_card": ["Hint", "LeafRow", "Report"],
     "_check": ["check"],
     "_cross_check": ["cross_check"],

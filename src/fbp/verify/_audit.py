@@ -1,6 +1,5 @@
 """`fbp.audit`: every custom rule of a whole program, checked in place."""
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -9,110 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from fbp._text import align
-from fbp.verify._card import FAILING, Report, as_json, worst
-from fbp.verify._check import Budget, examine
-from fbp.verify._examine import largest
+from fbp.verify._audit_report import AuditReport, SiteReport
+from fbp.verify._bounds import largest
+from fbp.verify._card import Report, worst
+from fbp.verify._check import examine
+from fbp.verify._dtypes import is_float, is_key, wide
 from fbp.verify._harvest import Reached, harvest, sites_of
-from fbp.verify._program import bind, dtype_of, evaluate, trace, without_rules
-from fbp.verify._report import WrongGradientError
-from fbp.verify._runs import first_line, is_float, quick
+from fbp.verify._program import as_function, bind, dtype_of, trace, without_rules
+from fbp.verify._registry import Budget
+from fbp.verify._rule import first_line
+from fbp.verify._runs import quick
 from fbp.verify._subject import Leaf, Subject, subject_of
 from fbp.verify._wide import narrow_dtypes, widened
-
-
-@dataclasses.dataclass(frozen=True)
-class SiteReport:
-    """One custom rule of a program, at the places that call it alike.
-
-    Attributes:
-      rule: the function the rule belongs to.
-      source: file and line of the first call, or "".
-      calls: how many calls there are; those in loops count once.
-      report: what a check with the real inputs and cotangents of the first call found.
-      effect: how far this rule alone moves the gradient of the whole from its reference, relative
-        to the largest change of a leaf.
-    """
-
-    rule: str
-    source: str
-    calls: int
-    report: Report
-    effect: float
-
-
-@dataclasses.dataclass(frozen=True)
-class AuditReport:
-    """What `fbp.audit` found; `str()` is a page to read.
-
-    Attributes:
-      name: the loss.
-      verdict: one word: the worst of the sites, and of the whole.
-      gradients: by leaf of the params, the error of the whole gradient in float64, relative.
-      sites: a report for every custom rule.
-      notes: what a reader should know.
-      seconds: how long it took.
-    """
-
-    name: str
-    verdict: str
-    gradients: dict[str, float]
-    sites: tuple[SiteReport, ...]
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        """Whether every rule can be trusted."""
-        return self.verdict not in FAILING
-
-    @property
-    def culprits(self) -> tuple[SiteReport, ...]:
-        """The sites that are not right, the one that moves the whole gradient most first."""
-        quiet = ("OK", "CONVENTION", "VACUOUS")
-        wrong = [site for site in self.sites if site.report.verdict not in quiet]
-        return tuple(sorted(wrong, key=lambda site: -site.effect))
-
-    def raise_if_wrong(self) -> None:
-        """Raises WrongGradientError unless `ok`, in one line."""
-        if not self.ok:
-            raise WrongGradientError(self.line())
-
-    def line(self) -> str:
-        """The report in one line."""
-        said = [f"{s.rule} ({s.source}): {s.report.line()}" for s in self.culprits[:2]]
-        return f"{self.verdict} {self.name}: {'; '.join(said or self.notes)}"
-
-    def to_json(self, indent: int | None = None) -> str:
-        """The report as JSON; infinite numbers as strings."""
-        sites = [{**vars(site), "report": site.report.fields()} for site in self.sites]
-        return as_json({"ok": self.ok, **vars(self), "sites": sites}, indent)
-
-    def __str__(self) -> str:
-        return self.card()
-
-    def card(self, colour: bool = False) -> str:
-        """The report to read: a table of the sites, then a card for each that is not OK."""
-        off = max(self.gradients.values(), default=0.0)
-        head = f"{self.verdict}  {self.name}: {len(self.sites)} custom rules"
-        lines = [f"{head}; the whole gradient is off by {off:.1e} of its leaf in float64"]
-        if self.sites:
-            rows = [["rule", "called at", "calls", "verdict", "moves the gradient by"]]
-            rows += [
-                [s.rule, s.source, str(s.calls), s.report.verdict, f"{s.effect:.1e}"]
-                for s in self.sites
-            ]
-            lines.append(align(rows))
-        lines += [s.report.card(colour) for s in self.sites if s.report.verdict != "OK"]
-        wrong = {path: e for path, e in self.gradients.items() if e > 1e-6}
-        if wrong:
-            named = ", ".join(f"{path} by {e:.1e}" for path, e in list(wrong.items())[:8])
-            lines.append(f"gradients that are off: {named}")
-        if self.culprits and self.culprits[0].effect > 1e-6:
-            culprit = self.culprits[0]
-            lines.append(f"what breaks it: {culprit.rule}, called at {culprit.source}")
-        lines += [f"note  {note}" for note in self.notes]
-        return "\n".join([*lines, f"{self.seconds:.2f} s"])
 
 
 def audit(
@@ -186,34 +93,23 @@ class _Whole:
     def __init__(self, subject: Subject, notes: list[str]) -> None:
         self.subject = subject
         self.diff = subject.differentiable
-        self.values, self.x64 = subject.values, True
+        self.x64 = True
         self.stuck: dict[str, Any] = {}
         try:
             with jax.enable_x64(True):
-                wide = [
-                    np.asarray(v, np.float64) if is_float(v) and v.dtype.kind != "c" else v
-                    for v in subject.values
-                ]
-                self.program = trace(subject.f, wide)
-                self.values = wide
+                self.values = [wide(v) for v in subject.values]
+                self.program = trace(subject.f, self.values)
         except Exception as error:
-            notes.append(f"not traced in float64: {error}"[:200])
+            notes.append(f"not traced in float64: {first_line(error)}")
             self.x64 = False
-            self.program = trace(subject.f, subject.values)
-        self.outs = [i for i, a in enumerate(self.program.out_avals) if is_float(a)]
+            self.values = subject.values
+            self.program = trace(subject.f, self.values)
         self.exact = self._gradient(without_rules(self.program))
 
     def _gradient(self, program: Any) -> list[np.ndarray]:
         def gradient(*values: Any) -> list[Any]:
-            def f(floats: list[Any]) -> list[Any]:
-                filled = list(values)
-                for i, v in zip(self.diff, floats, strict=True):
-                    filled[i] = v
-                results = evaluate(program, *filled)
-                return [results[i] for i in self.outs]
-
-            outs, vjp = jax.vjp(f, [values[i] for i in self.diff])
-            return vjp([jax.numpy.ones(o.shape, o.dtype) for o in outs])[0]
+            dys = [np.ones(a.shape, a.dtype) for a in filter(is_float, program.out_avals)]
+            return self.subject.pull(as_function(program), values, dys)[1]
 
         with jax.enable_x64(self.x64):
             run: Any = gradient
@@ -279,7 +175,7 @@ def _check_site(one: Reached, budget: Budget, seed: int) -> Report:
         return bind(eqn, fitting)
 
     leaves = tuple(
-        Leaf(name, np.asarray(v) if not _is_key(v) else v, is_float(v))
+        Leaf(name, np.asarray(v) if not is_key(v) else v, is_float(v))
         for name, v in zip(one.site.operands, inputs, strict=True)
     )
     if not any(leaf.differentiable for leaf in leaves):
@@ -288,7 +184,3 @@ def _check_site(one: Reached, budget: Budget, seed: int) -> Report:
     dys = [c for c in cotangents if c is not None]
     usable = all(np.isfinite(c).all() for c in dys) and any(np.any(c) for c in dys)
     return examine(subject, None, dys if usable else None, budget, seed)
-
-
-def _is_key(value: Any) -> bool:
-    return jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)

@@ -56,11 +56,11 @@ class LeafRow:
     dtype: str
     shape: tuple[int, ...]
     verdict: str
-    error: float
-    excess: float
-    units: float
-    control: float
-    catches: dict[str, float]
+    error: float = 0.0
+    excess: float = 0.0
+    units: float = 0.0
+    control: float = 0.0
+    catches: dict[str, float] = dataclasses.field(default_factory=dict)
     says: str = ""
 
 

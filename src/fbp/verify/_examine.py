@@ -1,66 +1,24 @@
 """Algebra, range and precision: a rule beside its reference on every probe."""
 
-import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from fbp.verify._bounds import (
+    EPS64,
+    algebra_allowed,
+    largest,
+    lost_to_rounding,
+    precision_allowed,
+)
+from fbp.verify._findings import Finding, LeafRecord
 from fbp.verify._limits import Limits
 from fbp.verify._probes import Probe
 from fbp.verify._runs import Pair, Runs
 
-# What rounding leaves of a float64 gradient that is right, whatever its size: see `tolerance`.
-EPS64 = float(np.finfo(np.float64).eps)
 # A comparison this near to a tie, relatively, may fall either way.
 AT_KINK = 1e-6
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """Something a probe brought to light.
-
-    Attributes:
-      verdict: what it is: "WRONG", "CONVENTION", "RANGE", "PRECISION", "STRUCTURE", ...
-      leaf: which differentiable leaf, by its place among them; None for the whole rule.
-      probe: where it showed.
-      pair: what the runs gave there.
-      says: one line.
-      size: the error, in units of what was allowed.
-    """
-
-    verdict: str
-    leaf: int | None
-    probe: Probe
-    pair: Pair
-    says: str
-    size: float = float("inf")
-
-
-@dataclasses.dataclass
-class LeafRecord:
-    """What all probes together say of one leaf.
-
-    Attributes:
-      error: the largest error of the rule in float64, relative to the leaf.
-      excess: the same in units of what was allowed.
-      working: the largest error in the working dtype on ordinary input, in its rounding units.
-      control: the same of autodiff.
-      smallest: the smallest relative error of the whole leaf that would have been caught.
-      seen: the largest element of the reference gradient.
-      compared: whether any probe could be compared.
-      best: the reference gradient that is most sensitive to an error, and the error allowed there.
-    """
-
-    error: float = 0.0
-    excess: float = 0.0
-    working: float = 0.0
-    control: float = 0.0
-    smallest: float = float("inf")
-    seen: float = 0.0
-    compared: bool = False
-    best: tuple[np.ndarray, float] | None = None
 
 
 class Examination:
@@ -78,6 +36,7 @@ class Examination:
         self.runs = runs
         self.points = points
         self.limits = Limits(runs, rng)
+        self.differences = self.limits.differences
         self.findings: list[Finding] = []
         self.leaves = [LeafRecord() for _ in runs.diff]
         self.compared = 0
@@ -90,7 +49,7 @@ class Examination:
             if not all(np.isfinite(out).all() for out in pair.out):
                 continue  # outside of the function's domain
             if not pair.grads:
-                pair = pair._replace(grads=self.limits.gradients(probe))
+                pair = pair._replace(grads=self.differences.gradients(probe))
             self.compared += 1
             working = self.runs.working(probe.values, probe.dys)
             if probe.outside:
@@ -144,7 +103,8 @@ class Examination:
             known &= finite
         if not known.any():
             return
-        allowed, scale = self._tolerance(pair, working, k, known)
+        scale = largest(want[known])
+        allowed = self._allowed(pair, working, k, known, scale)
         error = largest((got - want)[known])
         record = self.leaves[k]
         record.compared = True
@@ -162,7 +122,7 @@ class Examination:
                 if says:
                     self._say("CONVENTION", k, probe, pair, says, 0.0)
                 return
-        elif wrong and not known_wrong and self.limits.differences_prefer_rule(probe, pair, k):
+        elif wrong and not known_wrong and self.differences.prefer_rule(probe, pair, k):
             self._note("autodiff of the function disagrees with its differences: those were used")
             record.seen = max(record.seen, largest(want[known]))
             return
@@ -186,29 +146,19 @@ class Examination:
         if not wrong:
             self._in_working_dtype(probe, pair, working, k, known)
 
-    def _tolerance(
-        self, pair: Pair, working: Pair, k: int, known: np.ndarray
-    ) -> tuple[float, float]:
-        """How far rounding alone may take the rule in float64 from its reference, and their size.
-
-        eps^(2/3) of the leaf's size, far above what a stable sum loses and far below any term. And
-        where a computation loses more, what it was seen to lose in the working dtype, scaled by the
-        ratio of the rounding units, a thousandfold.
-        """
-        want, got = pair.grads[k], pair.rule_grads[k]
-        scale = largest(want[known])
+    def _allowed(self, pair: Pair, working: Pair, k: int, known: np.ndarray, scale: float) -> float:
+        """How far rounding alone may take the rule in float64 from its reference."""
         eps = self.runs.eps
         if self.runs.by == "differences":
-            return 1e-6 * scale + 4 * self.limits.bars[k] + eps ** (2 / 3) * scale, scale
-        unit = float(jnp.finfo(self.runs.dtypes[self.runs.diff[k]]).eps)
-        lost = _largest_of_all(working.rule_grads[k] - got, known)
+            return 1e-6 * scale + 4 * self.differences.bars[k] + eps ** (2 / 3) * scale
+        runs = [(working.rule_grads[k], pair.rule_grads[k])]
         if working.grads:
-            lost = max(lost, _largest_of_all(working.grads[k] - want, known))
-        allowed = eps ** (2 / 3) * scale + (1e3 * eps / unit * lost if eps < unit else 0.0)
-        if lost > 0.1 * scale:
-            # Nothing is left in the working dtype: how much float64 lost cannot be told from it.
-            return (allowed if lost < 1e290 else 0.0) + 1e-2 * scale, scale
-        return allowed, scale
+            runs.append((working.grads[k], pair.grads[k]))
+        lost = max(lost_to_rounding(narrow[known], wide[known]) for narrow, wide in runs)
+        return algebra_allowed(eps, self._unit(k), scale, lost)
+
+    def _unit(self, k: int) -> float:
+        return float(jnp.finfo(self.runs.dtypes[self.runs.diff[k]]).eps)
 
     def _nonfinite(self, probe: Probe, pair: Pair, k: int) -> None:
         """NaN or infinity somewhere: right only where the gradient has no finite limit."""
@@ -223,7 +173,7 @@ class Examination:
     ) -> None:
         want, got = pair.grads[k][known], working.rule_grads[k][known]
         dtype = self.runs.dtypes[self.runs.diff[k]]
-        unit, scale = float(jnp.finfo(dtype).eps), largest(want)
+        unit, scale = self._unit(k), largest(want)
         if not scale or not working.grads or not np.isfinite(working.rule_out[0]).all():
             return
         control = working.grads[k][known]
@@ -251,7 +201,7 @@ class Examination:
             record = self.leaves[k]
             record.working = max(record.working, error / unit)
             record.control = max(record.control, theirs / unit)
-            allowed = self.precision_allowed(unit, theirs)
+            allowed = precision_allowed(unit, theirs, self.runs.longest_sum)
             if error > allowed:
                 self._say(
                     *("PRECISION", k, probe, pair),
@@ -267,28 +217,6 @@ class Examination:
                 np.inf,
             )
 
-    def precision_allowed(self, unit: float, theirs: float) -> float:
-        """16 times what autodiff errs, and the rounding of another formula for the same.
-
-        4 sqrt(n) units for the longest sum, of n terms; and 64 units, as exp(u) errs by |u| of them
-        (16 in a dtype of so few digits that 64 would be no digit at all).
-        """
-        return 16 * theirs + unit * ((64 if unit < 1e-4 else 16) + 4 * self.runs.longest_sum**0.5)
-
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
-
-
-def _largest_of_all(off: np.ndarray, known: np.ndarray) -> float:
-    """max|off| where it is known, infinity and NaN as a very large number."""
-    return largest(np.nan_to_num(np.abs(off[known]), nan=1e300, posinf=1e300))
-
-
-def largest(a: Any) -> float:
-    """max|a|; infinite where something is NaN."""
-    a = np.abs(np.asarray(a))
-    if not a.size:
-        return 0.0
-    top = float(a.max())
-    return top if top == top else float("inf")

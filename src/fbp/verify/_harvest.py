@@ -1,9 +1,7 @@
-"""Every custom rule in a program, with the inputs and the cotangents that really reach it."""
+"""What really reaches the custom rules of a program: their inputs and their cotangents."""
 
-import ast
 import dataclasses
 import functools
-import linecache
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,67 +17,11 @@ from fbp.verify._program import (
     bind,
     dtype_of,
     opened,
-    programs_in,
     scan_splits,
     source_of,
     without_rules,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Site:
-    """Where a program calls a custom rule.
-
-    Attributes:
-      number: its place in the order of the program.
-      eqn: the call.
-      lengths: how often the loops around it run, from the outermost.
-      source: file and line of the call.
-    """
-
-    number: int
-    eqn: JaxprEqn
-    lengths: tuple[int, ...]
-    source: tuple[str, int] | None
-
-    @property
-    def name(self) -> str:
-        """The function that has the rule."""
-        return rule_source(self.eqn)[0]
-
-    @property
-    def operands(self) -> list[str]:
-        """Names for its operands: the function's own, where they can be read."""
-        return operand_names(self.eqn)
-
-
-def rule_source(eqn: JaxprEqn) -> tuple[str, str, int]:
-    """Name, file and line of the function that a rule belongs to."""
-    held = eqn.params["call_jaxpr"]
-    said = getattr(getattr(held, "jaxpr", held).debug_info, "func_src_info", None) or ""
-    name, _, place = said.partition(" at ")
-    file, _, line = place.rpartition(":")
-    return name or eqn.primitive.name, file, int(line) if line.isdigit() else 0
-
-
-def operand_names(eqn: JaxprEqn) -> list[str]:
-    """The parameters of a rule's function, if it has as many as the call has operands."""
-    _, file, line = rule_source(eqn)
-    count, held = len(eqn.invars), eqn.params.get("num_consts", 0)
-    names: list[str] = []
-    source = "".join(linecache.getlines(file))
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        tree = ast.Module([], [])
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-            if first <= line <= node.body[0].lineno - 1 or node.lineno == line:
-                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
-                break
-    names = [f"closed over {i}" for i in range(held)] + names
-    return names if len(names) == count else [f"operand {i}" for i in range(count)]
+from fbp.verify._sites import Site, rules_in, rules_in_program
 
 
 class Harvest(Interpreter):
@@ -142,7 +84,7 @@ class Harvest(Interpreter):
             return super().cond(eqn, ins)
         index, *operands = ins
         branches = [opened(branch) for branch in eqn.params["branches"]]
-        counts = [_rules_in_program(program) for program, _ in branches]
+        counts = [rules_in_program(program) for program, _ in branches]
         firsts = [self.next + sum(counts[:n]) for n in range(len(counts))]
         sites: dict[int, list[Site]] = {}
 
@@ -178,15 +120,6 @@ class Harvest(Interpreter):
         self.sites += sites
         self.inputs += inputs
         self.next = following
-
-
-def rules_in(eqn: JaxprEqn) -> int:
-    """How many calls of rules an equation holds, not counting those inside of others."""
-    return sum(map(_rules_in_program, programs_in(eqn)))
-
-
-def _rules_in_program(program: Any) -> int:
-    return sum(1 if eqn.primitive.name in RULES else rules_in(eqn) for eqn in program.eqns)
 
 
 @dataclasses.dataclass(frozen=True)

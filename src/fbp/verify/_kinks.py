@@ -6,7 +6,6 @@ subdifferential: the convex hull of the limits of the gradient at smooth points 
 Source: Clarke, "Optimization and Nonsmooth Analysis", 1983, section 2.5.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from fbp._layer import Array
-from fbp.verify._program import Interpreter, dtype_of, equations, opened
+from fbp.verify._program import Interpreter, dtype_of, equations, opened, scanned
 
 _COMPARED = ("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "clamp")
 _AT_ZERO = ("abs", "sign")
@@ -38,34 +37,20 @@ class Margins(Interpreter):
         return super().primitive(eqn, ins)
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        # What is traced inside a loop stays there: its margins leave it as one more output.
-        outside, self.margins = self.margins, []
-        inner, run = Margins(), self.run
-
-        def noting(program: Any, consts: Any, args: Any) -> list[Any]:
-            outs = inner.run(program, consts, args)
-            smallest, inner.margins = inner.smallest(), []
-            return [*outs, smallest]
-
-        self.run = noting  # type: ignore[method-assign]
-        try:
-            *outs, margins = super().scan(eqn, ins)
-        finally:
-            self.run = run  # type: ignore[method-assign]
-        self.margins = [*outside, margins.min(initial=jnp.inf)]
+        # What is traced inside a loop stays there: its margin leaves it as one more output.
+        *outs, margins = scanned(eqn, ins, _with_margin)
+        self.margins.append(margins.min(initial=jnp.inf))
         return outs
 
     def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         index, *operands = ins
-
-        def branch(held: Any, *operands: Any) -> Any:
-            inner = Margins()
-            return inner.run(*opened(held), operands), inner.smallest()
-
-        branches = [functools.partial(branch, held) for held in eqn.params["branches"]]
-        outs, margin = lax.switch(index, branches, *operands)
+        branches = [
+            lambda *args, held=held: _with_margin(*opened(held), args)
+            for held in eqn.params["branches"]
+        ]
+        *outs, margin = lax.switch(index, branches, *operands)
         self.margins.append(margin)
-        return list(outs)
+        return outs
 
     def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         return Interpreter().loop(eqn, ins)  # what a `while` compares is not seen
@@ -74,6 +59,12 @@ class Margins(Interpreter):
         """The smallest margin of all."""
         small = [jnp.asarray(m, jnp.float32) for m in self.margins]
         return jnp.stack(small).min() if small else jnp.asarray(jnp.inf, jnp.float32)
+
+
+def _with_margin(program: Any, consts: Any, args: Any) -> list[Any]:
+    """The outputs of a program inside another, and its smallest margin."""
+    inner = Margins()
+    return [*inner.run(program, consts, args), inner.smallest()]
 
 
 def _margin(eqn: JaxprEqn, ins: Sequence[Any]) -> Array | None:

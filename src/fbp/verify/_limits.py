@@ -1,9 +1,10 @@
-"""What surrounds a point: one-sided limits of the gradient, and differences of the function."""
+"""What surrounds a point: one-sided limits of the gradient."""
 
 from typing import Any
 
 import numpy as np
 
+from fbp.verify._differences import Differences, typical_size
 from fbp.verify._kinks import in_hull
 from fbp.verify._probes import Probe
 from fbp.verify._runs import Pair, Runs
@@ -22,10 +23,7 @@ class Limits:
         self.runs = runs
         # Its own stream, so that what is drawn for probes does not depend on what is found.
         self.rng = np.random.default_rng(rng.integers(2**32))
-        self.coordinates: dict[int, np.ndarray] = {}
-        self.bars = [0.0] * len(runs.diff)
-
-    # Kinks.
+        self.differences = Differences(runs, self.rng)
 
     def at_kink(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> str | None:
         """What choice a rule makes at a kink; "" where none is left; None if it is wrong."""
@@ -102,7 +100,7 @@ class Limits:
         values, kept = list(probe.values), {}
         for j in self.runs.diff:
             a = np.asarray(values[j])
-            moved = a.astype(np.float64) + 0.02 * _size(a) * self.rng.normal(size=a.shape)
+            moved = a.astype(np.float64) + 0.02 * typical_size(a) * self.rng.normal(size=a.shape)
             keep = np.zeros(a.size, bool)
             if j == i:
                 keep = tied
@@ -123,7 +121,7 @@ class Limits:
     ) -> np.ndarray:
         """Reference gradients of leaf k at points around, both ways along random directions."""
         found = []
-        size = max(_size(np.asarray(values[j])) for j in self.runs.diff)
+        size = max(typical_size(np.asarray(values[j])) for j in self.runs.diff)
         wide = self.runs.wide(values)
         for n in range(directions):
             moves = {
@@ -139,93 +137,9 @@ class Limits:
                 for j, move in moves.items():
                     beside[j] = wide[j] + sign * move
                 pair = self.runs.exact(beside, probe.dys)
-                grads = pair.grads or self.gradients(probe._replace(values=beside))
+                grads = pair.grads or self.differences.gradients(probe._replace(values=beside))
                 found.append(grads[k].ravel())
         return np.stack(found)
-
-    # Differences.
-
-    def value(self, values: list[Any], dys: list[Any]) -> float:
-        """<dy, f(x)>."""
-        out = self.runs.exact(values, dys).out
-        return float(sum(np.real(np.vdot(d, o)) for d, o in zip(dys, out, strict=True)))
-
-    def slope(
-        self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray], step: float
-    ) -> tuple[float, float]:
-        """The derivative of <dy, f> along moves, and a bound of its error.
-
-        Central differences with halved steps, extrapolated (Ridders); the bar is what the last
-        extrapolations still differ by, doubled.
-        """
-        wide = self.runs.wide(values)
-
-        def along(h: float) -> float:
-            moved = list(wide)
-            for j, v in moves.items():
-                moved[j] = wide[j] + h * v
-            return self.value(moved, dys)
-
-        rows: list[list[float]] = []
-        best, bar = np.nan, np.inf
-        for n in range(6):
-            h = step / 2**n
-            row = [(along(h) - along(-h)) / (2 * h)]
-            for m in range(1, n + 1):
-                row.append(row[m - 1] + (row[m - 1] - rows[-1][m - 1]) / (4**m - 1))
-                error = max(abs(row[m] - row[m - 1]), abs(row[m] - rows[-1][m - 1]))
-                if error < bar:
-                    best, bar = row[m], error
-            rows.append(row)
-        return best, 2 * bar
-
-    def differences_prefer_rule(self, probe: Probe, pair: Pair, k: int) -> bool:
-        """Whether differences of the function agree with the rule, and not with its autodiff."""
-        off = np.nan_to_num(pair.rule_grads[k] - pair.grads[k])
-        if self.runs.holds_fixed:
-            return False  # stop_gradient: autodiff leaves out on purpose what differences see
-        i = self.runs.diff[k]
-        if np.iscomplexobj(off) or not np.abs(off).max() > 0:
-            return False
-        v = off / np.abs(off).max()
-        v /= np.sqrt((v**2).sum())
-        size = _size(np.asarray(probe.values[i])) or 1.0
-        step = size * min(1e-2, max(pair.margin / 8, 1e-5))
-        slope, bar = self.slope(probe.values, probe.dys, {i: v}, step / max(np.abs(v).max(), 1e-9))
-        rule, auto = (float((np.nan_to_num(g[k]) * v).sum()) for g in (pair.rule_grads, pair.grads))
-        gap = abs(rule - auto)
-        return bool(abs(slope - rule) + bar < 0.05 * gap)
-
-    # Where autodiff has no reverse mode.
-
-    def gradients(self, probe: Probe) -> list[np.ndarray]:
-        """The reference gradients at some elements, where autodiff has no reverse mode.
-
-        By forward-mode autodiff where there is one, else by differences. NaN at the other elements,
-        and where the error bar of a difference does not let it be told.
-        """
-        grads = []
-        self.bars = [0.0] * len(self.runs.diff)
-        for k, i in enumerate(self.runs.diff):
-            a = np.asarray(probe.values[i])
-            if k not in self.coordinates:
-                few = 24 if self.runs.by == "forward" else 8
-                self.coordinates[k] = self.rng.permutation(a.size)[:few]
-            grad, bars = np.full(a.size, np.nan), np.zeros(a.size)
-            for element in self.coordinates[k]:
-                v = np.zeros(a.size)
-                v[element] = 1.0
-                moves = {i: v.reshape(a.shape)}
-                if self.runs.by == "forward":
-                    grad[element] = self.runs.slope(probe.values, probe.dys, moves)
-                    continue
-                step = 0.02 * (_size(a) or 1.0)
-                grad[element], bars[element] = self.slope(probe.values, probe.dys, moves, step)
-            scale = np.abs(grad[np.isfinite(grad)]).max(initial=0.0)
-            grad[~(bars <= 0.05 * scale)] = np.nan
-            self.bars[k] = float(bars[np.isfinite(grad)].max(initial=0.0))
-            grads.append(grad.reshape(a.shape))
-        return grads
 
     def name(self, k: int) -> str:
         return self.runs.subject.leaves[self.runs.diff[k]].path
@@ -240,8 +154,3 @@ def _signed(move: np.ndarray, moving: np.ndarray, n: int) -> np.ndarray:
     bits[:1] = 0
     signed.flat[places] = np.abs(move.flat[places]) * np.where(bits, -1, 1)
     return signed
-
-
-def _size(a: np.ndarray) -> float:
-    a = np.asarray(a, np.float64) if a.dtype.kind != "c" else np.abs(a)
-    return float(np.sqrt((a**2).mean())) if a.size and np.any(a) else 1.0

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fbp.verify._examine import LeafRecord
+from fbp.verify._findings import LeafRecord
 
 _SIZES = [10.0**-n for n in range(15, -1, -1)]
 

@@ -141,16 +141,7 @@ class Interpreter:
         return bind(eqn, ins)
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        p = eqn.params
-        n, m = scan_splits(p)
-        body, body_consts = opened(p["jaxpr"])
-
-        def one(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
-            outs = self.run(body, body_consts, [*ins[:n], *carry, *xs])
-            return outs[: m - n], outs[m - n :]
-
-        carry, ys = lax.scan(one, ins[n:m], ins[m:], length=p["length"], reverse=p["reverse"])
-        return [*carry, *ys]
+        return scanned(eqn, ins, self.run)
 
     def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         index, *operands = ins
@@ -180,6 +171,20 @@ class Interpreter:
             ]
 
         return lax.while_loop(lambda carry: jnp.any(goes_on(carry)), once, ins[m:])
+
+
+def scanned(eqn: JaxprEqn, ins: list[Any], run: Callable[..., list[Any]]) -> list[Any]:
+    """A scan whose body is evaluated by `run`, which may add outputs: they come out stacked."""
+    p = eqn.params
+    n, m = scan_splits(p)
+    body, body_consts = opened(p["jaxpr"])
+
+    def one(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
+        outs = run(body, body_consts, [*ins[:n], *carry, *xs])
+        return outs[: m - n], outs[m - n :]
+
+    carry, ys = lax.scan(one, ins[n:m], ins[m:], length=p["length"], reverse=p["reverse"])
+    return [*carry, *ys]
 
 
 def opened(program: Any) -> tuple[Jaxpr, Sequence[Any]]:
@@ -212,6 +217,11 @@ def bind(eqn: JaxprEqn, ins: Sequence[Any]) -> list[Any]:
 def evaluate(program: ClosedJaxpr, *args: Array) -> list[Array]:
     """The outputs of a program; differentiable, and its custom rules are in force."""
     return jax.core.eval_jaxpr(program.jaxpr, program.consts, *args)
+
+
+def as_function(program: ClosedJaxpr) -> Callable[[Sequence[Any]], list[Array]]:
+    """A program as a function of the list of its inputs."""
+    return lambda values: evaluate(program, *values)
 
 
 _INSTALLED = os.path.normpath(sysconfig.get_paths()["purelib"])

@@ -1,5 +1,6 @@
 """A program that shows a wrong gradient, on the smallest and plainest input that still does."""
 
+import dataclasses
 import inspect
 import os
 import sys
@@ -9,9 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from fbp.verify._examine import Finding, largest
-from fbp.verify._runs import Runs, is_float
-from fbp.verify._subject import Leaf, Subject
+from fbp.verify._bounds import largest
+from fbp.verify._dtypes import is_float
+from fbp.verify._findings import Finding
+from fbp.verify._runs import Runs
 
 
 class _Name:
@@ -89,13 +91,10 @@ def _cut(
             break
         shorter = [v[tuple(slice(0, most) for _ in np.shape(v))] for v in values]
         leaves = tuple(
-            Leaf(leaf.path, v, leaf.differentiable)
+            dataclasses.replace(leaf, value=v)
             for leaf, v in zip(runs.subject.leaves, shorter, strict=True)
         )
-        subject = Subject(
-            *(runs.subject.name, runs.subject.f, leaves, None),
-            *(runs.subject.original, runs.subject.arguments),
-        )
+        subject = dataclasses.replace(runs.subject, leaves=leaves, identity=None)
         try:
             small = Runs(subject, None)
             cut = [np.asarray(_crop(d, a.shape)) for d, a in zip(dys, small.out_avals, strict=True)]

@@ -1,10 +1,12 @@
 """Derivatives of the functions that networks are made of, to recognise one in another's place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from scipy import special
+
+from fbp.verify._scene import Scene, close
 
 Slope = Callable[[np.ndarray], Any]
 
@@ -64,3 +66,42 @@ SLOPES: dict[str, Slope] = {
     "1/sqrt(x)": lambda x: 1 / np.sqrt(x),
     "1/(2 sqrt(x))": lambda x: 0.5 / np.sqrt(x),
 }
+
+
+def gradient_of_another(s: Scene) -> Iterator[tuple[str, str]]:
+    """The gradient of another function of x."""
+    dy = s.arrays.get("dy")
+    if dy is None or dy.shape != s.x.shape or s.x.dtype.kind != "f":
+        return
+    for axis in range(s.x.ndim):
+        p = np.exp(s.x - s.x.max(axis, keepdims=True))
+        p = p / p.sum(axis, keepdims=True)
+        known = {
+            "softmax": p * (dy - (p * dy).sum(axis, keepdims=True)),
+            "log_softmax": dy - p * dy.sum(axis, keepdims=True),
+            "x - mean(x)": dy - dy.mean(axis, keepdims=True),
+            "cumsum": np.flip(np.cumsum(np.flip(dy, axis), axis), axis),
+            "a cumsum run backwards": np.cumsum(dy, axis),
+        }
+        for name, gradient in known.items():
+            if close(s.got, gradient) and not close(s.want, gradient):
+                yield "slope", f"it is the gradient of {name} along axis {axis}"
+                return
+
+
+def slope(s: Scene) -> Iterator[tuple[str, str]]:
+    if s.dy is None or np.iscomplexobj(s.x) or np.iscomplexobj(s.dy):
+        return
+    clear = np.abs(s.dy) > 1e-3 * np.abs(s.dy).max()
+    x, mine, right = s.x[clear], s.got[clear] / s.dy[clear], s.want[clear] / s.dy[clear]
+    for name, f in SLOPES.items():
+        with np.errstate(all="ignore"):
+            if close(mine, f(x), max(1.0, np.abs(mine).max())):
+                yield "slope", f"its local derivative is {name}"
+                return
+    worst = int(np.argmax(np.abs(mine - right)))
+    yield (
+        "slope",
+        f"the local derivative is wrong: at {s.leaf} = {x[worst]:.4g} it is {mine[worst]:.6g}, "
+        f"not {right[worst]:.6g}",
+    )

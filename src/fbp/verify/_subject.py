@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fbp._layer import Layer, Loss, PyTree, name_of
+from fbp._layer import Layer, Loss, name_of
 from fbp._objective import Microbatch, Objective
 from fbp._tree import path_of
+from fbp.verify._dtypes import is_float
+from fbp.verify._with_rule import layer_function, loss_function, objective_function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,23 @@ class Subject:
     def values(self) -> list[Any]:
         return [leaf.value for leaf in self.leaves]
 
+    def filled(self, values: Sequence[Any], floats: Sequence[Any]) -> list[Any]:
+        """The values with others in the places of the differentiable ones."""
+        filled = list(values)
+        for i, v in zip(self.differentiable, floats, strict=True):
+            filled[i] = v
+        return filled
+
+    def of_floats(self, f: Callable[..., Any], values: Sequence[Any]) -> Callable[..., Any]:
+        """f as a function of the differentiable leaves alone, to its outputs with floats."""
+        return lambda floats: list(filter(is_float, f(self.filled(values, floats))))
+
+    def pull(self, f: Callable[..., Any], values: Sequence[Any], dys: Sequence[Any]) -> Any:
+        """Outputs and gradients of f, by jax and the rules in force in f."""
+        outs, vjp = jax.vjp(self.of_floats(f, values), [values[i] for i in self.differentiable])
+        (grads,) = vjp([jnp.asarray(d, y.dtype) for d, y in zip(dys, outs, strict=True)])
+        return outs, grads
+
 
 def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Subject:
     """Brings a JAX function, a layer, a loss or an objective, with its arguments, into one form.
@@ -100,8 +119,7 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
         array = None if top in static else _array(value)
         slots.append(value if array is None else len(leaves))
         if array is not None:
-            is_float = jnp.issubdtype(array.dtype, jnp.inexact)
-            leaves.append(Leaf(path, array, is_float and top not in fixed))
+            leaves.append(Leaf(path, array, is_float(array) and top not in fixed))
     is_slot = [
         top not in static and _array(value) is not None
         for (keys, value) in entries
@@ -176,60 +194,3 @@ def _nondiff_argnums(f: Any) -> set[int]:
             return set(numbers)
         f = getattr(f, "__wrapped__", None)
     return set()
-
-
-def layer_function(layer: Layer, *args: Any) -> Callable[..., PyTree]:
-    """The layer as a `jax.custom_vjp` function, its rule in force."""
-    with_key = len(args) == 3
-
-    def primal(params: PyTree, x: PyTree, *key: Any) -> PyTree:
-        return layer.forward(params, x, *key)[0]
-
-    f = jax.custom_vjp(primal)
-
-    def fwd(params: PyTree, x: PyTree, *key: Any) -> tuple[PyTree, PyTree]:
-        y, res = layer.forward(params, x, *key)
-        return y, (params, x, res)
-
-    def bwd(kept: PyTree, dy: PyTree) -> tuple[Any, ...]:
-        params, x, res = kept
-        return (*layer.backward(params, x, res, dy), *[None] * with_key)
-
-    f.defvjp(fwd, bwd)
-    return f
-
-
-def loss_function(loss: Loss) -> Callable[..., PyTree]:
-    """The loss as a `jax.custom_vjp` function, with no gradient by its target."""
-    f = jax.custom_vjp(loss.value)
-
-    def fwd(params: PyTree, y: PyTree, target: PyTree) -> tuple[PyTree, PyTree]:
-        value, *gradient = loss.value_and_grad(params, y, target)
-        return value, gradient
-
-    def bwd(gradient: list[PyTree], dvalue: Any) -> tuple[Any, ...]:
-        dparams, dy = gradient
-        return *jax.tree.map(lambda d: (d * dvalue).astype(d.dtype), (dparams, dy)), None
-
-    f.defvjp(fwd, bwd)
-    return f
-
-
-def objective_function(objective: Objective | Microbatch, with_key: bool) -> Callable[..., PyTree]:
-    """The objective as a `jax.custom_vjp` function, with a gradient by its params alone."""
-
-    def primal(params: PyTree, batch: PyTree, *key: Any) -> PyTree:
-        return objective.value(params, batch, *key)
-
-    f = jax.custom_vjp(primal)
-
-    def fwd(params: PyTree, batch: PyTree, *key: Any) -> tuple[PyTree, PyTree]:
-        value, dparams = objective.value_and_grad(params, batch, *key)
-        return value, dparams
-
-    def bwd(dparams: PyTree, dvalue: Any) -> tuple[Any, ...]:
-        scaled = jax.tree.map(lambda d: (d * dvalue).astype(d.dtype), dparams)
-        return (scaled, None, *[None] * with_key)
-
-    f.defvjp(fwd, bwd)
-    return f

@@ -1,14 +1,12 @@
 """Which code is the backward of what a user names."""
 
 import functools
-import importlib
 import inspect
-import os
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fbp.verify._named import CheckError, load_module, load_object, split_name
 from fbp.verify.mutate._operators import Place
 from fbp.verify.mutate._source import MutateError, file_of, helpers_of, located, realpath
 
@@ -48,39 +46,17 @@ def places_of(target: Any, helpers: bool = False) -> list[Place]:
 
 def _loaded(text: str) -> Any:
     """What "pkg.module:name" or "file.py:name" names."""
-    where, _, name = text.partition(":")
-    if where.endswith(".py") or os.sep in where:
-        path = Path(where).resolve()
-        if not path.is_file():
-            raise MutateError(f"{where}: there is no such file")
-        root = path.parent
-        while (root / "__init__.py").exists():
-            root = root.parent
-        module_name = ".".join(path.relative_to(root).with_suffix("").parts)
-        module_name = module_name.removesuffix(".__init__")
-    else:
-        root, module_name = Path.cwd(), where
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    where, name = split_name(text)
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise MutateError(f"{where}: there is no module {error.name}") from None
-        raise MutateError(f"{where} cannot be imported: {error}") from None
-    except SyntaxError as error:
-        raise MutateError(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise MutateError(f"{where} cannot be imported: {type(error).__name__}: {said}") from None
-    value: Any = module
-    for part in name.split(".") if name else ():
-        if not hasattr(value, part):
-            has = [n for n, v in vars(module).items() if _is_rule(v, module)]
-            known = f"; it has {', '.join(has)}" if has else ""
-            raise MutateError(f"{where} has no {name}{known}")
-        value = getattr(value, part)
-    return value
+        module = load_module(where)
+    except CheckError as error:
+        raise MutateError(str(error)) from error
+    try:
+        return load_object(module, name) if name else module
+    except CheckError as error:
+        has = [n for n, v in vars(module).items() if _is_rule(v, module)]
+        said = f"{where} has no {name}; it has {', '.join(has)}" if has else str(error)
+        raise MutateError(said) from None
 
 
 def _is_custom(value: Any) -> bool:

@@ -1,0 +1,77 @@
+"""How far rounding alone may take a right gradient: derived, never tuned to a case."""
+
+import math
+from typing import Any
+
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+
+from fbp.verify._program import equations
+
+EPS64 = float(np.finfo(np.float64).eps)
+# In place of a loss that is not a number.
+_BOUNDLESS = 1e300
+
+
+def largest(a: Any) -> float:
+    """max|a|; infinite where something is NaN."""
+    a = np.abs(np.asarray(a))
+    top = float(a.max(initial=0.0))
+    return top if top == top else float("inf")
+
+
+def lost_to_rounding(working: np.ndarray, exact: np.ndarray) -> float:
+    """The largest difference between two runs of one program, infinity and NaN as very large."""
+    return largest(np.nan_to_num(np.abs(working - exact), nan=_BOUNDLESS, posinf=_BOUNDLESS))
+
+
+def algebra_allowed(eps: float, unit: float, scale: float, lost: float) -> float:
+    """How far a rule in float64 may be from its reference.
+
+    eps^(2/3) of the leaf's size, far above what a stable sum loses and far below any term. And
+    where a computation loses more, what it was seen to lose in the working dtype, scaled by the
+    ratio of the rounding units, a thousandfold.
+
+    Args:
+      eps: the rounding unit of the run in float64.
+      unit: that of the working dtype.
+      scale: the largest element of the reference gradient.
+      lost: how far the run in the working dtype is from the one in float64.
+    """
+    allowed = eps ** (2 / 3) * scale + (1e3 * eps / unit * lost if eps < unit else 0.0)
+    if lost > 0.1 * scale:
+        # Nothing is left in the working dtype: how much float64 lost cannot be told from it.
+        return (allowed if lost < _BOUNDLESS / 2 else 0.0) + 1e-2 * scale
+    return allowed
+
+
+def precision_allowed(unit: float, control: float, longest_sum: float) -> float:
+    """How far a rule in the working dtype may be from the float64 gradient, relatively.
+
+    16 times what autodiff errs, and the rounding of another formula for the same: 4 sqrt(n) units
+    for the longest sum, of n terms; and 64 units, as exp(u) errs by |u| of them (16 in a dtype of
+    so few digits that 64 would be no digit at all).
+    """
+    return 16 * control + unit * ((64 if unit < 1e-4 else 16) + 4 * longest_sum**0.5)
+
+
+def longest_sum(program: ClosedJaxpr) -> float:
+    """How many terms the longest sum of a program has."""
+    longest = 1.0
+    for eqn in equations(program.jaxpr):
+        name, shapes = eqn.primitive.name, [getattr(x.aval, "shape", ()) for x in eqn.invars]
+        sizes = [math.prod(shape) for shape in shapes]
+        out = max(1, math.prod(getattr(eqn.outvars[0].aval, "shape", ()))) if eqn.outvars else 1
+        if name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            longest = max(longest, math.prod(shapes[0][axis] for axis in contracted))
+        elif name == "conv_general_dilated":
+            spec = eqn.params["dimension_numbers"].rhs_spec
+            longest = max(longest, sizes[1] / max(1, shapes[1][spec[0]]))
+        elif name in ("reduce_sum", "reduce_window_sum"):
+            longest = max(longest, sizes[0] / out)
+        elif name.startswith("scatter") and len(sizes) > 2:
+            longest = max(longest, sizes[2] / out)
+        elif name == "cumsum":
+            longest = max(longest, shapes[0][eqn.params["axis"]])
+    return longest
