@@ -25,7 +25,9 @@ def lost_to_rounding(working: np.ndarray, exact: np.ndarray) -> float:
     return largest(np.nan_to_num(np.abs(working - exact), nan=_BOUNDLESS, posinf=_BOUNDLESS))
 
 
-def algebra_allowed(eps: float, unit: float, scale: float, lost: float) -> float:
+def algebra_allowed(
+    eps: float, unit: float, scale: float, lost: float, usual: float = 0.0
+) -> float:
     """How far a rule in float64 may be from its reference.
 
     eps^(2/3) of the leaf's size, far above what a stable sum loses and far below any term. And
@@ -37,11 +39,13 @@ def algebra_allowed(eps: float, unit: float, scale: float, lost: float) -> float
       unit: that of the working dtype.
       scale: the largest element of the reference gradient.
       lost: how far the run in the working dtype is from the one in float64.
+      usual: the largest element on ordinary input: what a saturated gradient is the rest of.
     """
     allowed = eps ** (2 / 3) * scale + (1e3 * eps / unit * lost if eps < unit else 0.0)
     if lost > 0.1 * scale:
         # Nothing is left in the working dtype: how much float64 lost cannot be told from it.
-        return (allowed if lost < _BOUNDLESS / 2 else 0.0) + 1e-2 * scale
+        rest = max(1e-2 * scale, eps ** (2 / 3) * usual)
+        return (allowed if lost < _BOUNDLESS / 2 else 0.0) + rest
     return allowed
 
 

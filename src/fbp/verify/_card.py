@@ -12,7 +12,7 @@ from fbp.verify._report import WrongGradientError
 # What makes a check fail. CONVENTION is a choice the mathematics leaves open; UNVERIFIABLE says
 # that nothing wrong was found, and what could not be looked at.
 FAILING = (
-    *("STRUCTURE", "NONDETERMINISTIC", "WRONG", "VARIANT", "RANGE", "PRECISION", "VACUOUS"),
+    *("STRUCTURE", "NONDETERMINISTIC", "WRONG", "VARIANT", "PRECISION", "RANGE", "VACUOUS"),
     "UNVERIFIABLE",
 )
 # From the most to the least telling: a rule has one verdict.

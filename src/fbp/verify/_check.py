@@ -94,13 +94,15 @@ def examine(
     try:
         return _examine(subject, reference, cotangent, budget, seed, strict)
     except RuleError as error:
-        says = str(error)
+        says, shown_in = str(error), list(error.leaves)
     except Exception as error:
-        says = leak(error)
+        says, shown_in = leak(error), []
         if not says:
             raise
     misforms = [(path, text) for path, text in misformed(subject) if path]
     said = [text for _, text in misforms[:2]] + [says]
+    paths = [subject.leaves[i].path for i in subject.differentiable]
+    misforms += [(paths[k], says) for k in shown_in]
     report = Report(
         subject.name, "STRUCTURE", hints=tuple(Hint("", "structure", text) for text in said)
     )
@@ -135,8 +137,11 @@ def _examine(
         text = f"the rule has a side effect in its program: {', '.join(runs.effects)}"
         findings.append(_about(examination, "STRUCTURE", text))
     variants: dict[str, str] = {}
-    if runs.unstable:
-        findings.insert(0, _about(examination, "NONDETERMINISTIC", runs.unstable))
+    if not runs.is_stable:
+        text = "traced twice, the rule gives two different programs"
+        leaves = runs.changing or [None]
+        changing = [_about(examination, "NONDETERMINISTIC", text, k) for k in leaves]
+        findings = changing + findings
     if not fast and examination.compared:
         outcome = Variants.of(runs).run(examination)
         variants = outcome.variants
@@ -146,7 +151,7 @@ def _examine(
             variants = {n: w for n, w in variants.items() if not n.startswith("the gradient")}
         for v, text, k in outcome.findings:
             if not (is_wrong and v == "VARIANT"):
-                findings.append(dataclasses.replace(_about(examination, v, text), leaf=k))
+                findings.append(_about(examination, v, text, k))
     if strict:
         findings = [
             dataclasses.replace(f, verdict="WRONG") if f.verdict == "CONVENTION" else f
@@ -156,9 +161,9 @@ def _examine(
     return with_misforms(report, subject, misforms)
 
 
-def _about(examination: Examination, verdict: str, text: str) -> Finding:
+def _about(examination: Examination, verdict: str, text: str, leaf: int | None = None) -> Finding:
     probe, pair = examination.pairs[0] if examination.pairs else (None, None)
-    return Finding(verdict, None, probe, pair, text)  # type: ignore[arg-type]
+    return Finding(verdict, leaf, probe, pair, text)  # type: ignore[arg-type]
 
 
 def _cotangents(runs: Runs, cotangent: Any) -> list[np.ndarray]:

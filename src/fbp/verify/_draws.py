@@ -19,6 +19,13 @@ def _noise(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
     return normal(rng, a.shape, a.dtype.kind == "c")
 
 
+def one_sign(a: np.ndarray) -> int:
+    """1 where all elements are above 0, -1 where all are below, else 0."""
+    if a.dtype.kind == "c" or not a.size:
+        return 0
+    return int((a > 0).all()) - int((a < 0).all())
+
+
 def near(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
     """Other values of the same kind: positive stays positive, a distribution stays one."""
     if a.dtype.kind != "c" and a.any() and (a >= 0).all():
@@ -71,6 +78,14 @@ def spread(rng: np.random.Generator, a: np.ndarray, factor: float) -> np.ndarray
     return moved * factor * rng.uniform(0.2, 1.0, a.shape) / (_size(a) or 1.0)
 
 
+def some_zero(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
+    """Values near these; where all are of one sign, some of them are 0."""
+    sign = one_sign(a)
+    if not sign:
+        return near(rng, a)
+    return np.where(rng.random(a.shape) < 0.3, 0.0, sign * near(rng, sign * a))
+
+
 def constant_rows(a: np.ndarray) -> np.ndarray:
     return np.broadcast_to(a[..., :1], a.shape).copy() if a.ndim else a
 
@@ -90,7 +105,14 @@ def masked(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return normal(rng, shape, False) * (rng.random(shape) < 0.5)
 
 
-def changed(a: np.ndarray, rng: np.random.Generator, how: str) -> np.ndarray:
+def with_integer(rng: np.random.Generator, n: int, a: np.ndarray) -> np.ndarray:
+    """Some of these integers replaced by n, which is one of their range; else the same array."""
+    if a.dtype.kind != "i" or not 0 <= n <= a.max(initial=-1):
+        return a
+    return np.where(rng.random(a.shape) < 0.4, n, a).astype(a.dtype)
+
+
+def changed(rng: np.random.Generator, how: str, a: np.ndarray) -> np.ndarray:
     if how == "shuffle" and a.dtype.kind != "u":
         return shuffled(rng, a) if a.size > 1 else a
     if a.dtype == bool:

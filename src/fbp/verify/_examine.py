@@ -104,9 +104,11 @@ class Examination:
         if not known.any():
             return
         scale = largest(want[known])
+        record = self.leaves[k]
+        if probe.ordinary:
+            record.usual = max(record.usual, scale)
         allowed = self._allowed(pair, working, k, known, scale)
         error = largest((got - want)[known])
-        record = self.leaves[k]
         record.compared = True
         wrong = not error <= allowed
         if wrong and error <= 1e-7 * scale and self.runs.eps == EPS64:
@@ -155,7 +157,7 @@ class Examination:
         if working.grads:
             runs.append((working.grads[k], pair.grads[k]))
         lost = max(lost_to_rounding(narrow[known], wide[known]) for narrow, wide in runs)
-        return algebra_allowed(eps, self._unit(k), scale, lost)
+        return algebra_allowed(eps, self._unit(k), scale, lost, self.leaves[k].usual)
 
     def _unit(self, k: int) -> float:
         return float(jnp.finfo(self.runs.dtypes[self.runs.diff[k]]).eps)

@@ -40,6 +40,7 @@ class LeafRecord:
       control: the same of autodiff.
       smallest: the smallest relative error of the whole leaf that would have been caught.
       seen: the largest element of the reference gradient.
+      usual: the same on ordinary input.
       compared: whether any probe could be compared.
       best: the reference gradient that is most sensitive to an error, and the error allowed there.
     """
@@ -50,5 +51,6 @@ class LeafRecord:
     control: float = 0.0
     smallest: float = float("inf")
     seen: float = 0.0
+    usual: float = 0.0
     compared: bool = False
     best: tuple[np.ndarray, float] | None = None

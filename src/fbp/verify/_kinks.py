@@ -121,6 +121,16 @@ def thresholds(program: ClosedJaxpr) -> list[float]:
     return sorted(found)[:8]
 
 
+def special_integers(program: ClosedJaxpr) -> list[int]:
+    """The integers a program asks for by name: a padding id, a label to ignore."""
+    found: set[int] = set()
+    for eqn in equations(program.jaxpr):
+        for atom in eqn.invars if eqn.primitive.name in ("eq", "ne") else ():
+            if isinstance(atom, Literal) and jnp.issubdtype(dtype_of(atom), jnp.integer):
+                found.update({int(atom.val)} if np.ndim(atom.val) == 0 else set())
+    return sorted(found)[:4]
+
+
 def in_hull(point: np.ndarray, limits: np.ndarray, tolerance: float) -> bool:
     """Whether a vector is a convex combination of others, to a relative tolerance.
 

@@ -1,5 +1,6 @@
 """Inputs and cotangents a rule is tried on: ordinary ones, and the ones rules break at."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from fbp.verify import _draws
 from fbp.verify._dtypes import is_float, is_key
+from fbp.verify._kinks import special_integers
 from fbp.verify._runs import Runs
 
 
@@ -54,8 +56,8 @@ def probes(
     yield Probe("near what was given", near, normal(), True)
     if not fast:
         floats = _of_floats(runs, given, lambda a: _draws.shuffled(rng, a))
-        mixed = _integers(runs, floats, rng, "shuffle") or floats
-        yield Probe("shuffled", mixed, normal(), True)
+        mixed = _integers(runs, floats, functools.partial(_draws.changed, rng, "shuffle"))
+        yield Probe("shuffled", mixed or floats, normal(), True)
     yield Probe("zero cotangent", near, [np.zeros(s) for s in shapes])
     yield Probe("one-hot cotangent", near, [_draws.one_hot(rng, s) for s in shapes])
     if len(shapes) > 1:
@@ -68,14 +70,22 @@ def probes(
         at = _of_floats(runs, given, lambda a: _draws.at_points(rng, a, points))
         yield Probe("at and around its thresholds", at, normal())
     yield Probe("rounded to ties", _of_floats(runs, given, _draws.ties), normal())
+    if 0.0 in points and any(_draws.one_sign(np.asarray(given[i])) for i in runs.diff):
+        # The function asks whether something is above 0: so 0 is among what it is for.
+        zeros = _of_floats(runs, given, lambda a: _draws.some_zero(rng, a), keep_sign=False)
+        yield Probe("zeros among what is of one sign", zeros, normal())
     wide = _of_floats(runs, given, lambda a: _draws.spread(rng, a, 20.0))
     yield Probe("large", wide, normal(), extreme=True)
     if any(not is_float(leaf.value) for leaf in runs.subject.leaves):
         for how in ("repeat", "first row false", "none true", "all true", "-1"):
-            changed = _integers(runs, near, rng, how)
+            changed = _integers(runs, near, functools.partial(_draws.changed, rng, how))
             if changed is not None:
                 outside = how == "-1"
                 yield Probe(f"integers and masks: {how}", changed, normal(), outside=outside)
+        for n in special_integers(runs.program):
+            changed = _integers(runs, near, functools.partial(_draws.with_integer, rng, n))
+            if changed is not None:
+                yield Probe(f"integers: {n} among them", changed, normal())
     if fast:
         return
     for i in runs.diff:
@@ -93,13 +103,16 @@ def probes(
     yield Probe("masked cotangent", near, [_draws.masked(rng, s) for s in shapes])
 
 
-def _of_floats(runs: Runs, values: Sequence[Any], change: Callable[[Any], Any]) -> list[Any]:
+def _of_floats(
+    runs: Runs, values: Sequence[Any], change: Callable[[Any], Any], keep_sign: bool = True
+) -> list[Any]:
     changed = list(values)
     for i in runs.diff:
         value = np.asarray(values[i])
         wide = value if value.dtype.kind == "c" else value.astype(np.float64)
         # What is drawn is exact in the dtype that is used, so that all runs see the same numbers.
-        changed[i] = _of_one_sign(wide, np.asarray(change(wide))).astype(runs.dtypes[i])
+        new = np.asarray(change(wide))
+        changed[i] = (_of_one_sign(wide, new) if keep_sign else new).astype(runs.dtypes[i])
     return changed
 
 
@@ -117,18 +130,15 @@ def _of_one_sign(given: np.ndarray, changed: np.ndarray) -> np.ndarray:
 
 
 def _integers(
-    runs: Runs, values: Sequence[Any], rng: np.random.Generator, how: str
+    runs: Runs, values: Sequence[Any], change: Callable[[np.ndarray], np.ndarray]
 ) -> list[Any] | None:
     """Other integers of the range that was given, other masks; None where nothing changes."""
-    changed, any_change = list(values), how == "shuffle"
+    changed, any_change = list(values), False
     for i, leaf in enumerate(runs.subject.leaves):
-        value = leaf.value
-        if is_float(value) or is_key(value):
+        a = np.asarray(leaf.value) if not is_key(leaf.value) else np.zeros(0)
+        if is_float(a) or not a.size:
             continue
-        a = np.asarray(value)
-        if not a.size:
-            continue
-        new = _draws.changed(a, rng, how)
+        new = change(a)
         any_change |= new is not a
         changed[i] = new
     return changed if any_change else None

@@ -1,5 +1,6 @@
 """Programs of jax as data: find custom rules in them, take the rules out, change what they mean."""
 
+import functools
 import itertools
 import os
 import sysconfig
@@ -58,6 +59,22 @@ def equations(program: Jaxpr) -> Iterator[JaxprEqn]:
             yield from equations(inner)
 
 
+def constants_in(program: Any) -> Iterator[Any]:
+    """Every constant of a program and of the programs inside it."""
+    yield from getattr(program, "consts", ())
+    for eqn in opened(program)[0].eqns:
+        for value in eqn.params.values():
+            for held in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(held, ClosedJaxpr | Jaxpr):
+                    yield from constants_in(held)
+
+
+def inlined(program: ClosedJaxpr) -> ClosedJaxpr:
+    """The same with its calls replaced by what they hold."""
+    run = functools.partial(Interpreter().run, program.jaxpr, program.consts)
+    return trace(lambda *args: run(args), *program.in_avals)
+
+
 def without_rules(program: ClosedJaxpr, keep: Sequence[int] = ()) -> ClosedJaxpr:
     """The same function with its custom rules taken out, wherever they are: jax's own remain.
 
@@ -95,6 +112,21 @@ def _without_inside(value: Any, keep: set[int], numbers: Iterator[int]) -> Any:
     if type(value) in (tuple, list) and any(isinstance(v, ClosedJaxpr | Jaxpr) for v in value):
         return type(value)(_without_inside(v, keep, numbers) for v in value)
     return value
+
+
+def part_of(program: ClosedJaxpr, outputs: Sequence[int]) -> ClosedJaxpr:
+    """What of a program some of its outputs depend on: a function of the same inputs."""
+    jaxpr = program.jaxpr
+    outvars = [jaxpr.outvars[i] for i in outputs]
+    needed = {v for v in outvars if not isinstance(v, Literal)}
+    eqns = []
+    for eqn in reversed(jaxpr.eqns):
+        if needed.intersection(eqn.outvars):
+            eqns.append(eqn)
+            needed.update(v for v in eqn.invars if not isinstance(v, Literal))
+    held = [(v, c) for v, c in zip(jaxpr.constvars, program.consts, strict=True) if v in needed]
+    jaxpr = jaxpr.replace(constvars=[v for v, _ in held], eqns=eqns[::-1], outvars=outvars)
+    return program.replace(jaxpr=jaxpr, consts=[c for _, c in held])
 
 
 class Interpreter:

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,22 +11,30 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from fbp.verify._dtypes import is_float, narrow
-from fbp.verify._program import trace
+from fbp.verify._program import constants_in, inlined, part_of, trace
 from fbp.verify._subject import Subject
 
 # What jax raises where a rule kept something of one trace for another.
 _LEAKS = ("UnexpectedTracerError", "No constant handler for type", "Computation compiled for")
-_KEEPS = "the rule has a side effect: it keeps values of one call for another, which jit forbids"
+KEEPS = "the rule has a side effect: it keeps values of one call for another, which jit forbids"
 
 
 class RuleError(Exception):
-    """A rule is not one; the message is one line that says why."""
+    """A rule is not one; the message is one line that says why.
+
+    Attributes:
+      leaves: which differentiable leaves it shows in, as far as that is known.
+    """
+
+    def __init__(self, text: str, leaves: Sequence[int] = ()) -> None:
+        super().__init__(text)
+        self.leaves = leaves
 
 
 def leak(error: BaseException) -> str:
     """What to say of an error that comes of a side effect; "" of any other."""
     text = f"{type(error).__name__}: {error}"
-    return _KEEPS if any(sign in text for sign in _LEAKS) else ""
+    return KEEPS if any(sign in text for sign in _LEAKS) else ""
 
 
 def first_line(error: BaseException) -> str:
@@ -69,21 +78,50 @@ def fingerprint(subject: Subject) -> Any:
     try:
         outs = jax.eval_shape(subject.f, values)
         dys = [jnp.zeros(y.shape, y.dtype) for y in outs if is_float(y)]
-        return fingerprint_of(traced_rule(subject, values, dys))
+        rule = traced_rule(subject, values, dys)
+        require_own_values(rule, len(subject.differentiable))
+        return fingerprint_of(rule)
     except Exception:
         return None
 
 
-def fingerprint_of(program: ClosedJaxpr) -> tuple[str, tuple[bytes, ...]]:
-    """A program as text, less addresses, and the floats it holds.
+def require_own_values(rule: ClosedJaxpr, leaves: int) -> None:
+    """Raises RuleError where the program of a rule holds values of another trace.
 
-    Raises:
-      RuleError: it holds a value of another trace.
+    Args:
+      rule: the program, its last outputs the gradients.
+      leaves: how many gradients there are.
     """
+
+    first = len(rule.out_avals) - leaves
+    foreign = foreign_outputs(rule)
+    if foreign is not None:
+        raise RuleError(KEEPS, [i - first for i in foreign if i >= first])
+
+
+def foreign_outputs(program: ClosedJaxpr) -> list[int] | None:
+    """The outputs that depend on values of another trace; None where the program holds none."""
+    if not _is_foreign(program):
+        return None
+    flat = inlined(program)
+    return [i for i in range(len(flat.out_avals)) if _is_foreign(part_of(flat, [i]))]
+
+
+def _is_foreign(program: ClosedJaxpr) -> bool:
+    return any(isinstance(const, jax.core.Tracer) for const in constants_in(program))
+
+
+def changing_leaves(rule: ClosedJaxpr, again: ClosedJaxpr, leaves: int) -> list[int]:
+    """The gradients, by number, whose programs differ between two traces of a rule."""
+    first = len(rule.out_avals) - leaves
+    programs = [[part_of(p, [first + k]) for p in (rule, again)] for k in range(leaves)]
+    return [k for k, (a, b) in enumerate(programs) if fingerprint_of(a) != fingerprint_of(b)]
+
+
+def fingerprint_of(program: ClosedJaxpr) -> tuple[str, tuple[bytes, ...]]:
+    """A program as text, less addresses, and the floats it holds."""
     consts = []
     for const in program.consts:
-        if isinstance(const, jax.core.Tracer):
-            raise RuleError(_KEEPS)
         if isinstance(const, jax.Array | np.ndarray) and is_float(const):
             consts.append(np.asarray(const).tobytes())
     return re.sub(r"0x[0-9a-f]+", "", str(program)), tuple(consts)

@@ -20,7 +20,14 @@ from fbp.verify._bounds import EPS64, longest_sum
 from fbp.verify._dtypes import is_complex, is_float, narrow, wide
 from fbp.verify._kinks import Margins
 from fbp.verify._program import RULES, as_function, equations, evaluate, trace, without_rules
-from fbp.verify._rule import fingerprint_of, first_line, require_rule, traced_rule
+from fbp.verify._rule import (
+    changing_leaves,
+    fingerprint_of,
+    first_line,
+    require_own_values,
+    require_rule,
+    traced_rule,
+)
 from fbp.verify._subject import Subject, describe
 from fbp.verify._wide import narrow_dtypes, widened
 
@@ -59,7 +66,8 @@ class Runs:
       by: how the reference differentiates: "reverse", "forward" or "differences".
       eps: the rounding unit of the float64 run: that of a narrower dtype where a kernel insists.
       stuck: what insists, and on which dtype.
-      unstable: what to say where tracing the rule twice gives two programs, or "".
+      is_stable: whether tracing the rule twice gives the same program.
+      changing: the gradients, by number, whose programs differ.
       has_kernels: whether the rule or its function is made of kernels.
       effects: side effects in the program of the rule, but for debugging.
       longest_sum: the terms of the longest sum, roughly.
@@ -82,8 +90,12 @@ class Runs:
         require_rule(subject, values, dys)
 
         rule, again = (traced_rule(subject, values, dys) for _ in range(2))
-        differs = fingerprint_of(rule) != fingerprint_of(again)
-        self.unstable = "traced twice, the rule gives two different programs" if differs else ""
+        for one in (rule, again):
+            require_own_values(one, len(self.diff))
+        self.is_stable = fingerprint_of(rule) == fingerprint_of(again)
+        self.changing: list[int | None] = []
+        if not self.is_stable:
+            self.changing += changing_leaves(rule, again, len(self.diff))
         self.has_kernels = any(e.primitive.name == "pallas_call" for e in equations(rule.jaxpr))
         effects = [e for e in rule.effects if "Debug" not in type(e).__name__]
         self.effects = sorted(set(map(str, effects)))

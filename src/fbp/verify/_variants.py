@@ -1,16 +1,18 @@
 """The rule under jax's transformations: algebra is checked once, everything else by parity."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from fbp.verify._bounds import largest
 from fbp.verify._examine import Examination
-from fbp.verify._program import as_function, evaluate, trace
-from fbp.verify._rule import first_line, leak
+from fbp.verify._program import as_function, evaluate, part_of, trace
+from fbp.verify._rule import KEEPS, first_line, foreign_outputs, leak
 from fbp.verify._runs import Runs, quick
 from fbp.verify._transforms import Transform, gradient_of, transforms
 
@@ -28,17 +30,29 @@ class Variants:
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self.unsupported: dict[str, str] = {}
-        self.findings: list[tuple[str, str]] = []
+        self.findings: list[tuple[str, str, int | None]] = []
         values = runs.narrow(runs.subject.values)
         dys = [jnp.zeros(a.shape, a.dtype) for a in runs.out_avals]
         args = (values, values, dys, dys)
         flat = jax.tree.leaves(args)
-        traced = []
+        traced: list[tuple[Transform, ClosedJaxpr]] = []
+        kept: list[tuple[str, list[int | None]]] = []
         for transform in transforms(runs):
             try:
-                traced.append((transform, trace(transform.run, *args)))
+                program = trace(transform.run, *args)
             except Exception as error:
                 self._cannot(transform, error)
+                continue
+            foreign = foreign_outputs(program)
+            if foreign is None:
+                traced.append((transform, program))
+            else:
+                leaves = _known({(transform.owners * 2)[i] for i in foreign})
+                kept.append((f"{KEEPS} (under {transform.name})", leaves))
+        if kept:
+            # Some transformations mix the gradients up: the fewest are those that it is about.
+            text, leaves = min(kept, key=lambda found: len(found[1]))
+            self.findings += [("STRUCTURE", text, k) for k in leaves]
         try:
             self.run_all = _all_of(traced, flat)
         except Exception:
@@ -74,10 +88,10 @@ class Variants:
         outcomes = jax.device_get(self.run_all(*flat))
         again = jax.device_get(self.run_all(*flat))
         variants: dict[str, str] = dict(self.unsupported)
-        findings: list[tuple[str, str, int | None]] = [(*f, None) for f in self.findings]
-        if not all(map(_same_bits, jax.tree.leaves(outcomes), jax.tree.leaves(again))):
+        findings = list(self.findings)
+        if changing := self._changing(outcomes, again):
             says = "run twice on the same input, the rule differs"
-            findings.append(("NONDETERMINISTIC", says, None))
+            findings += [("NONDETERMINISTIC", says, k) for k in _known(changing)]
             return Outcome(variants, findings)
         # What a rule loses in this dtype it may lose differently each time.
         units = [
@@ -100,15 +114,23 @@ class Variants:
                 variants[name] = "not compared: the derivative of a loop is not finite"
                 continue
             variants[name] = "same" if off <= allowed else f"differs by {off:.1e}"
-            if off > allowed and name == "jit":
-                says = "traced again, the rule gives another gradient"
-                findings.append(("NONDETERMINISTIC", says, None))
-            elif off > allowed:
+            if off > allowed:
+                verdict, says = "VARIANT", f"under {name} the gradient differs by {off:.1e}"
+                if name == "jit":
+                    verdict = "NONDETERMINISTIC"
+                    says = "traced again, the rule gives another gradient"
                 owners = zip(transform.owners, errors, strict=True)
-                wrong: list[Any] = sorted({k for k, e in owners if e > allowed and k is not None})
-                says = f"under {name} the gradient differs by {off:.1e}"
-                findings += [("VARIANT", says, k) for k in wrong or [None]]
+                wrong = _known({k for k, e in owners if e > allowed})
+                findings += [(verdict, says, k) for k in wrong]
         return Outcome(variants, findings)
+
+    def _changing(self, outcomes: Sequence[Any], again: Sequence[Any]) -> set[int | None]:
+        """The leaves whose gradients differ between two runs of the same programs."""
+        changing: set[int | None] = set()
+        for transform, one, other in zip(self.transforms, outcomes, again, strict=True):
+            pairs = zip(transform.owners * 2, one, other, strict=True)
+            changing |= {k for k, a, b in pairs if not _same_bits(a, b)}
+        return changing
 
     def _why_no_second(self, examination: Examination, margin: float) -> str:
         """Why derivatives of the gradient cannot be compared; "" where they can."""
@@ -124,7 +146,7 @@ class Variants:
     def _cannot(self, transform: Transform, error: Exception) -> None:
         said = f"{type(error).__name__}: {first_line(error)[:90]}"
         if leak(error):
-            self.findings.append(("STRUCTURE", f"{leak(error)} (under {transform.name})"))
+            self.findings.append(("STRUCTURE", f"{leak(error)} (under {transform.name})", None))
         self.unsupported[transform.name] = f"not supported: {said}"
 
     def _require_second_derivative(self) -> None:
@@ -133,29 +155,43 @@ class Variants:
         # Kernels have no derivative of their own: that is a limit, and no mistake of the rule.
         if self.runs.has_kernels or not seconds:
             return
-        if not all(t.name in self.unsupported for t in seconds) or not self._is_twice_smooth():
+        if not all(t.name in self.unsupported for t in seconds):
             return
-        why = self.unsupported[seconds[-1].name].split(": ", 2)[-1]
-        text = f"its gradient cannot be differentiated (grad of grad): {why}"
-        self.findings.append(("VARIANT", text))
-
-    def _is_twice_smooth(self) -> bool:
-        """Whether autodiff can differentiate the function without its rules twice."""
         runs = self.runs
         values = runs.narrow(runs.subject.values)
         dys = [jnp.zeros(a.shape, a.dtype) for a in runs.out_avals]
-        gradient = gradient_of(runs.subject, as_function(runs.plain), values)
-        floats = [values[i] for i in runs.diff]
-        try:
-            jax.eval_shape(lambda v: jax.jvp(lambda w: gradient(w, dys), (v,), (v,)), floats)
-        except Exception:
-            return False
-        return True
+        args = ([values[i] for i in runs.diff], dys)
+        plain = trace(gradient_of(runs.subject, as_function(runs.plain), values), *args)
+        if not _is_differentiable(plain, *args):
+            return
+        rule = trace(gradient_of(runs.subject, runs.subject.f, values), *args)
+        each = range(len(runs.diff))
+        lost: set[int | None] = {
+            k for k in each if not _is_differentiable(part_of(rule, [k]), *args)
+        }
+        why = self.unsupported[seconds[-1].name].split(": ", 2)[-1]
+        text = f"its gradient cannot be differentiated (grad of grad): {why}"
+        self.findings += [("VARIANT", text, k) for k in _known(lost)]
+
+
+def _is_differentiable(program: ClosedJaxpr, *args: Any) -> bool:
+    flat = jax.tree.leaves(args)
+    try:
+        jax.eval_shape(lambda *v: jax.jvp(functools.partial(evaluate, program), v, v), *flat)
+    except Exception:
+        return False
+    return True
 
 
 def _all_of(traced: Sequence[tuple[Transform, Any]], flat: Sequence[Any]) -> Any:
     programs = [program for _, program in traced]
     return quick(lambda *flat: [evaluate(p, *flat) for p in programs], *flat)
+
+
+def _known(leaves: set[int | None]) -> list[int | None]:
+    """The leaves in order; None for the whole rule where no leaf is known."""
+    known: list[int | None] = [k for k in sorted(leaves, key=str) if k is not None]
+    return known or [None]
 
 
 def _same_bits(a: Any, b: Any) -> bool:
