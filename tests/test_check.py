@@ -279,6 +279,69 @@ def test_kinks_in_branches_and_ties_in_sorts_are_choices_too() -> None:
     assert fbp.check(ruled(in_order, backward), X[0]).ok
 
 
+def test_an_integer_that_the_function_asks_for_is_tried_though_it_was_not_given() -> None:
+    def embed(table: Any, ids: Any) -> Any:
+        return jnp.where((ids == 0)[:, None], 0, table[ids])
+
+    def backward(table: Any, ids: Any, dy: Any) -> Any:
+        return jnp.zeros_like(table).at[ids].add(dy), None  # and what of the padding's row?
+
+    report = fbp.check(ruled(embed, backward), X, np.asarray([1, 3, 2, 3]))
+    assert report.verdict == "WRONG"
+    assert "integers: 0 among them" in report.leaves[0].says
+
+
+def test_zero_is_tried_where_all_was_positive_and_the_function_asks_for_it() -> None:
+    def root(x: Any) -> Any:
+        return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+
+    def of(slope: Callable[..., Any]) -> Any:
+        return ruled(root, lambda x, dy: (dy * slope(x),))
+
+    positive = np.abs(X) + 0.1
+    safe = of(lambda x: jnp.where(x > 0, 0.5 / jnp.sqrt(jnp.where(x > 0, x, 1)), 0))
+    assert fbp.check(safe, positive).verdict == "OK"
+    report = fbp.check(of(lambda x: 0.5 / jnp.sqrt(jnp.maximum(x, 0))), positive)
+    assert report.verdict == "RANGE"
+    assert "zeros among" in report.leaves[0].says
+
+
+def test_a_saturated_gradient_is_not_held_to_digits_that_nobody_has() -> None:
+    rule = ruled(jnp.tanh, lambda x, dy: (dy * (1 - jnp.tanh(x) ** 2),))
+    for dtype in ("float32", "bfloat16"):
+        assert fbp.check(rule, jnp.asarray(4 * X, dtype)).verdict == "OK"
+
+
+def test_what_is_kept_between_calls_is_named_by_its_leaf() -> None:
+    def product(x: Any, w: Any) -> Any:
+        return x * w
+
+    kept: dict[str, Any] = {}
+    stale = jax.custom_vjp(product)
+
+    def fwd(x: Any, w: Any) -> Any:
+        kept["x"] = x
+        return product(x, w), (x, w)
+
+    stale.defvjp(fwd, lambda res, dy: (dy * res[1], dy * kept["x"]))
+    report = fbp.check(stale, X, 2 * X)
+    assert report.verdict == "STRUCTURE"
+    assert {row.path: row.verdict for row in report.leaves} == {"x": "OK", "w": "STRUCTURE"}
+    assert "keeps values of one call for another" in str(report)
+
+
+def test_a_gradient_without_a_derivative_is_named_by_its_leaf() -> None:
+    def on_the_host(x: Any) -> Any:
+        return jax.pure_callback(np.cos, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    def backward(x: Any, w: Any, dy: Any) -> Any:
+        return dy * on_the_host(x) * w, dy * jnp.sin(x)
+
+    report = fbp.check(ruled(lambda x, w: jnp.sin(x) * w, backward), X, 2 * X)
+    assert report.verdict == "VARIANT"
+    assert {row.path: row.verdict for row in report.leaves} == {"x": "VARIANT", "w": "OK"}
+
+
 def test_large_arrays_lose_no_stage() -> None:
     x = RNG.normal(size=(64, 64)).astype(np.float32)
 

@@ -1,6 +1,6 @@
 """The planted bugs are bugs, and the right rules beside them are right.
 
-The reference is autodiff of the primal, without any rule, in float64. Every thirtieth
+The reference is autodiff of the primal, without any rule, in float64. Every sixtieth
 bug and right rule is tried always, all of them among the slow tests.
 """
 
@@ -29,9 +29,9 @@ VERDICTS = "WRONG CONVENTION PRECISION RANGE NONDETERMINISTIC VARIANT STRUCTURE"
 
 
 def some(names):
-    """Names as parameters, of which all but every thirtieth are slow."""
+    """Names as parameters, of which all but every sixtieth are slow."""
     slow = pytest.mark.slow
-    return [pytest.param(n, marks=[slow] if i % 30 else []) for i, n in enumerate(names)]
+    return [pytest.param(n, marks=[slow] if i % 60 else []) for i, n in enumerate(names)]
 
 
 def with_first_verdict(*verdicts):
