@@ -107,7 +107,7 @@ class Limits:
             elif a.shape == x.shape:
                 keep[element] = a.ravel()[element] == x.ravel()[element]
             kept[j] = keep.reshape(a.shape)
-            values[j] = np.where(kept[j], a, moved.astype(a.dtype))
+            values[j] = np.where(kept[j], a.astype(np.float64), moved)
         return values, kept
 
     def _limits(
