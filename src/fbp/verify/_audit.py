@@ -12,12 +12,12 @@ from fbp.verify._audit_report import AuditReport, SiteReport
 from fbp.verify._bounds import largest
 from fbp.verify._card import Report, worst
 from fbp.verify._check import examine
+from fbp.verify._compiled import quick
 from fbp.verify._dtypes import is_float, is_key, wide
 from fbp.verify._harvest import Reached, harvest, sites_of
 from fbp.verify._program import as_function, bind, dtype_of, trace, without_rules
 from fbp.verify._registry import Budget
 from fbp.verify._rule import first_line
-from fbp.verify._runs import quick
 from fbp.verify._subject import Leaf, Subject, subject_of
 from fbp.verify._wide import narrow_dtypes, widened
 

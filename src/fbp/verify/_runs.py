@@ -17,6 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from fbp.verify._bounds import EPS64, longest_sum
+from fbp.verify._compiled import quick
 from fbp.verify._dtypes import is_complex, is_float, narrow, wide
 from fbp.verify._kinks import Margins
 from fbp.verify._program import RULES, as_function, equations, evaluate, trace, without_rules
@@ -32,8 +33,6 @@ from fbp.verify._subject import Subject, describe
 from fbp.verify._wide import narrow_dtypes, widened
 
 _SOLVE = "custom_linear_solve"
-# A check runs each program a few dozen times: compiling faster is worth more than running faster.
-_QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 class Pair(NamedTuple):
@@ -236,15 +235,6 @@ class Runs:
         compiled = quick(both, wides, self.wide_dys(dys))
         self.eps = max([EPS64, *(float(jnp.finfo(d).eps) for d in self.stuck.values())])
         return compiled
-
-
-def quick(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
-    """f, compiled for arguments of these shapes with little optimisation."""
-    lowered = jax.jit(f).lower(*args)
-    try:
-        return lowered.compile(compiler_options=_QUICK)
-    except Exception:  # a backend that knows other options
-        return lowered.compile()
 
 
 def _to_numpy(pair: Pair) -> Pair:

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fbp.verify._compiled import quick
 from fbp.verify._dtypes import is_complex
 from fbp.verify._factors import name_of_factor
-from fbp.verify._runs import Runs, quick
+from fbp.verify._runs import Runs
 from fbp.verify._scene import close
 from fbp.verify._switches import Place, Switched
 

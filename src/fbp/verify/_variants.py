@@ -10,10 +10,11 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from fbp.verify._bounds import largest
+from fbp.verify._compiled import quick
 from fbp.verify._examine import Examination
 from fbp.verify._program import as_function, evaluate, part_of, trace
 from fbp.verify._rule import KEEPS, first_line, foreign_outputs, leak
-from fbp.verify._runs import Runs, quick
+from fbp.verify._runs import Runs
 from fbp.verify._transforms import Transform, gradient_of, transforms
 
 
