@@ -348,6 +348,49 @@ def test_a_gradient_without_a_derivative_is_named_by_its_leaf() -> None:
     assert {row.path: row.verdict for row in report.leaves} == {"x": "VARIANT", "w": "OK"}
 
 
+def hints_of(f: Any, *args: Any) -> dict[str, list[str]]:
+    """By kind, what explains a wrong rule."""
+    report = fbp.check(f, *args)
+    assert report.verdict == "WRONG"
+    assert not [note for note in report.notes if "no explanation" in note]
+    found: dict[str, list[str]] = {}
+    for hint in report.hints:
+        found.setdefault(hint.kind, []).append(hint.text)
+    return found
+
+
+def test_a_rule_with_a_mask_among_its_arguments_is_explained() -> None:
+    def masked(x: Any, mask: Any) -> Any:
+        return jnp.where(mask, x * x, 0)
+
+    f = ruled(masked, lambda x, mask, dy: (dy * 2 * x, None))
+    hints = hints_of(f, X, X > 0)
+    assert any(text.startswith("mask all true") for text in hints["input"])
+
+
+def test_cotangents_of_two_outputs_that_are_swapped_are_named() -> None:
+    def both(x: Any) -> Any:
+        return jnp.sin(x), x**2
+
+    f = ruled(both, lambda x, dy: (dy[1] * jnp.cos(x) + dy[0] * 2 * x,))
+    assert "swapping the cotangents of outputs 0 and 1 reproduces it" in hints_of(f, X)["cotangent"]
+
+
+def test_a_cotangent_through_a_square_matrix_and_not_its_transpose_is_named() -> None:
+    def twice(x: Any, w: Any) -> Any:
+        return jnp.tanh(jnp.tanh(x @ w) @ w)
+
+    def backward(x: Any, w: Any, dy: Any) -> Any:
+        h = jnp.tanh(x @ w)
+        da = dy * (1 - jnp.tanh(h @ w) ** 2)
+        db = (da @ w) * (1 - h * h)
+        return db @ w.T, x.T @ db + h.T @ da
+
+    square = RNG.normal(size=(7, 7)).astype(np.float32)
+    hints = hints_of(ruled(twice, backward), X, square)
+    assert any("transpose the matrix" in text for text in hints["term"])
+
+
 def test_ties_in_a_dtype_of_few_digits_are_looked_at_one_at_a_time() -> None:
     rule = ruled(jnp.logaddexp, lambda a, b, dy: (dy * jax.nn.sigmoid(a - b),) * 2)
     right = ruled(

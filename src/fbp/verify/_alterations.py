@@ -27,6 +27,12 @@ def alterations(
             dys = [0 * d if m == n else d for m, d in enumerate(probe.dys)]
             which = ("first", "second", "third", *["later"] * n)[n]
             yield "cotangent", f"dropping the cotangent of the {which} output", probe.values, dys
+    for n, m in itertools.combinations(range(len(probe.dys)), 2):
+        if probe.dys[n].shape == probe.dys[m].shape:
+            dys = list(probe.dys)
+            dys[n], dys[m] = dys[m], dys[n]
+            text = f"swapping the cotangents of outputs {n} and {m}"
+            yield "cotangent", text, probe.values, dys
     for j, leaf in enumerate(runs.subject.leaves):
         if is_key(leaf.value):
             continue
@@ -114,7 +120,8 @@ def _inputs(a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield "all true (mask ignored)", np.ones_like(a)
         yield "all false", np.zeros_like(a)
         yield "inverted", ~a
-    elif a.dtype.kind in "iu":
+        return
+    if a.dtype.kind in "iu":
         if a.dtype.kind == "u":
             yield "changed (another key)", a + np.asarray(1, a.dtype)
             return
@@ -124,6 +131,8 @@ def _inputs(a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
             yield f"{says} (index off by one), round the end", np.where(a >= 0, (a + by) % size, a)
             yield f"{says} where not negative (index off by one)", np.where(a >= 0, a + by, a)
         yield "all 0 (index ignored)", np.zeros_like(a)
+        if a.ndim:
+            yield "0, 1, 2, ... (index ignored)", np.indices(a.shape, a.dtype)[-1] % size
         for axis, n in enumerate(a.shape):
             if n > 1:
                 yield f"rolled by one along axis {axis} (shifted index)", np.roll(a, 1, axis)

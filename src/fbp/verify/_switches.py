@@ -15,7 +15,7 @@ from jax import lax
 from jax.extend.core import JaxprEqn, Literal
 
 from fbp._layer import Array
-from fbp.verify._program import Interpreter, dtype_of, scanned, source_of
+from fbp.verify._program import Interpreter, bind, dtype_of, scanned, source_of
 
 _COMPARISONS = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt"}
 
@@ -99,6 +99,8 @@ class Switched(Interpreter):
             outs = [self._comparison(eqn, changed, outs[0])]
         elif name in _UNARY:
             outs = [self._derivative(eqn, changed[0], outs[0])]
+        elif name == "dot_general":
+            outs = [self._turned(eqn, changed, outs[0])]
         return outs
 
     def constant(self, value: Any) -> Any:
@@ -141,6 +143,23 @@ class Switched(Interpreter):
             return y
         fixed, y_fixed = lax.stop_gradient(x), lax.stop_gradient(y)
         return jnp.where(t == 1, y_fixed + (x - fixed), y)
+
+    def _turned(self, eqn: JaxprEqn, ins: list[Any], out: Any) -> Any:
+        """A cotangent that goes through a square matrix, and not through its transpose."""
+        for n, x in enumerate(ins):
+            matrix = ins[1 - n]
+            if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 1:
+                continue
+            made = self.made_by.get(eqn.invars[n], "an argument")
+            what = f"the matrix that the cotangent of {made} goes through, in dot_general"
+            t = self._switch("operand", what, [(1.0, "transpose")])
+            if t is None or not jnp.issubdtype(x.dtype, jnp.floating):
+                continue
+            passing = x - lax.stop_gradient(x)
+            wrong = lax.stop_gradient(matrix.T - matrix)
+            (more,) = bind(eqn, [passing, wrong] if n == 0 else [wrong, passing])
+            out = out + jnp.where(t == 1, 1.0, 0.0) * more
+        return out
 
     def _constant(self, eqn: JaxprEqn, atom: Literal, value: Any) -> Any:
         dtype = dtype_of(atom)
