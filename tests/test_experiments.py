@@ -36,6 +36,7 @@ def test_learning_rates(tmp_path, capsys):
     assert (tmp_path / "learning_rates" / "picture.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_lines_and_curves(tmp_path, capsys):
     numbers = load("lines_and_curves").main(steps=1000, runs=tmp_path)
     assert numbers["curve linear"] > 10 * numbers["curve ReLU"]

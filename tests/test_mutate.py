@@ -366,6 +366,7 @@ def everything_in(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+@pytest.mark.slow
 def test_strong_tests_kill_and_no_file_changes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from cases import ACTIVATIONS, assert_close, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +42,7 @@ def compiled(loss: fbp.Loss) -> Any:
     return jax.jit(lambda y, target: loss.value_and_grad((), y, target))
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     sizes=st.lists(st.integers(1, 8), min_size=2, max_size=5),
@@ -140,6 +142,7 @@ def test_a_batch_twice_is_the_same_mean(loss: str, seed: int) -> None:
         assert_close(dy_w, dy_m[:7].at[0].add(dy_m[7]), 1e-14)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     size=st.integers(1, 9),
