@@ -10,7 +10,7 @@ import numpy as np
 
 from fbp.verify._cache import runs_of
 from fbp.verify._card import Hint, Report
-from fbp.verify._dtypes import is_float
+from fbp.verify._dtypes import is_float, wide
 from fbp.verify._examine import Examination
 from fbp.verify._findings import Finding
 from fbp.verify._kinks import thresholds
@@ -167,11 +167,10 @@ def _about(examination: Examination, verdict: str, text: str, leaf: int | None =
 
 
 def _cotangents(runs: Runs, cotangent: Any) -> list[np.ndarray]:
-    dys = [
-        d.astype(np.complex128 if d.dtype.kind == "c" else np.float64)
-        for d in map(np.asarray, jax.tree.leaves(cotangent))
-        if is_float(d)
-    ]
+    leaves = jax.tree.leaves(cotangent)
+    # A 1 is one; but of an array of integers there is no cotangent.
+    numbers = [np.asarray(d, np.float64) if isinstance(d, int) else np.asarray(d) for d in leaves]
+    dys = [wide(d) for d in numbers if is_float(d)]
     got, wanted = [d.shape for d in dys], [a.shape for a in runs.out_avals]
     if got != wanted:
         raise ValueError(f"cotangent of {runs.subject.name}: expected shapes {wanted}, got {got}")

@@ -13,6 +13,7 @@ class Differences:
 
     Attributes:
       bars: by leaf, how far the last `gradients` may be off.
+      coordinates: by leaf, the elements that are looked at; chosen anew when they are cleared.
     """
 
     def __init__(self, runs: Runs, rng: np.random.Generator) -> None:
@@ -23,7 +24,7 @@ class Differences:
     def value(self, values: list[Any], dys: list[Any]) -> float:
         """<dy, f(x)>."""
         out = self.runs.exact(values, dys).out
-        return float(sum(np.real(np.vdot(d, o)) for d, o in zip(dys, out, strict=True)))
+        return float(sum(np.sum(d * o).real for d, o in zip(dys, out, strict=True)))
 
     def slope(
         self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray], step: float
@@ -71,6 +72,38 @@ class Differences:
         gap = abs(rule - auto)
         return bool(abs(slope - rule) + bar < 0.05 * gap)
 
+    def contradict(self, probe: Probe, pair: Pair, k: int, element: int) -> str:
+        """What differences of the function say against one element of a rule; "" for nothing.
+
+        For where autodiff is not finite though the function is.
+        """
+        slope, bar = self._at(probe, self.runs.diff[k], element)
+        got = complex(pair.rule_grads[k].ravel()[element])
+        if bar > 1e-3 * abs(slope - got) or abs(slope - got) <= 0.05 * max(abs(slope), abs(got)):
+            return ""
+        shown = f"{slope:.6g}" if np.iscomplexobj(pair.rule_grads[k]) else f"{slope.real:.6g}"
+        return f"differences of the function give {shown}, and autodiff none"
+
+    def direction(self, probe: Probe, pair: Pair, k: int) -> str:
+        """What a random direction says against a whole gradient of a rule; "" for nothing.
+
+        Where only some elements are compared one by one.
+        """
+        i, got = self.runs.diff[k], pair.rule_grads[k]
+        if not np.isfinite(got).all() or not got.any():
+            return ""
+        v = self.rng.normal(size=got.shape) / np.sqrt(max(1, got.size))
+        if self.runs.by == "forward":
+            slope, bar = self.runs.slope(probe.values, probe.dys, {i: v}), 0.0
+        else:
+            step = 0.02 * typical_size(np.asarray(probe.values[i]))
+            slope, bar = self.slope(probe.values, probe.dys, {i: v}, step)
+        rule = float((got * v).sum().real)
+        allowed = 1e-6 * np.sqrt((np.abs(got) ** 2).sum()) + 4 * bar
+        if not np.isfinite(slope) or bar > 0.05 * abs(slope) or abs(rule - slope) <= allowed:
+            return ""
+        return f"along a random direction it is {rule:.6g}, reference {slope:.6g}"
+
     def gradients(self, probe: Probe) -> list[np.ndarray]:
         """The reference gradients at some elements, where autodiff has no reverse mode.
 
@@ -84,21 +117,34 @@ class Differences:
             if k not in self.coordinates:
                 few = 24 if self.runs.by == "forward" else 8
                 self.coordinates[k] = self.rng.permutation(a.size)[:few]
-            grad, bars = np.full(a.size, np.nan), np.zeros(a.size)
+            grad = np.full(a.size, np.nan, np.complex128 if a.dtype.kind == "c" else np.float64)
+            bars = np.zeros(a.size)
             for element in self.coordinates[k]:
-                v = np.zeros(a.size)
-                v[element] = 1.0
-                moves = {i: v.reshape(a.shape)}
-                if self.runs.by == "forward":
-                    grad[element] = self.runs.slope(probe.values, probe.dys, moves)
-                    continue
-                step = 0.02 * (typical_size(a) or 1.0)
-                grad[element], bars[element] = self.slope(probe.values, probe.dys, moves, step)
+                slope, bars[element] = self._at(probe, i, element)
+                grad[element] = slope if a.dtype.kind == "c" else slope.real
             scale = np.abs(grad[np.isfinite(grad)]).max(initial=0.0)
             grad[~(bars <= 0.05 * scale)] = np.nan
             self.bars[k] = float(bars[np.isfinite(grad)].max(initial=0.0))
             grads.append(grad.reshape(a.shape))
         return grads
+
+    def _at(self, probe: Probe, i: int, element: int) -> tuple[complex, float]:
+        """The derivative by one element of a leaf, and a bound of its error.
+
+        By a complex one, that whose real product with a move is the change: D(1) - i D(i).
+        """
+        a = np.asarray(probe.values[i])
+        found, bar = 0j, 0.0
+        for unit, factor in ((1.0, 1.0), (1j, -1j))[: 2 if a.dtype.kind == "c" else 1]:
+            v = np.zeros(a.size, type(unit))
+            v[element] = unit
+            moves = {i: v.reshape(a.shape)}
+            if self.runs.by == "forward":
+                found += factor * self.runs.slope(probe.values, probe.dys, moves)
+                continue
+            slope, off = self.slope(probe.values, probe.dys, moves, 0.02 * typical_size(a))
+            found, bar = found + factor * slope, bar + off
+        return found, bar
 
 
 def typical_size(a: np.ndarray) -> float:

@@ -42,6 +42,8 @@ def shuffled(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
 
 def mosaic(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
     """Rows (along the first axis, or elements) of different kinds beside each other."""
+    if not a.size:
+        return a
     out = np.array(near(rng, a))
     rows = out.reshape(-1, a.shape[-1]) if a.ndim > 1 else out.reshape(-1, 1)
     kinds: list[Callable[[np.ndarray], Any]] = [

@@ -40,6 +40,7 @@ class Examination:
         self.findings: list[Finding] = []
         self.leaves = [LeafRecord() for _ in runs.diff]
         self.compared = 0
+        self.usual = [0.0] * len(runs.out_avals)
         self.notes: list[str] = []
         self.pairs: list[tuple[Probe, Pair]] = []
 
@@ -49,6 +50,7 @@ class Examination:
             if not all(np.isfinite(out).all() for out in pair.out):
                 continue  # outside of the function's domain
             if not pair.grads:
+                self.differences.coordinates.clear()
                 pair = pair._replace(grads=self.differences.gradients(probe))
             self.compared += 1
             working = self.runs.working(probe.values, probe.dys)
@@ -56,12 +58,7 @@ class Examination:
                 self._outside(probe, pair)
                 continue
             self.pairs.append((probe, pair))
-            self._forward(probe, pair, self.runs.eps, "float64")
-            if probe.ordinary and all(np.isfinite(o).all() for o in working.out):
-                unit = max(float(jnp.finfo(a.dtype).eps) for a in self.runs.out_avals)
-                self._forward(
-                    probe, working._replace(margin=pair.margin), unit, "the working dtype"
-                )
+            self._forward(probe, pair, working)
             for k in range(len(self.runs.diff)):
                 self._leaf(probe, pair, working, k)
 
@@ -70,18 +67,56 @@ class Examination:
     ) -> None:
         self.findings.append(Finding(verdict, leaf, probe, pair, says, size))
 
-    def _forward(self, probe: Probe, pair: Pair, eps: float, dtype: str) -> None:
+    def _forward(self, probe: Probe, pair: Pair, working: Pair) -> None:
+        """The outputs of the rule's forward are those of the function."""
         for i, (got, want) in enumerate(zip(pair.rule_out, pair.out, strict=True)):
+            unit = float(jnp.finfo(self.runs.out_avals[i].dtype).eps)
             scale = largest(want)
+            if probe.ordinary:
+                self.usual[i] = max(self.usual[i], scale)
+            lost = lost_to_rounding(working.out[i], want)
+            scale = max(scale, self.usual[i])
+            allowed = algebra_allowed(self.runs.eps, unit, scale, lost, self.usual[i])
             error = largest(got - want) if got.shape == want.shape else np.inf
-            allowed = (eps ** (2 / 3) if eps < 1e-3 else 8 * eps) * max(scale, 1e-300)
-            if not error <= allowed and pair.margin > max(AT_KINK, 64 * eps):
+            if not error <= allowed and self._differs_off_ties(probe, pair, i):
                 self._say(
                     *("STRUCTURE", None, probe, pair),
                     f"output {i} of the rule's forward differs from the function's own by "
-                    f"{error:.1e} in {dtype}",
-                    error / allowed,
+                    f"{error:.1e} in float64",
+                    error / allowed if allowed else np.inf,
                 )
+            own, rules = working.out[i], working.rule_out[i]
+            if not np.isfinite(own).all():
+                continue
+            dtype = self.runs.out_avals[i].dtype
+            if not np.isfinite(rules).all():
+                self._in_dtype("RANGE", None, probe, pair, f"output {i} is not finite in {dtype}")
+            elif probe.ordinary and got.shape == want.shape:
+                control = largest(own - want) / scale if scale else 0.0
+                error = largest(rules - want) / scale if scale else 0.0
+                allowed = precision_allowed(unit, control, self.runs.longest_sum)
+                if error > max(allowed, unit ** (2 / 3)) and pair.margin > 64 * unit:
+                    says = f"output {i} of the rule's forward errs by {error:.1e} in {dtype}"
+                    self._say("STRUCTURE", None, probe, pair, says, error / allowed)
+
+    def _differs_off_ties(self, probe: Probe, pair: Pair, i: int) -> bool:
+        """Whether an output that differs does so too where nothing is at a tie."""
+        if pair.margin > max(AT_KINK, 64 * self.runs.eps):
+            return True
+        aside = self.limits.aside(probe)
+        if aside.margin <= AT_KINK and not self.runs.hides_kinks:
+            return False
+        off = largest(aside.rule_out[i] - aside.out[i])
+        return off > 1e-6 * max(largest(aside.out[i]), self.usual[i])
+
+    def _in_dtype(
+        self, verdict: str, leaf: int | None, probe: Probe, pair: Pair, says: str
+    ) -> None:
+        """Says what shows in the working dtype only, unless that is not what was given."""
+        if self.runs.subject.in_float64:
+            self._note(f"{says} ({probe.name}): what was given is of float64")
+        else:
+            self._say(verdict, leaf, probe, pair, says, np.inf)
 
     def _outside(self, probe: Probe, pair: Pair) -> None:
         """Integers that the function was not given may be outside of what it is for."""
@@ -110,15 +145,21 @@ class Examination:
         allowed = self._allowed(pair, working, k, known, scale)
         error = largest((got - want)[known])
         record.compared = True
+        record.seen = max(record.seen, scale)
+        record.covered = record.covered | known
         wrong = not error <= allowed
         if wrong and error <= 1e-7 * scale and self.runs.eps == EPS64:
             # An approximated function has a derivative that is not the approximated derivative.
             self._note("agrees to seven digits only: the function approximates, or its rule does")
-            wrong = False
+            wrong, record.digits = False, 1e-7
         known_wrong = any(f.verdict == "WRONG" and f.leaf == k for f in self.findings)
-        if wrong and pair.margin <= AT_KINK:
+        if wrong and (pair.margin <= AT_KINK or self.runs.hides_kinks):
             if known_wrong:
                 return  # what is wrong elsewhere has no say in what is right at a kink
+            aside = self._off_ties(probe, k)
+            if aside:
+                self._say("WRONG", k, probe, pair, aside, np.inf)
+                return
             says = self.limits.at_kink(probe, pair, k, got)
             if says is not None:
                 if says:
@@ -126,7 +167,6 @@ class Examination:
                 return
         elif wrong and not known_wrong and self.differences.prefer_rule(probe, pair, k):
             self._note("autodiff of the function disagrees with its differences: those were used")
-            record.seen = max(record.seen, largest(want[known]))
             return
         if wrong and probe.extreme and self.runs.iterates and not known_wrong:
             self._note(f"differs at {probe.name} input, where a loop may not have converged")
@@ -144,7 +184,11 @@ class Examination:
         record.excess = max(record.excess, error / allowed if allowed else (np.inf if error else 0))
         if scale and allowed / scale < record.smallest:
             record.smallest, record.best = allowed / scale, (np.where(known, want, 0), allowed)
-        record.seen = max(record.seen, largest(want[known]))
+        if not wrong and self.runs.by != "reverse" and pair.margin > AT_KINK:
+            says = self.differences.direction(probe, pair, k)
+            if says:
+                self._say("WRONG", k, probe, pair, says, np.inf)
+                return
         if not wrong:
             self._in_working_dtype(probe, pair, working, k, known)
 
@@ -159,16 +203,44 @@ class Examination:
         lost = max(lost_to_rounding(narrow[known], wide[known]) for narrow, wide in runs)
         return algebra_allowed(eps, self._unit(k), scale, lost, self.leaves[k].usual)
 
+    def _off_ties(self, probe: Probe, k: int) -> str:
+        """What is wrong with a gradient beside a kink, where there is no choice; "" for nothing."""
+        aside = self.limits.aside(probe)
+        if aside.margin <= AT_KINK and not self.runs.hides_kinks:
+            return ""
+        got, want = aside.rule_grads[k], aside.grads[k]
+        known = np.isfinite(got) & np.isfinite(want)
+        if self.runs.by == "reverse" and not known.all():
+            return ""
+        off = np.where(known, np.abs(np.nan_to_num(got - want)), 0)
+        scale = max(largest(want[known]), self.leaves[k].usual)
+        allowed = 1e-7 * scale + 4 * self.differences.bars[k]
+        if not off.max(initial=0.0) > allowed:
+            return ""
+        where = np.unravel_index(np.argmax(off), got.shape)
+        place = f"[{', '.join(map(str, where))}]" if got.ndim else ""
+        return f"{place} is {got[where]:.6g}, reference {want[where]:.6g}, beside a tie"
+
     def _unit(self, k: int) -> float:
         return float(jnp.finfo(self.runs.dtypes[self.runs.diff[k]]).eps)
 
     def _nonfinite(self, probe: Probe, pair: Pair, k: int) -> None:
         """NaN or infinity somewhere: right only where the gradient has no finite limit."""
         got = pair.rule_grads[k]
-        says = self.limits.at_singularity(probe, k, got, pair.grads[k])
-        if says is None:
-            return
-        self._say(says[0], k, probe, pair, says[1], np.inf)
+        want = pair.grads[k]
+        says = self.limits.at_singularity(probe, k, got, want)
+        if says is not None:
+            self._say(says[0], k, probe, pair, says[1], np.inf)
+        elif self.runs.by == "reverse" and not self.runs.holds_fixed:
+            # Autodiff has nothing to say here: a few elements by differences of the function.
+            lost = np.flatnonzero(np.isnan(want.ravel()) & np.isfinite(got.ravel()))
+            for element in map(int, self.limits.rng.permutation(lost)[:3]):
+                against = self.differences.contradict(probe, pair, k, element)
+                if against:
+                    place = list(map(int, np.unravel_index(element, got.shape)))
+                    text = f"{place} is {got.ravel()[element]:.6g}; {against}"
+                    self._say("WRONG", k, probe, pair, text, np.inf)
+                    return
 
     def _in_working_dtype(
         self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray
@@ -176,18 +248,19 @@ class Examination:
         want, got = pair.grads[k][known], working.rule_grads[k][known]
         dtype = self.runs.dtypes[self.runs.diff[k]]
         unit, scale = self._unit(k), largest(want)
-        if not scale or not working.grads or not np.isfinite(working.rule_out[0]).all():
+        if not scale or not working.grads:
+            return
+        if not all(np.isfinite(out).all() for out in working.out):
             return
         control = working.grads[k][known]
         if scale > 1e-3 * float(jnp.finfo(dtype).max) or not np.isfinite(control).all():
             return
         if not np.isfinite(got).all():
             bad = ~np.isfinite(got)
-            self._say(
+            self._in_dtype(
                 *("RANGE", k, probe, pair),
                 f"{bad.sum()} of {bad.size} elements are not finite in {dtype}, "
                 f"where autodiff's are and the gradient is at most {scale:.2g}",
-                np.inf,
             )
             return
         if self.runs.draws:
@@ -205,18 +278,16 @@ class Examination:
             record.control = max(record.control, theirs / unit)
             allowed = precision_allowed(unit, theirs, self.runs.longest_sum)
             if error > allowed:
-                self._say(
+                self._in_dtype(
                     *("PRECISION", k, probe, pair),
                     f"errs by {error / unit:.0f} rounding units of {dtype}, "
                     f"autodiff by {theirs / unit:.1f}",
-                    error / allowed,
                 )
         elif error > 0.1 and theirs < 1e-2 and unit < 1e-4 and not imprecise:
-            self._say(
+            self._in_dtype(
                 *("RANGE", k, probe, pair),
                 f"loses its digits in {dtype}: errs by {error:.1e} of the leaf, "
                 f"autodiff by {theirs:.1e}",
-                np.inf,
             )
 
     def _note(self, text: str) -> None:

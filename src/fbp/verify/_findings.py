@@ -42,6 +42,8 @@ class LeafRecord:
       seen: the largest element of the reference gradient.
       usual: the same on ordinary input.
       compared: whether any probe could be compared.
+      covered: which elements any probe could be compared at.
+      digits: how far the rule was let off for approximating, relatively.
       best: the reference gradient that is most sensitive to an error, and the error allowed there.
     """
 
@@ -53,4 +55,6 @@ class LeafRecord:
     seen: float = 0.0
     usual: float = 0.0
     compared: bool = False
+    covered: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), bool))
+    digits: float = 0.0
     best: tuple[np.ndarray, float] | None = None

@@ -15,7 +15,17 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from fbp._layer import Array
-from fbp.verify._program import Interpreter, dtype_of, equations, opened, scanned
+from fbp.verify._dtypes import is_complex, is_float
+from fbp.verify._program import (
+    CALLS,
+    Interpreter,
+    dtype_of,
+    equations,
+    looped,
+    opened,
+    programs_in,
+    scanned,
+)
 
 _COMPARED = ("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "clamp")
 _AT_ZERO = ("abs", "sign")
@@ -25,10 +35,30 @@ _STEPS = ("floor", "ceil", "round")
 
 
 class Margins(Interpreter):
-    """Evaluates a program and notes how near its comparisons are to a tie, relatively."""
+    """Evaluates a program and notes how near its comparisons are to a tie, relatively.
 
-    def __init__(self) -> None:
+    Only comparisons that depend on what is differentiated: a mask made of positions has no kinks.
+
+    Args:
+      moving: the variables that depend on what is differentiated, at first the program's inputs;
+        those that depend on them are added.
+    """
+
+    def __init__(self, moving: set[Any]) -> None:
         self.margins: list[Array] = []
+        self.moving = moving
+
+    def equation(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        moving = [not isinstance(v, Literal) and v in self.moving for v in eqn.invars]
+        if not any(moving):
+            return Interpreter().equation(eqn, ins)
+        self.moving.update(eqn.outvars)
+        for inner, first in _inner_inputs(eqn):
+            now = moving[first:]
+            if eqn.primitive.name in ("scan", "while"):
+                now = [True] * len(now)  # what is carried depends on all in the end
+            self.moving.update(v for v, m in zip(inner, now, strict=False) if m)
+        return super().equation(eqn, ins)
 
     def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         margin = _margin(eqn, ins)
@@ -38,14 +68,14 @@ class Margins(Interpreter):
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         # What is traced inside a loop stays there: its margin leaves it as one more output.
-        *outs, margins = scanned(eqn, ins, _with_margin)
+        *outs, margins = scanned(eqn, ins, self._inside)
         self.margins.append(margins.min(initial=jnp.inf))
         return outs
 
     def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         index, *operands = ins
         branches = [
-            lambda *args, held=held: _with_margin(*opened(held), args)
+            lambda *args, held=held: self._inside(*opened(held), args)
             for held in eqn.params["branches"]
         ]
         *outs, margin = lax.switch(index, branches, *operands)
@@ -53,7 +83,14 @@ class Margins(Interpreter):
         return outs
 
     def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        return Interpreter().loop(eqn, ins)  # what a `while` compares is not seen
+        *outs, margin = looped(eqn, ins, self._inside, [jnp.asarray(jnp.inf, jnp.float32)])
+        self.margins.append(margin)
+        return outs
+
+    def _inside(self, program: Any, consts: Any, args: Any) -> list[Any]:
+        """The outputs of a program inside another, and its smallest margin."""
+        inner = Margins(self.moving)
+        return [*inner.run(program, consts, args), inner.smallest()]
 
     def smallest(self) -> Array:
         """The smallest margin of all."""
@@ -61,10 +98,30 @@ class Margins(Interpreter):
         return jnp.stack(small).min() if small else jnp.asarray(jnp.inf, jnp.float32)
 
 
-def _with_margin(program: Any, consts: Any, args: Any) -> list[Any]:
-    """The outputs of a program inside another, and its smallest margin."""
-    inner = Margins()
-    return [*inner.run(program, consts, args), inner.smallest()]
+def _inner_inputs(eqn: JaxprEqn) -> list[tuple[Sequence[Any], int]]:
+    """The inputs of the programs an equation holds, and which operand the first of them is."""
+    p, name = eqn.params, eqn.primitive.name
+    if name in CALLS and CALLS[name] in p:
+        return [(opened(p[CALLS[name]])[0].invars, 0)]
+    if name == "scan":
+        return [(opened(p["jaxpr"])[0].invars, 0)]
+    if name == "cond":
+        return [(opened(held)[0].invars, 1) for held in p["branches"]]
+    if name == "while":
+        return [(opened(p[held])[0].invars, 0) for held in ("cond_jaxpr", "body_jaxpr")]
+    return []
+
+
+def hides_kinks(program: ClosedJaxpr) -> bool:
+    """Whether a program compares floats where `Margins` does not see it."""
+    return any(
+        inner.primitive.name in _COMPARED
+        and jnp.issubdtype(dtype_of(inner.invars[0]), jnp.floating)
+        for eqn in equations(program.jaxpr)
+        if eqn.primitive.name == "shard_map"
+        for held in programs_in(eqn)
+        for inner in equations(held)
+    )
 
 
 def _margin(eqn: JaxprEqn, ins: Sequence[Any]) -> Array | None:
@@ -115,9 +172,9 @@ def thresholds(program: ClosedJaxpr) -> list[float]:
                 if value.ndim == 0 and np.isfinite(value) and abs(value) < 1e4:
                     found.add(float(value))
     for const in getattr(program, "consts", ()):
-        held = np.asarray(const) if hasattr(const, "dtype") else np.zeros(2)
-        if held.ndim == 0 and held.dtype.kind == "f" and abs(held) < 1e4:
-            found.add(float(held))
+        is_number = getattr(const, "ndim", 1) == 0 and is_float(const) and not is_complex(const)
+        if is_number and abs(float(const)) < 1e4:
+            found.add(float(const))
     return sorted(found)[:8]
 
 
@@ -140,6 +197,9 @@ def in_hull(point: np.ndarray, limits: np.ndarray, tolerance: float) -> bool:
     """
     from scipy.optimize import nnls
 
+    if np.iscomplexobj(limits) or np.iscomplexobj(point):
+        point = np.concatenate([point.real, point.imag])
+        limits = np.concatenate([limits.real, limits.imag], 1)
     scale = max(np.abs(limits).max(initial=0.0), np.abs(point).max(initial=0.0))
     if scale == 0:
         return True

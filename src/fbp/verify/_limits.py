@@ -24,6 +24,7 @@ class Limits:
         # Its own stream, so that what is drawn for probes does not depend on what is found.
         self.rng = np.random.default_rng(rng.integers(2**32))
         self.differences = Differences(runs, self.rng)
+        self._aside: tuple[Probe, Pair] | None = None
 
     def at_kink(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> str | None:
         """What choice a rule makes at a kink; "" where none is left; None if it is wrong."""
@@ -36,22 +37,49 @@ class Limits:
             for most in (1, 2, 3):
                 values, tied = self._alone(probe, k, element, off.ravel(), most)
                 there = self.runs.exact(values, probe.dys)
-                limits = self._limits(values, probe, k, _STEP, (1, 6, 12)[most - 1], tied)
+                rule = there.rule_grads[k].ravel()
+                limits = np.zeros((0, rule.size))
+                # Each round may find limits that those before it did not.
+                for _ in range(4):
+                    more = self._limits(values, probe, k, _STEP, (1, 6, 12)[most - 1], tied)
+                    limits = np.concatenate([limits, more])
+                    is_one = not np.isfinite(limits).all() or in_hull(rule, limits, 1e-4)
+                    if is_one or not np.isfinite(rule).all():
+                        break
                 if not np.isfinite(limits).all():
                     continue
-                rule = there.rule_grads[k].ravel()
-                if not np.isfinite(rule).all() or not in_hull(rule, limits, 1e-4):
+                if not is_one:
                     return None
-                low, high = limits[:, element].min(), limits[:, element].max()
+                low, high = limits[:, element].real.min(), limits[:, element].real.max()
                 if high - low > 1e-3 * max(abs(low), abs(high)) and not said:
                     where = list(map(int, np.unravel_index(element, got.shape)))
                     x = np.asarray(values[self.runs.diff[k]])[tuple(where)]
                     said = (
                         f"at the kink {self.name(k)}{where if where else ''} = {x:.4g} takes "
                         f"{rule[element]:.4g} of [{low:.4g}, {high:.4g}]; "
-                        f"autodiff takes {there.grads[k].ravel()[element]:.4g}"
+                        f"autodiff takes {pair.grads[k].ravel()[element]:.4g}"
                     )
         return said
+
+    def aside(self, probe: Probe) -> Pair:
+        """What the runs give beside a probe, where its ties are broken."""
+        if self._aside is None or self._aside[0] is not probe:
+            values = list(probe.values)
+            for i in self.runs.diff:
+                values[i] = self._moved(np.asarray(values[i]))
+            pair = self.runs.exact(values, probe.dys)
+            if not pair.grads:
+                there = probe._replace(values=values)
+                pair = pair._replace(grads=self.differences.gradients(there))
+            self._aside = probe, pair
+        return self._aside[1]
+
+    def _moved(self, a: np.ndarray) -> np.ndarray:
+        wide = a if a.dtype.kind == "c" else a.astype(np.float64)
+        noise = self.rng.normal(size=a.shape)
+        if a.dtype.kind == "c":
+            noise = noise + 1j * self.rng.normal(size=a.shape)
+        return wide + 0.02 * typical_size(a) * noise
 
     def at_singularity(
         self, probe: Probe, k: int, got: np.ndarray, want: np.ndarray
@@ -100,14 +128,14 @@ class Limits:
         values, kept = list(probe.values), {}
         for j in self.runs.diff:
             a = np.asarray(values[j])
-            moved = a.astype(np.float64) + 0.02 * typical_size(a) * self.rng.normal(size=a.shape)
+            moved = self._moved(a)
             keep = np.zeros(a.size, bool)
             if j == i:
                 keep = tied
             elif a.shape == x.shape:
                 keep[element] = a.ravel()[element] == x.ravel()[element]
             kept[j] = keep.reshape(a.shape)
-            values[j] = np.where(kept[j], a.astype(np.float64), moved)
+            values[j] = np.where(kept[j], a.astype(moved.dtype), moved)
         return values, kept
 
     def _limits(

@@ -17,6 +17,7 @@ def smallest_caught(record: LeafRecord) -> dict[str, float]:
     if record.best is None:
         return {}
     want, allowed = record.best
+    allowed = max(allowed, record.digits * float(np.abs(want).max(initial=0.0)))
     scale = np.abs(want).max()
     one = np.zeros(want.shape)
     one.flat[int(np.argmax(np.abs(want)))] = scale

@@ -17,7 +17,7 @@ from fbp._layer import Array
 
 RULES = ("custom_vjp_call", "custom_jvp_call")
 # Equations that only hold a program: evaluated in place. The parameter with the program.
-_CALLS = {
+CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
@@ -109,8 +109,10 @@ def _without(program: Any, keep: set[int], numbers: Iterator[int]) -> Any:
 def _without_inside(value: Any, keep: set[int], numbers: Iterator[int]) -> Any:
     if isinstance(value, ClosedJaxpr | Jaxpr):
         return _without(value, keep, numbers)
-    if type(value) in (tuple, list) and any(isinstance(v, ClosedJaxpr | Jaxpr) for v in value):
-        return type(value)(_without_inside(v, keep, numbers) for v in value)
+    if isinstance(value, tuple | list) and any(isinstance(v, ClosedJaxpr | Jaxpr) for v in value):
+        inside = [_without_inside(v, keep, numbers) for v in value]
+        named = hasattr(value, "_fields")  # a NamedTuple, as custom_linear_solve has
+        return type(value)(*inside) if named else type(value)(inside)
     return value
 
 
@@ -158,8 +160,8 @@ class Interpreter:
     def equation(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         """Returns the outputs of one equation."""
         name = eqn.primitive.name
-        if name in _CALLS and _CALLS[name] in eqn.params:
-            return self.run(*opened(eqn.params[_CALLS[name]]), ins)
+        if name in CALLS and CALLS[name] in eqn.params:
+            return self.run(*opened(eqn.params[CALLS[name]]), ins)
         if name == "scan":
             return self.scan(eqn, ins)
         if name == "cond":
@@ -184,25 +186,38 @@ class Interpreter:
         return list(lax.switch(index, branches, *operands))
 
     def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        p = eqn.params
-        n, m = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
-        test, body = opened(p["cond_jaxpr"]), opened(p["body_jaxpr"])
+        return looped(eqn, ins, self.run)
 
-        def goes_on(carry: list[Any]) -> Any:
-            return self.run(*test, [*ins[:n], *carry])[0]
 
-        def once(carry: list[Any]) -> list[Any]:
-            # Under vmap a loop runs until all have stopped; those that have stay as they are.
-            on = goes_on(carry)
-            new = self.run(*body, [*ins[n:m], *carry])
-            if not jnp.ndim(on):
-                return new
-            return [
+def looped(
+    eqn: JaxprEqn, ins: list[Any], run: Callable[..., list[Any]], least: Sequence[Any] = ()
+) -> list[Any]:
+    """A `while` whose condition and body are evaluated by `run`.
+
+    Where `run` adds outputs to those of the body, the least of each over all passes comes out too:
+    `least` is what they start from. What it adds to the condition's is dropped.
+    """
+    p = eqn.params
+    n, m = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
+    test, body = opened(p["cond_jaxpr"]), opened(p["body_jaxpr"])
+    count = len(ins) - m
+
+    def goes_on(carry: list[Any]) -> Any:
+        return run(*test, [*ins[:n], *carry[:count]])[0]
+
+    def once(carry: list[Any]) -> list[Any]:
+        # Under vmap a loop runs until all have stopped; those that have stay as they are.
+        on = goes_on(carry)
+        new = run(*body, [*ins[n:m], *carry[:count]])
+        mins = [jnp.minimum(a, b) for a, b in zip(new[count:], carry[count:], strict=True)]
+        if jnp.ndim(on):
+            new = [
                 jnp.where(on.reshape(on.shape + (1,) * (jnp.ndim(a) - on.ndim)), a, b)
-                for a, b in zip(new, carry, strict=True)
+                for a, b in zip(new[:count], carry[:count], strict=True)
             ]
+        return [*new[:count], *mins]
 
-        return lax.while_loop(lambda carry: jnp.any(goes_on(carry)), once, ins[m:])
+    return lax.while_loop(lambda carry: jnp.any(goes_on(carry)), once, [*ins[m:], *least])
 
 
 def scanned(eqn: JaxprEqn, ins: list[Any], run: Callable[..., list[Any]]) -> list[Any]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from fbp.verify._dtypes import is_float, narrow
+from fbp.verify._dtypes import is_float, is_key, narrow
 from fbp.verify._program import constants_in, inlined, part_of, trace
 from fbp.verify._subject import Subject
 
@@ -73,14 +73,14 @@ def traced_rule(subject: Subject, values: list[Any], dys: list[Any]) -> ClosedJa
 
 
 def fingerprint(subject: Subject) -> Any:
-    """What tells one rule from another: its program. None where it has none."""
+    """What tells one function with a rule from another: its programs. None where it has none."""
     values = [narrow(leaf.value) for leaf in subject.leaves]
     try:
         outs = jax.eval_shape(subject.f, values)
         dys = [jnp.zeros(y.shape, y.dtype) for y in outs if is_float(y)]
         rule = traced_rule(subject, values, dys)
         require_own_values(rule, len(subject.differentiable))
-        return fingerprint_of(rule)
+        return fingerprint_of(trace(subject.f, values)), fingerprint_of(rule)
     except Exception:
         return None
 
@@ -119,9 +119,10 @@ def changing_leaves(rule: ClosedJaxpr, again: ClosedJaxpr, leaves: int) -> list[
 
 
 def fingerprint_of(program: ClosedJaxpr) -> tuple[str, tuple[bytes, ...]]:
-    """A program as text, less addresses, and the floats it holds."""
+    """A program as text, less addresses, and the arrays it holds."""
     consts = []
-    for const in program.consts:
-        if isinstance(const, jax.Array | np.ndarray) and is_float(const):
-            consts.append(np.asarray(const).tobytes())
+    for const in constants_in(program):
+        if hasattr(const, "dtype"):
+            array = jax.random.key_data(const) if is_key(const) else const
+            consts.append(np.asarray(array).tobytes())
     return re.sub(r"0x[0-9a-f]+", "", str(program)), tuple(consts)

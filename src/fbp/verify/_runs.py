@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr
 from fbp.verify._bounds import EPS64, longest_sum
 from fbp.verify._compiled import quick
 from fbp.verify._dtypes import is_complex, is_float, narrow, wide
-from fbp.verify._kinks import Margins
+from fbp.verify._kinks import Margins, hides_kinks
 from fbp.verify._program import RULES, as_function, equations, evaluate, trace, without_rules
 from fbp.verify._rule import (
     changing_leaves,
@@ -71,7 +71,8 @@ class Runs:
       effects: side effects in the program of the rule, but for debugging.
       longest_sum: the terms of the longest sum, roughly.
       holds_fixed: whether the function has a stop_gradient.
-      iterates: whether the function has a loop.
+      iterates: whether the function has a loop that may run until something converges.
+      hides_kinks: whether it compares floats where a tie is not seen.
       draws: whether random numbers are drawn, which depend on the dtype.
       notes: what could not be done in float64, and why.
       shared: what is made of the programs later, for all copies.
@@ -130,7 +131,8 @@ class Runs:
             at = [np.zeros_like(wides[i]) for i in self.diff]
             if not hasattr(self.shared, "slope"):
                 self.shared.slope = quick(self._along, wides, self.wide_dys(dys), at)
-            moved = [moves.get(i, zero) for i, zero in zip(self.diff, at, strict=True)]
+            zeros = zip(self.diff, at, strict=True)
+            moved = [moves.get(i, zero).astype(zero.dtype) for i, zero in zeros]
             return float(self.shared.slope(wides, self.wide_dys(dys), moved))
 
     # In which dtype.
@@ -189,7 +191,8 @@ class Runs:
     def _along(self, values: list[Any], dys: list[Any], moves: list[Any]) -> Any:
         f = self.subject.of_floats(as_function(self.program), values)
         _, along = jax.jvp(f, ([values[i] for i in self.diff],), (moves,))
-        return sum(jnp.vdot(d, a).real for d, a in zip(dys, along, strict=True))
+        # The vjp of jax contracts without conjugation.
+        return sum(jnp.sum(d * a).real for d, a in zip(dys, along, strict=True))
 
     def _in_working_dtype(self, values: list[Any], dys: list[Any]) -> Pair:
         rule_out, rule_grads = self.subject.pull(self.subject.f, values, dys)
@@ -217,7 +220,8 @@ class Runs:
         self.program = plain
         self.longest_sum = max(longest_sum(rule), longest_sum(plain))
         self.holds_fixed = "stop_gradient" in names
-        self.iterates = bool(names & {"while", "scan"})
+        self.iterates = "while" in names
+        self.hides_kinks = hides_kinks(plain)
         self.draws = any(name.startswith(("random_", "threefry")) for name in drawn)
         run = (
             widened(rule, self.stuck) if narrow_dtypes(rule) else functools.partial(evaluate, rule)
@@ -226,7 +230,7 @@ class Runs:
 
         def both(values: list[Any], dys: list[Any]) -> Pair:
             outs = run(*values, *dys)
-            margins = Margins()
+            margins = Margins({plain.jaxpr.invars[i] for i in self.diff})
             margins.run(plain.jaxpr, plain.consts, values)
             out, grads = self._reference(plain, values, dys)
             return Pair(out, grads, outs[:n], outs[n:], margins.smallest())

@@ -42,6 +42,7 @@ class Subject:
       identity: what makes two subjects the same function, or None where that cannot be known.
       original: the function as it was given.
       arguments: from the arrays of all leaves to the arguments they are of.
+      in_float64: whether it is used in float64: it was given that, by a caller who enabled it.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Subject:
     identity: Any
     original: Any
     arguments: Callable[[Sequence[Any]], tuple[Any, ...]] = tuple
+    in_float64: bool = False
 
     @property
     def differentiable(self) -> list[int]:
@@ -93,6 +95,9 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
     elif isinstance(f, Loss):
         if len(args) == 2:
             args = ((), *args)
+            if argnums is not None:  # they were counted without the params
+                counted = (argnums,) if isinstance(argnums, int) else argnums
+                argnums = [n + 1 if n >= 0 else n for n in counted]
         _expect(f, args, "[params,] y, target", (3,))
         f, names, fixed = loss_function(f), ["params", "y", "target"], {2}
     elif isinstance(f, Objective | Microbatch):
@@ -112,19 +117,16 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
 
     leaves: list[Leaf] = []
     slots: list[Any] = []
+    is_slot: list[bool] = []
     entries, treedef = jax.tree_util.tree_flatten_with_path(tuple(args))
     for keys, value in entries:
         top = keys[0].idx
         path = ".".join(filter(None, [names[top], path_of(keys[1:])]))
         array = None if top in static else _array(value)
+        is_slot.append(array is not None)
         slots.append(value if array is None else len(leaves))
         if array is not None:
             leaves.append(Leaf(path, array, is_float(array) and top not in fixed))
-    is_slot = [
-        top not in static and _array(value) is not None
-        for (keys, value) in entries
-        for top in [keys[0].idx]
-    ]
     if not any(leaf.differentiable for leaf in leaves):
         got = ", ".join(f"{leaf.path} {describe(leaf.value)}" for leaf in leaves) or "none"
         raise ValueError(f"{name}: expected an argument with floats to differentiate, got {got}")
@@ -135,7 +137,8 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
         return jax.tree.unflatten(treedef, filled)
 
     def on_leaves(values: Sequence[Any]) -> list[Any]:
-        return jax.tree.leaves(call(*arguments(values)))
+        outs = jax.tree.leaves(call(*arguments(values)))
+        return [y if hasattr(y, "dtype") else jnp.asarray(y) for y in outs]
 
     rest = tuple(s if is_array else repr(s) for s, is_array in zip(slots, is_slot, strict=True))
     identity: Any = (original, treedef, rest, tuple(sorted(fixed)))
@@ -143,7 +146,9 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
         hash(identity)
     except TypeError:
         identity = None
-    return Subject(name, on_leaves, tuple(leaves), identity, original, arguments)
+    wide = [str(leaf.value.dtype) in ("float64", "complex128") for leaf in leaves]
+    in_float64 = jax.config.read("jax_enable_x64") and any(wide)
+    return Subject(name, on_leaves, tuple(leaves), identity, original, arguments, in_float64)
 
 
 def describe(a: Any) -> str:
@@ -175,7 +180,9 @@ def _name(f: Any) -> str:
 
 def _argument_names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:
     try:
-        parameters = inspect.signature(f).parameters.values()
+        # What wraps a function may have other arguments; a rule has its function's.
+        follow = not inspect.isfunction(f)
+        parameters = inspect.signature(f, follow_wrapped=follow).parameters.values()
     except (TypeError, ValueError):
         parameters = ()  # type: ignore[assignment]
     names: list[str] = []
@@ -188,9 +195,8 @@ def _argument_names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:
 
 
 def _nondiff_argnums(f: Any) -> set[int]:
-    while f is not None:
-        numbers = getattr(f, "nondiff_argnums", ())
-        if numbers:
-            return set(numbers)
-        f = getattr(f, "__wrapped__", None)
-    return set()
+    """The arguments that a rule takes as they are, also where the rule is jitted."""
+    while hasattr(f, "lower") and hasattr(f, "__wrapped__"):
+        f = f.__wrapped__
+    is_rule = isinstance(f, jax.custom_vjp | jax.custom_jvp)
+    return set(f.nondiff_argnums) if is_rule else set()

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 
+import numpy as np
+
 from fbp.verify._card import Hint, LeafRow, Report, worst
 from fbp.verify._diagnose import diagnose
 from fbp.verify._examine import Examination
@@ -29,6 +31,7 @@ def report_of(
         for k, record in enumerate(examination.leaves)
     ]
     notes = list(dict.fromkeys([*runs.notes, *examination.notes]))
+    notes += _left_out(runs, examination)
     verdict = worst([f.verdict for f in findings])
     if verdict in ("OK", "CONVENTION"):
         verdict, why = _vacuous(runs, examination, verdict, reference)
@@ -125,6 +128,20 @@ def _vacuous(
     if not any(record.seen for record in examination.leaves):
         return "VACUOUS", ["every gradient is zero at every input that was tried"]
     return verdict, []
+
+
+def _left_out(runs: Runs, examination: Examination) -> list[str]:
+    """What was compared in part only, and why."""
+    notes = []
+    why = {"reverse": "autodiff is not finite at the others"}.get(runs.by, "by differences")
+    if runs.by == "forward":
+        why = "one by one; all of them along random directions"
+    for i, record in zip(runs.diff, examination.leaves, strict=True):
+        leaf = runs.subject.leaves[i]
+        seen, size = int(np.sum(record.covered)), leaf.value.size
+        if record.compared and seen < size:
+            notes.append(f"{leaf.path}: {seen} of {size} elements were compared ({why})")
+    return notes
 
 
 def _reference_name(runs: Runs, reference: Subject | None) -> str:

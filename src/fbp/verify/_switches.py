@@ -105,7 +105,7 @@ class Switched(Interpreter):
 
     def constant(self, value: Any) -> Any:
         """A mask that the function holds: used in several places, it is left out of all at once."""
-        if not hasattr(value, "dtype") or value.dtype.kind != "b" or not value.ndim:
+        if getattr(value, "dtype", None) != np.bool_ or not value.ndim:
             return value
         settings = [(1.0, "always true: mask dropped,"), (2.0, "never true:"), (3.0, "negate")]
         t = self._switch("choice", "a constant mask (where)", settings)

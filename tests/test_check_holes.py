@@ -1,0 +1,289 @@
+"""Ways in which a wrong rule could pass, or a right one be refused: each was one once."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import fbp
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(5, 4)).astype(np.float32)
+
+
+def rule(primal: Callable[..., Any], fwd: Any, bwd: Any, **options: Any) -> Any:
+    f = jax.custom_vjp(primal, **options)
+    f.defvjp(fwd, bwd)
+    return f
+
+
+def verdict(f: Any, *args: Any, **options: Any) -> str:
+    return fbp.check(f, *args, **options).verdict
+
+
+def test_a_forward_that_overflows_in_the_dtype_it_is_used_in() -> None:
+    def bwd(x: Any, dy: Any) -> Any:
+        return (jnp.exp(x) / jnp.exp(x).sum(-1, keepdims=True) * dy[:, None],)
+
+    naive = rule(lambda x: jax.nn.logsumexp(x, -1), lambda x: (jnp.log(jnp.exp(x).sum(-1)), x), bwd)
+    assert verdict(naive, X) == "RANGE"
+
+
+def root(x: Any) -> Any:
+    return jnp.where(x > 0, jnp.sqrt(x), 0.0)  # its autodiff is NaN where x <= 0
+
+
+@pytest.mark.parametrize(("slope", "wanted"), [(0.0, "OK"), (123.0, "WRONG")])
+def test_where_autodiff_is_nan_differences_decide(slope: float, wanted: str) -> None:
+    def bwd(x: Any, dy: Any) -> Any:
+        return (jnp.where(x > 0, dy * 0.5 / jnp.sqrt(jnp.where(x > 0, x, 1.0)), slope * dy),)
+
+    report = fbp.check(rule(root, lambda x: (root(x), x), bwd), X)
+    assert report.verdict == wanted, report
+    if wanted == "OK":
+        assert "autodiff is not finite at the others" in str(report.notes)
+
+
+def causal() -> Any:
+    return jnp.arange(4.0)[:, None] >= jnp.arange(4.0)
+
+
+def test_a_mask_of_float_positions_is_no_kink() -> None:
+    def row_sums(x: Any) -> Any:
+        return jnp.where(causal(), x, 0.0).sum(-1)
+
+    def bwd(_: None, dy: Any) -> Any:
+        return (jnp.where(causal(), dy[:, None], 0.0),)
+
+    x = X[:4]
+    assert verdict(rule(row_sums, lambda x: (row_sums(x), None), bwd), x) == "OK"
+    assert verdict(rule(row_sums, lambda x: (1.5 * row_sums(x), None), bwd), x) == "STRUCTURE"
+
+
+@pytest.mark.parametrize(("factor", "wanted"), [(1.0, "OK"), (1 + 5e-5, "WRONG")])
+def test_small_errors_count_where_every_input_has_ties(factor: float, wanted: str) -> None:
+    def f(x: Any, w: Any) -> Any:
+        return jnp.maximum(x, 0) * w
+
+    def bwd(res: Any, dy: Any) -> Any:
+        x, w = res
+        return jnp.where(x > 0, dy * w, 0), jnp.maximum(x, 0) * dy * factor
+
+    sparse = np.maximum(X, 0)  # zeros stay zeros in what is drawn near them
+    report = fbp.check(rule(f, lambda x, w: (f(x, w), (x, w)), bwd), sparse, 2 * X)
+    assert {r.path: r.verdict for r in report.leaves}["w"] == wanted, report
+    assert "zero everywhere" not in str(report)
+
+
+def test_a_forward_that_is_wrong_where_every_input_has_ties() -> None:
+    def relu(x: Any) -> Any:
+        return jnp.maximum(x, 0)
+
+    f = rule(relu, lambda x: (1.5 * relu(x), x), lambda x, dy: (jnp.where(x > 0, dy, 0),))
+    assert verdict(f, np.maximum(X, 0)) == "STRUCTURE"
+
+
+def test_every_element_counts_without_reverse_mode() -> None:
+    solve = jnp.linalg.solve
+
+    def of(factor: float) -> Any:
+        def bwd(res: Any, dy: Any) -> Any:
+            a, y = res
+            db = solve(a.T, dy)
+            return (-db[:, None] * y[None]).at[4, 2].multiply(factor), db
+
+        return rule(solve, lambda a, b: (solve(a, b), (a, solve(a, b))), bwd)
+
+    a = RNG.normal(size=(5, 5)).astype(np.float32) + 3 * np.eye(5, dtype=np.float32)
+    b = X[:, 0]
+    assert verdict(of(1.0), a, b) == "OK"
+    assert verdict(of(3.0), a, b) == "WRONG"
+
+
+def scaled_gradient() -> Any:
+    return rule(
+        lambda x, s: x * 1.0,
+        lambda x, s: (x * 1.0, None),
+        lambda s, _, dy: (dy * s,),
+        nondiff_argnums=(1,),
+    )
+
+
+def test_calls_that_hold_other_numbers_are_other_rules() -> None:
+    sg = scaled_gradient()
+
+    def loss(w: Any, x: Any) -> Any:
+        return sg(jnp.sin(sg(w * x, 1.0)), 5.0).sum()
+
+    report = fbp.audit(loss, jnp.asarray(X), jnp.asarray(X))
+    assert report.verdict == "WRONG"
+    assert len(report.sites) == 2
+
+
+def test_a_choice_at_a_kink_hides_nothing_else_in_the_whole() -> None:
+    sg = scaled_gradient()
+
+    def body(carry: Any) -> Any:
+        return sg(carry, 5.0), carry
+
+    def loss(w: Any) -> Any:
+        kink = jax.nn.relu(w - lax.stop_gradient(w)).sum()
+        y = lax.map(lambda v: v * 1.0, w)
+        return kink + sg(y, 5.0).sum()
+
+    report = fbp.audit(loss, jnp.asarray(X))
+    assert report.verdict == "WRONG"
+    assert not report.ok
+
+
+def test_a_function_that_changed_is_checked_anew() -> None:
+    scale = {"by": 1.0}
+    h = rule(
+        lambda x: scale["by"] * jnp.sin(x),
+        lambda x: (jnp.sin(x), x),
+        lambda x, dy: (jnp.cos(x) * dy,),
+    )
+    assert verdict(h, X) == "OK"
+    scale["by"] = 3.0
+    assert verdict(h, X) != "OK"
+
+
+def test_a_rule_whose_indices_changed_is_checked_anew() -> None:
+    order = {"is": np.asarray([0, 1, 2, 3])}
+    f = rule(
+        lambda x: x[:, jnp.asarray([0, 1, 2, 3])] ** 2,
+        lambda x: (x**2, x),
+        lambda x, dy: ((2 * x * dy)[:, order["is"]],),
+    )
+    assert verdict(f, X) == "OK"
+    order["is"] = np.asarray([1, 0, 2, 3])
+    assert verdict(f, X) == "WRONG"
+
+
+def test_a_scan_is_judged_at_large_inputs_too() -> None:
+    def twice(x: Any) -> Any:
+        return lax.scan(lambda c, _: (jnp.tanh(c), None), x, None, length=2)[0]
+
+    def bwd(x: Any, dy: Any) -> Any:
+        h = jnp.tanh(x)
+        right = (1 - jnp.tanh(h) ** 2) * (1 - h * h)
+        return (dy * jnp.where(jnp.abs(x) > 4, 7.0, right),)
+
+    assert verdict(rule(twice, lambda x: (twice(x), x), bwd), X) == "WRONG"
+
+
+def test_a_wrapper_has_arguments_of_its_own() -> None:
+    core = rule(
+        lambda n, x, w: x**n * w,
+        lambda n, x, w: (x**n * w, (x, w)),
+        lambda n, res, dy: (n * res[0] ** (n - 1) * res[1] * dy, res[0] ** n * dy),
+        nondiff_argnums=(0,),
+    )
+
+    @functools.wraps(core)
+    def outer(x: Any, w: Any) -> Any:
+        return core(2, x, w)
+
+    report = fbp.check(outer, X, 2 * X)
+    assert report.verdict == "OK"
+    assert [row.path for row in report.leaves] == ["x", "w"]
+
+
+def test_complex_numbers_without_reverse_mode() -> None:
+    solve = jnp.linalg.solve
+
+    def bwd(res: Any, dy: Any) -> Any:
+        a, y = res
+        db = solve(a.T, dy)
+        return -db[:, None] * y[None], db
+
+    f = rule(solve, lambda a, b: (solve(a, b), (a, solve(a, b))), bwd)
+    a = (RNG.normal(size=(3, 3)) + 1j * RNG.normal(size=(3, 3)) + 3 * np.eye(3)).astype("c8")
+    b = (RNG.normal(size=3) + 1j * RNG.normal(size=3)).astype("c8")
+    assert verdict(f, a, b) == "OK"
+
+
+def test_complex_numbers_at_a_kink() -> None:
+    def half(z: Any) -> Any:
+        return jnp.where(z.real > 0, z, 0)
+
+    f = rule(half, lambda z: (half(z), z), lambda z, dy: (jnp.where(z.real >= 0, dy, 0),))
+    z = (X + 1j * X[::-1]).astype("c8")
+    assert verdict(f, z) in ("OK", "CONVENTION")
+
+
+def test_another_formula_for_a_forward_that_cancels() -> None:
+    def centred(x: Any) -> Any:
+        return x - x.mean(-1, keepdims=True)
+
+    def fwd(x: Any) -> Any:
+        return x - x @ jnp.full((x.shape[-1], 1), 1 / x.shape[-1], x.dtype), None
+
+    f = rule(centred, fwd, lambda _, dy: (dy - dy.mean(-1, keepdims=True),))
+    assert verdict(f, X[:, :3]) == "OK"
+
+
+def test_outputs_may_be_python_numbers() -> None:
+    g = rule(jnp.sin, lambda x: (jnp.sin(x), x), lambda x, dy: (dy * jnp.cos(x),))
+    assert verdict(lambda x: (g(x), 1.0, 3), X) == "OK"
+
+
+def test_a_kink_in_a_while_loop() -> None:
+    def f(x: Any) -> Any:
+        def body(carry: Any) -> Any:
+            n, x = carry
+            return n + 1, jnp.maximum(x, 0) * 0.9
+
+        return lax.while_loop(lambda carry: carry[0] < 2, body, (0, x))[1]
+
+    for above in (jnp.greater, jnp.greater_equal):
+
+        def bwd(x: Any, dy: Any, above: Any = above) -> Any:
+            return (jnp.where(above(x, 0), 0.81 * dy, 0),)
+
+        assert verdict(rule(f, lambda x: (f(x), x), bwd), X) in ("OK", "CONVENTION")
+
+
+def test_a_kink_in_shard_map() -> None:
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("i",))
+    spec = jax.sharding.PartitionSpec("i")
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec)
+    def relu(x: Any) -> Any:
+        return jnp.maximum(x, 0.0)
+
+    right = rule(relu, lambda x: (relu(x), x), lambda x, dy: (jnp.where(x > 0, dy, 0),))
+    wrong = rule(relu, lambda x: (relu(x), x), lambda x, dy: (jnp.where(x > 0, 1.01 * dy, 0),))
+    assert verdict(right, X) in ("OK", "CONVENTION")
+    assert verdict(wrong, X) == "WRONG"
+
+
+def test_empty_arrays_and_keys_that_are_closed_over() -> None:
+    double = rule(lambda x: 2 * x, lambda x: (2 * x, None), lambda _, dy: (2 * dy,))
+    fbp.check(double, X[:, :0])
+    key = jax.random.key(0)
+    noisy = rule(
+        lambda x: x * jax.random.normal(key, x.shape),
+        lambda x: (x * jax.random.normal(key, x.shape), None),
+        lambda _, dy: (dy * jax.random.normal(key, dy.shape),),
+    )
+    assert verdict(noisy, X) == "OK"
+
+
+def test_float64_is_not_held_to_the_range_of_float32() -> None:
+    f = rule(lambda x: 3 * x, lambda x: (3 * x, x), lambda x, dy: (3 * dy * (x * x) / (x * x),))
+    with jax.enable_x64(True):
+        report = fbp.check(f, jnp.full((3,), 1e-25, jnp.float64), budget="fast")
+    assert report.verdict not in ("RANGE", "PRECISION"), report
+
+
+def test_argnums_of_a_loss_and_a_cotangent_that_is_a_python_number() -> None:
+    loss = fbp.MeanSquaredError()
+    report = fbp.check(loss, X, 0 * X, argnums=0, cotangent=1)
+    assert report.verdict == "OK"
+    assert [row.path for row in report.leaves] == ["y"]
