@@ -167,3 +167,15 @@ def test_rows_of_very_different_logits_do_not_meet() -> None:
     want, _, row = loss.value_and_grad((), y[0] - 1e4, jnp.asarray(1))
     np.testing.assert_allclose(value, want, rtol=8 * EPS)
     np.testing.assert_allclose(dy, [row / 2] * 2, rtol=8 * EPS)
+
+
+def test_the_mean_of_no_elements_is_zero() -> None:
+    value, _, dy = fbp.MeanSquaredError().value_and_grad((), jnp.ones((0, 4)), jnp.ones((0, 4)))
+    assert value == 0
+    assert dy.shape == (0, 4)
+
+
+def test_a_weight_that_does_not_fit_is_refused_by_the_name_of_its_loss() -> None:
+    y = jnp.ones((3, 4))
+    with pytest.raises(ValueError, match=r"^MeanSquaredError: expected weight .* got shape \(2,\)"):
+        fbp.MeanSquaredError().value((), y, fbp.Weighted(y, jnp.ones(2)))
