@@ -287,3 +287,174 @@ def test_argnums_of_a_loss_and_a_cotangent_that_is_a_python_number() -> None:
     report = fbp.check(loss, X, 0 * X, argnums=0, cotangent=1)
     assert report.verdict == "OK"
     assert [row.path for row in report.leaves] == ["y"]
+
+
+def test_a_mask_is_mixed_though_all_true_was_given() -> None:
+    def mean(x: Any, mask: Any) -> Any:
+        return (x * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
+
+    def bwd(res: Any, dy: Any) -> Any:
+        x, mask = res
+        return (dy / x.shape[-1])[:, None] * mask, None  # the count of the mask, it should be
+
+    f = rule(mean, lambda x, mask: (mean(x, mask), (x, mask)), bwd)
+    assert verdict(f, X, np.ones(X.shape, bool)) == "WRONG"
+
+
+def test_a_function_too_steep_for_differences_is_not_contradicted() -> None:
+    def normalize(x: Any) -> Any:
+        return x / jnp.maximum(jnp.sqrt((x * x).sum(-1, keepdims=True)), 1e-12)
+
+    def bwd(x: Any, dy: Any) -> Any:
+        n = jnp.sqrt((x * x).sum(-1, keepdims=True))
+        y = x / jnp.maximum(n, 1e-12)
+        along = jnp.where(n > 1e-12, y * (dy * y).sum(-1, keepdims=True), 0)
+        return ((dy - along) / jnp.maximum(n, 1e-12),)
+
+    assert verdict(rule(normalize, lambda x: (normalize(x), x), bwd), X) == "OK"
+
+
+def test_a_loop_that_does_not_end_at_large_inputs_is_not_tried_there() -> None:
+    def fixed_point(a: Any) -> Any:
+        def goes_on(carry: Any) -> Any:
+            return jnp.abs(carry[0] - carry[1]).max() > 1e-6
+
+        def body(carry: Any) -> Any:
+            return jnp.cos(a * carry[0]), carry[0]
+
+        return lax.while_loop(goes_on, body, (jnp.zeros_like(a), jnp.ones_like(a)))[0]
+
+    def bwd(res: Any, dy: Any) -> Any:
+        a, z = res
+        return (-dy * jnp.sin(a * z) * z / (1 + a * jnp.sin(a * z)),)
+
+    f = rule(fixed_point, lambda a: (fixed_point(a), (a, fixed_point(a))), bwd)
+    report = fbp.check(f, np.asarray([0.3, 0.4, 0.6], np.float32), budget="fast")
+    assert "large and small inputs were not tried" in str(report.notes)
+
+
+def test_an_iteration_of_fixed_length_may_not_have_converged_elsewhere() -> None:
+    def fixed_point(w: Any, x: Any) -> Any:
+        return lax.fori_loop(0, 60, lambda _, z: jnp.tanh(w @ z + x), jnp.zeros_like(x))
+
+    def bwd(res: Any, dy: Any) -> Any:
+        w, z = res
+        slope = 1 - z * z
+        u = jnp.linalg.solve((jnp.eye(3) - slope[:, None] * w).T, dy) * slope
+        return u[:, None] * z, u
+
+    w = 0.2 * RNG.normal(size=(3, 3)).astype(np.float32)
+    f = rule(fixed_point, lambda w, x: (fixed_point(w, x), (w, fixed_point(w, x))), bwd)
+    assert fbp.check(f, w, X[0, :3]).ok
+
+
+def test_a_product_with_one_zero() -> None:
+    def bwd(x: Any, dy: Any) -> Any:
+        quotients = (dy * x.prod(-1))[:, None] / jnp.where(x == 0, 1, x)
+        return (jnp.where(x == 0, 0, quotients),)
+
+    f = rule(lambda x: x.prod(-1), lambda x: (x.prod(-1), x), bwd)
+    assert verdict(f, X) == "WRONG"
+
+
+def test_a_clip_of_the_cotangent_left_in_the_rule() -> None:
+    f = rule(
+        jnp.sin, lambda x: (jnp.sin(x), x), lambda x, dy: (jnp.clip(dy, -20, 20) * jnp.cos(x),)
+    )
+    assert verdict(f, X) == "WRONG"
+
+
+@pytest.mark.parametrize("n", [np.asarray([4, 4, 4, 4, 4]), np.int32(4)])
+def test_lengths_other_than_the_full_one_are_tried(n: Any) -> None:
+    def within(n: Any, compare: Any) -> Any:
+        return compare(jnp.arange(4), jnp.reshape(n, (-1, 1)))
+
+    def masked(x: Any, n: Any) -> Any:
+        return jnp.where(within(n, jnp.less), x, 0)
+
+    def bwd(n: Any, dy: Any) -> Any:
+        return jnp.where(within(n, jnp.less_equal), dy, 0), None
+
+    assert verdict(rule(masked, lambda x, n: (masked(x, n), n), bwd), X, n) == "WRONG"
+
+
+def test_a_label_to_ignore_is_tried_though_none_was_given() -> None:
+    def loss(logp: Any, labels: Any) -> Any:
+        kept = labels != -100
+        picked = jnp.take_along_axis(logp, jnp.maximum(labels, 0)[:, None], 1)[:, 0]
+        return -(picked * kept).sum() / jnp.maximum(kept.sum(), 1)
+
+    def bwd(res: Any, dy: Any) -> Any:
+        _, labels = res
+        one_hot = jnp.arange(4) == jnp.maximum(labels, 0)[:, None]
+        return -dy * one_hot / len(labels), None
+
+    f = rule(loss, lambda p, n: (loss(p, n), (p, n)), bwd)
+    assert verdict(f, X, np.asarray([0, 3, 1, 2, 2])) == "WRONG"
+
+
+def test_a_step_that_a_schedule_asks_for_is_tried() -> None:
+    f = rule(
+        lambda x, step: x * jnp.where(step > 1000, 2, 1),
+        lambda x, step: (x * jnp.where(step > 1000, 2, 1), None),
+        lambda _, dy: (dy, None),
+    )
+    assert verdict(f, X, np.int32(0)) == "WRONG"
+
+
+def test_a_rule_with_a_key_among_its_arguments_is_explained() -> None:
+    f = rule(
+        lambda x, key, flag: jnp.where(flag, 2 * x, x),
+        lambda x, key, flag: (jnp.where(flag, 2 * x, x), flag),
+        lambda flag, dy: (dy, None, None),
+    )
+    report = fbp.check(f, X, jax.random.key(3), jnp.array(False))
+    assert report.verdict == "WRONG"
+    assert not [note for note in report.notes if "no explanation" in note]
+
+
+def test_what_is_not_finite_as_given_is_no_proof() -> None:
+    f = rule(lambda x: x * x, lambda x: (x * x, x), lambda x, dy: (3 * x * dy,))
+    broken = X.copy()
+    broken[1, 2] = np.nan
+    report = fbp.check(f, broken)
+    assert not report.ok
+    assert "VACUOUS" not in report.verdict
+
+
+def test_a_reference_of_other_values_is_told_apart() -> None:
+    rounded = rule(
+        lambda x: jnp.round(x * 8) / 8, lambda x: (jnp.round(x * 8) / 8, None), lambda _, dy: (dy,)
+    )
+    assert "the reference's" in str(fbp.check(rounded, X, reference=lambda x: x))
+    straight = lambda x: x + lax.stop_gradient(jnp.round(x * 8) / 8 - x)  # noqa: E731
+    assert fbp.check(rounded, X, reference=straight).ok
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"reference": lambda x, y: x}, "reference of .* raises on these arguments"),
+        ({"reference": X}, "expected a function for reference, got ndarray"),
+        ({"argnums": "x"}, "expected argnums of integers, got 'x'"),
+        ({"seed": -1}, "expected a seed of 0 or more, got -1"),
+    ],
+)
+def test_bad_options_get_one_line(options: Any, said: str) -> None:
+    f = rule(lambda x: x * x, lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+    with pytest.raises((TypeError, ValueError), match=said) as raised:
+        fbp.check(f, X, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_one_argument_takes_at_a_tie_the_other_cannot_have() -> None:
+    def of(strict: bool) -> Any:
+        above = jnp.greater if strict else jnp.greater_equal
+        return rule(
+            jnp.maximum,
+            lambda x, y: (jnp.maximum(x, y), (x, y)),
+            lambda res, dy: (dy * (res[0] >= res[1]), dy * above(res[1], res[0])),
+        )
+
+    assert verdict(of(strict=True), X, X) == "CONVENTION"
+    assert verdict(of(strict=False), X, X) == "WRONG"

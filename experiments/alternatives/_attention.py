@@ -195,7 +195,13 @@ def attention_grouped():
     return ruled(primal, lambda q, k, v: (primal(q, k, v), (q, k, v)), bwd)
 
 
-@rule("attention: lengths, rows without keys give zero", *qkv, integers(0, T, B))
+def _lengths(rng, size):
+    lengths = integers(0, T, B)(rng, size)
+    lengths[-1] = 1 + lengths.max()
+    return lengths
+
+
+@rule("attention: lengths, rows without keys give zero", *qkv, _lengths)
 def attention_lengths():
     def probabilities(q, k, lengths):
         mask = (jnp.arange(k.shape[1]) < lengths[:, None])[:, None, None, :]

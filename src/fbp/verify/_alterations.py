@@ -41,6 +41,8 @@ def alterations(
             values = [altered if m == j else v for m, v in enumerate(probe.values)]
             yield "input", f"{leaf.path} {text}, given to the reference,", values, probe.dys
         for m, other in enumerate(runs.subject.leaves[:j]):
+            if is_key(other.value):
+                continue
             b = np.asarray(probe.values[m])
             if b.shape == a.shape and b.dtype == a.dtype:
                 values = list(probe.values)

@@ -1,6 +1,7 @@
 """`fbp.check`: is a hand-written backward rule right, and if not, what is wrong with it?"""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -58,7 +59,8 @@ def check(
       f: a `custom_vjp` or `custom_jvp` function, any function with such rules inside, or a `Layer`
         (args: params, x and perhaps a key), a `Loss` (params, y, target) or an `Objective`.
       *args: its arguments: trees of arrays, integers, keys, None. Their values are ordinary input.
-      reference: a function of the same arguments to use instead of f's own primal.
+      reference: a function of the same arguments to use instead of f's own primal. It gives the
+        same values: for a straight-through estimator f of g, g(x) + stop_gradient(f(x) - g(x)).
       argnums: which arguments to differentiate; all that hold floats by default.
       cotangent: the cotangents of the first probe, as f's output; random by default.
       budget: "fast" leaves out half of the probes, the variants and the search for a wrong term.
@@ -74,6 +76,10 @@ def check(
     started = time.perf_counter()
     if budget not in ("fast", "default", "thorough"):
         raise ValueError(f"check: expected budget fast, default or thorough, got {budget!r}")
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"check: expected a seed of 0 or more, got {seed!r}")
+    if reference is not None and not callable(reference):
+        raise TypeError(f"check: expected a function for reference, got {type(reference).__name__}")
     subject = subject_of(f, args, argnums)
     ref = None if reference is None else subject_of(reference, args, argnums)
     if ref is not None and len(ref.leaves) != len(subject.leaves):
@@ -91,8 +97,16 @@ def examine(
     strict: bool = False,
 ) -> Report:
     """All stages of a check."""
+    stages = functools.partial(_examine, subject, reference, cotangent, budget, seed, strict)
+    if subject.in_float64:
+        # Its float32 is that of who has not enabled float64: what is made inside is float32 too.
+        try:
+            with jax.enable_x64(False):
+                return stages()
+        except Exception:
+            pass  # then what insists on float64 has it, and says itself what is wrong
     try:
-        return _examine(subject, reference, cotangent, budget, seed, strict)
+        return stages()
     except RuleError as error:
         says, shown_in = str(error), list(error.leaves)
     except Exception as error:

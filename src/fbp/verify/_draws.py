@@ -108,16 +108,21 @@ def masked(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def with_integer(rng: np.random.Generator, n: int, a: np.ndarray) -> np.ndarray:
-    """Some of these integers replaced by n, which is one of their range; else the same array."""
-    if a.dtype.kind != "i" or not 0 <= n <= a.max(initial=-1):
+    """Some of these integers replaced by n; the same array where that is beyond their range.
+
+    A number below 0 stands for something, and a single integer is a count and no index.
+    """
+    if a.dtype.kind != "i" or (n > a.max(initial=-1) and a.ndim):
         return a
-    return np.where(rng.random(a.shape) < 0.4, n, a).astype(a.dtype)
+    return np.where((rng.random(a.shape) < 0.4) | (a.ndim == 0), n, a).astype(a.dtype)
 
 
 def changed(rng: np.random.Generator, how: str, a: np.ndarray) -> np.ndarray:
     if how == "shuffle" and a.dtype.kind != "u":
         return shuffled(rng, a) if a.size > 1 else a
     if a.dtype == bool:
+        if how == "any" and a.size > 1:
+            return rng.random(a.shape) < 0.6
         if how == "first row false" and a.ndim:
             new = a.copy()
             new[(0,) * max(1, a.ndim - 1)] = False
@@ -127,6 +132,8 @@ def changed(rng: np.random.Generator, how: str, a: np.ndarray) -> np.ndarray:
         return a
     if a.dtype.kind == "u":
         return a  # the bits of a key
+    if how == "any" and a.min() >= 0 and a.max() > 0:
+        return rng.integers(0, a.max() + 1, a.shape).astype(a.dtype)
     if how == "repeat" and a.size > 1:
         return rng.choice(a.ravel()[: max(1, a.size // 3)], a.shape)
     if how == "-1" and a.min() >= 0:

@@ -180,12 +180,18 @@ def thresholds(program: ClosedJaxpr) -> list[float]:
 
 def special_integers(program: ClosedJaxpr) -> list[int]:
     """The integers a program asks for by name: a padding id, a label to ignore."""
-    found: set[int] = set()
+    found: dict[int, None] = {}
     for eqn in equations(program.jaxpr):
-        for atom in eqn.invars if eqn.primitive.name in ("eq", "ne") else ():
-            if isinstance(atom, Literal) and jnp.issubdtype(dtype_of(atom), jnp.integer):
-                found.update({int(atom.val)} if np.ndim(atom.val) == 0 else set())
-    return sorted(found)[:4]
+        name = eqn.primitive.name
+        for atom in eqn.invars if name in ("eq", "ne", "lt", "le", "gt", "ge") else ():
+            if not isinstance(atom, Literal) or not jnp.issubdtype(dtype_of(atom), jnp.integer):
+                continue
+            if np.ndim(atom.val) == 0:
+                n = int(atom.val)
+                # Below 0 only what is asked for itself: `i < 0` is how jax wraps an index.
+                here = [n] if name in ("eq", "ne") else [m for m in (n, n + 1) if m >= 0]
+                found.update(dict.fromkeys(here))
+    return list(found)[:6]
 
 
 def in_hull(point: np.ndarray, limits: np.ndarray, tolerance: float) -> bool:

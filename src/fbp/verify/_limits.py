@@ -38,12 +38,16 @@ class Limits:
                 values, tied = self._alone(probe, k, element, off.ravel(), most)
                 there = self.runs.exact(values, probe.dys)
                 rule = there.rule_grads[k].ravel()
-                limits = np.zeros((0, rule.size))
+                around: list[list[np.ndarray]] = []
                 # Each round may find limits that those before it did not.
                 for _ in range(4):
-                    more = self._limits(values, probe, k, _STEP, (1, 6, 12)[most - 1], tied)
-                    limits = np.concatenate([limits, more])
-                    is_one = not np.isfinite(limits).all() or in_hull(rule, limits, 1e-4)
+                    around += self._around(values, probe, _STEP, (1, 6, 12)[most - 1], tied)
+                    limits = np.stack([grads[k].ravel() for grads in around])
+                    is_one = not np.isfinite(limits).all() or (
+                        in_hull(rule, limits, 1e-4)
+                        # What one leaf takes another cannot have as well.
+                        and in_hull(*_together(there.rule_grads, around), 1e-4)
+                    )
                     if is_one or not np.isfinite(rule).all():
                         break
                 if not np.isfinite(limits).all():
@@ -95,7 +99,8 @@ class Limits:
         if bad.any():
             return None  # as autodiff's are: the function has no gradient that could be told there
         near, nearer = (
-            self._limits(probe.values, probe, k, step * 1e3, 8) for step in (_STEP, _STEP / 1e3)
+            np.stack([grads[k].ravel() for grads in self._around(probe.values, probe, step, 8)])
+            for step in (_STEP * 1e3, _STEP)
         )
         if not (np.isfinite(near).all() and np.isfinite(nearer).all()):
             return None
@@ -138,16 +143,15 @@ class Limits:
             values[j] = np.where(kept[j], a.astype(moved.dtype), moved)
         return values, kept
 
-    def _limits(
+    def _around(
         self,
         values: list[Any],
         probe: Probe,
-        k: int,
         step: float,
         directions: int,
         moving: dict[int, np.ndarray] | None = None,
-    ) -> np.ndarray:
-        """Reference gradients of leaf k at points around, both ways along random directions."""
+    ) -> list[list[np.ndarray]]:
+        """Reference gradients at points around, both ways along random directions."""
         found = []
         size = max(typical_size(np.asarray(values[j])) for j in self.runs.diff)
         wide = self.runs.wide(values)
@@ -165,12 +169,29 @@ class Limits:
                 for j, move in moves.items():
                     beside[j] = wide[j] + sign * move
                 pair = self.runs.exact(beside, probe.dys)
-                grads = pair.grads or self.differences.gradients(probe._replace(values=beside))
-                found.append(grads[k].ravel())
-        return np.stack(found)
+                found.append(
+                    pair.grads or self.differences.gradients(probe._replace(values=beside))
+                )
+        return found
 
     def name(self, k: int) -> str:
         return self.runs.subject.leaves[self.runs.diff[k]].path
+
+
+def _together(
+    rule: list[np.ndarray], around: list[list[np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The finite gradients of all leaves as one vector, each relative to its size."""
+    points, limits = [], []
+    for k, mine in enumerate(rule):
+        beside = np.stack([grads[k].ravel() for grads in around])
+        scale = max(np.abs(beside).max(initial=0.0), np.abs(mine).max(initial=0.0))
+        if np.isfinite(scale) and scale > 0:
+            points.append(mine.ravel() / scale)
+            limits.append(beside / scale)
+    if not points:
+        return np.zeros(0), np.zeros((len(around), 0))
+    return np.concatenate(points), np.concatenate(limits, 1)
 
 
 def _signed(move: np.ndarray, moving: np.ndarray, n: int) -> np.ndarray:

@@ -60,6 +60,7 @@ def probes(
         yield Probe("shuffled", mixed or floats, normal(), True)
     yield Probe("zero cotangent", near, [np.zeros(s) for s in shapes])
     yield Probe("one-hot cotangent", near, [_draws.one_hot(rng, s) for s in shapes])
+    yield Probe("large cotangent", near, [1e3 * d for d in normal()])
     if len(shapes) > 1:
         for i in range(len(shapes)):
             one = [d if i == j else np.zeros_like(d) for j, d in enumerate(normal())]
@@ -77,7 +78,7 @@ def probes(
     wide = _of_floats(runs, given, lambda a: _draws.spread(rng, a, 20.0))
     yield Probe("large", wide, normal(), extreme=True)
     if any(not is_float(leaf.value) for leaf in runs.subject.leaves):
-        for how in ("repeat", "first row false", "none true", "all true", "-1"):
+        for how in ("repeat", "any", "first row false", "none true", "all true", "-1"):
             changed = _integers(runs, near, functools.partial(_draws.changed, rng, how))
             if changed is not None:
                 outside = how == "-1"
@@ -92,6 +93,8 @@ def probes(
         zeroed = list(near)
         zeroed[i] = _of_floats(runs, given, np.zeros_like)[i]
         yield Probe(f"{runs.subject.leaves[i].path} = 0", zeroed, normal())
+    sparse = _of_floats(runs, given, lambda a: np.where(rng.random(a.shape) < 0.2, 0, a))
+    yield Probe("zeros here and there", sparse, normal())
     yield Probe("all zero", _of_floats(runs, given, np.zeros_like), normal())
     for name, change in (
         ("constant rows", _draws.constant_rows),

@@ -41,6 +41,8 @@ def first_line(error: BaseException) -> str:
     """An error in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[0] if lines else type(error).__name__
+    if said.endswith(":") and len(lines) > 1:
+        said = f"{said} {lines[1]}"
     return said if len(said) <= 300 else said[:300] + "…"
 
 

@@ -20,7 +20,15 @@ from fbp.verify._bounds import EPS64, longest_sum
 from fbp.verify._compiled import quick
 from fbp.verify._dtypes import is_complex, is_float, narrow, wide
 from fbp.verify._kinks import Margins, hides_kinks
-from fbp.verify._program import RULES, as_function, equations, evaluate, trace, without_rules
+from fbp.verify._program import (
+    RULES,
+    as_function,
+    equations,
+    evaluate,
+    scan_splits,
+    trace,
+    without_rules,
+)
 from fbp.verify._rule import (
     changing_leaves,
     fingerprint_of,
@@ -74,12 +82,16 @@ class Runs:
       iterates: whether the function has a loop that may run until something converges.
       hides_kinks: whether it compares floats where a tie is not seen.
       draws: whether random numbers are drawn, which depend on the dtype.
+      own: what the outputs of a rule's forward are held against.
       notes: what could not be done in float64, and why.
       shared: what is made of the programs later, for all copies.
     """
 
     def __init__(self, subject: Subject, reference: Callable[..., Any] | None) -> None:
         self.subject, self.diff = subject, subject.differentiable
+        self.own = "the function's own"
+        if reference is not None:
+            self.own = "the reference's (which has to give the same values)"
         self.notes: list[str] = []
         self.stuck: dict[str, Any] = {}
         self.shared = types.SimpleNamespace()
@@ -220,7 +232,7 @@ class Runs:
         self.program = plain
         self.longest_sum = max(longest_sum(rule), longest_sum(plain))
         self.holds_fixed = "stop_gradient" in names
-        self.iterates = "while" in names
+        self.iterates = any(map(_iterates, equations(plain.jaxpr)))
         self.hides_kinks = hides_kinks(plain)
         self.draws = any(name.startswith(("random_", "threefry")) for name in drawn)
         run = (
@@ -249,6 +261,14 @@ def _to_numpy(pair: Pair) -> Pair:
 
 def _is_rule(eqn: Any) -> bool:
     return eqn.primitive.name in (*RULES, "pallas_call", _SOLVE)
+
+
+def _iterates(eqn: Any) -> bool:
+    """A loop that may be there to converge: it takes no new input as it goes on."""
+    if eqn.primitive.name != "scan":
+        return eqn.primitive.name == "while"
+    _, inputs = scan_splits(eqn.params)
+    return len(eqn.invars) == inputs and eqn.params["length"] > 8
 
 
 def _name_of(eqn: Any) -> str:
@@ -280,7 +300,11 @@ def _plain(
     """The function, or the reference given in its place, without rules."""
     if reference is None:
         return without_rules(program)
-    other = trace(reference, values)
+    try:
+        other = trace(reference, values)
+    except Exception as error:
+        text = f"reference of {subject.name} raises on these arguments: {first_line(error)}"
+        raise ValueError(text) from error
     if [a.shape for a in other.out_avals] != [a.shape for a in program.out_avals]:
         got, wanted = (", ".join(map(describe, p.out_avals)) for p in (other, program))
         raise ValueError(f"reference of {subject.name}: expected outputs {wanted}, got {got}")

@@ -49,9 +49,10 @@ def misformed(subject: Subject) -> Iterator[tuple[str, str]]:
 
 
 def _with_rule(f: Any) -> Any:
-    while f is not None and not (hasattr(f, "bwd") and hasattr(f, "fwd")):
-        f = getattr(f, "__wrapped__", None)
-    return f if f is not None and f.bwd is not None else None
+    """The rule of a function itself: not of what it calls, as that of `jax.vmap(f)` is."""
+    while hasattr(f, "lower") and hasattr(f, "__wrapped__"):
+        f = f.__wrapped__
+    return f if getattr(f, "bwd", None) is not None else None
 
 
 def _compare(

@@ -106,10 +106,13 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
     elif callable(f):
         names = _argument_names(f, args)
     else:
-        raise TypeError(f"check: expected a function, a Layer, a Loss or an Objective, got {f!r}")
+        got = f"{f!r:.80}".replace("\n", " ")
+        raise TypeError(f"expected a function, a Layer, a Loss or an Objective, got {got}")
     if argnums is not None:
-        chosen = {argnums} if isinstance(argnums, int) else set(argnums)
+        chosen = {argnums} if isinstance(argnums, int | str) else set(argnums)
         for n in chosen:
+            if not isinstance(n, int) or isinstance(n, bool):
+                raise TypeError(f"{name}: expected argnums of integers, got {argnums!r}")
             if not -len(args) <= n < len(args):
                 raise ValueError(f"{name}: expected argnums within {len(args)} arguments, got {n}")
         fixed |= set(range(len(args))) - {n % len(args) for n in chosen}
@@ -128,7 +131,9 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
         if array is not None:
             leaves.append(Leaf(path, array, is_float(array) and top not in fixed))
     if not any(leaf.differentiable for leaf in leaves):
-        got = ", ".join(f"{leaf.path} {describe(leaf.value)}" for leaf in leaves) or "none"
+        got = ", ".join(f"{leaf.path} {describe(leaf.value)}" for leaf in leaves)
+        got = got or ", ".join(type(value).__name__ for _, value in entries) or "none"
+        got += "" if argnums is None else f", and argnums={argnums!r}"
         raise ValueError(f"{name}: expected an argument with floats to differentiate, got {got}")
     call = f
 
@@ -180,9 +185,10 @@ def _name(f: Any) -> str:
 
 def _argument_names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:
     try:
-        # What wraps a function may have other arguments; a rule has its function's.
-        follow = not inspect.isfunction(f)
-        parameters = inspect.signature(f, follow_wrapped=follow).parameters.values()
+        parameters = inspect.signature(f, follow_wrapped=False).parameters.values()
+        if any(p.kind == p.VAR_POSITIONAL for p in parameters):
+            # What takes any arguments, as `jax.vmap(f)` does, has those of what it wraps.
+            parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):
         parameters = ()  # type: ignore[assignment]
     names: list[str] = []

@@ -118,6 +118,8 @@ def _vacuous(
         return "VACUOUS", ["no custom rule is reached: autodiff was compared with itself"]
     if not examination.compared:
         return "UNVERIFIABLE", ["the function is finite at none of the inputs that were tried"]
+    if not examination.is_finite_as_given:
+        return "UNVERIFIABLE", ["the function is not finite at the arguments that were given"]
     missed = [
         runs.subject.leaves[i].path
         for i, record in zip(runs.diff, examination.leaves, strict=True)
