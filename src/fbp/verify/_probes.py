@@ -21,6 +21,7 @@ class Probe(NamedTuple):
       dys: the cotangents.
       ordinary: whether its values are of the size and kind the function was given.
       extreme: whether its values are of quite another size.
+      of_integers: whether its integers are not those that were given.
       outside: whether it holds integers of another range than what was given.
     """
 
@@ -30,6 +31,7 @@ class Probe(NamedTuple):
     ordinary: bool = False
     outside: bool = False
     extreme: bool = False
+    of_integers: bool = False
 
 
 def probes(
@@ -82,11 +84,19 @@ def probes(
             changed = _integers(runs, near, functools.partial(_draws.changed, rng, how))
             if changed is not None:
                 outside = how == "-1"
-                yield Probe(f"integers and masks: {how}", changed, normal(), outside=outside)
+                yield Probe(
+                    f"integers and masks: {how}",
+                    changed,
+                    normal(),
+                    False,
+                    outside,
+                    of_integers=True,
+                )
         for n in special_integers(runs.program):
             changed = _integers(runs, near, functools.partial(_draws.with_integer, rng, n))
             if changed is not None:
-                yield Probe(f"integers: {n} among them", changed, normal())
+                name = f"integers: {n} among them"
+                yield Probe(name, changed, normal(), of_integers=True)
     if fast:
         return
     for i in runs.diff:

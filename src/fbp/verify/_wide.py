@@ -78,6 +78,13 @@ class Widened(Interpreter):
             dimensions = eqn.params["dimension_numbers"]
             return [_SCATTERS[name](operand, indices, updates, dimensions, **options)]
         floats = [dtype_of(v) for v in eqn.outvars if is_narrow(dtype_of(v) or "i4")]
+        floats += [
+            dtype_of(v)
+            for held in programs_in(eqn)
+            for inner in equations(held)
+            for v in inner.outvars
+            if is_narrow(dtype_of(v) or "i4")
+        ]
         if any(True for _ in programs_in(eqn)) or name in _OF_BITS or "call" in name:
             narrow = [
                 _as(value, dtype_of(atom)) if hasattr(value, "dtype") else value
