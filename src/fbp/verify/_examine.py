@@ -101,8 +101,8 @@ class Examination:
             scale = max(scale, self.usual[i])
             allowed = algebra_allowed(self.runs.eps, unit, scale, lost, self.usual[i])
             error = largest(got - want) if got.shape == want.shape else np.inf
-            if error <= 1e-7 * scale and self.runs.eps == EPS64:
-                continue  # an approximation, as in gradients
+            if self.runs.eps == EPS64:
+                allowed = max(allowed, 1e-7 * scale)  # for approximations, as in gradients
             if not error <= allowed and self._differs_off_ties(probe, pair, i):
                 self._say(
                     *("STRUCTURE", None, probe, pair),
@@ -243,6 +243,12 @@ class Examination:
         place = f"[{', '.join(map(str, where))}]" if got.ndim else ""
         return f"{place} is {got[where]:.6g}, reference {want[where]:.6g}, beside a tie"
 
+    def _growth(self, probe: Probe) -> float:
+        """How much larger than what was given the values of a probe are; 1 where they are not."""
+        pairs = [(probe.values[i], self.runs.subject.values[i]) for i in self.runs.diff]
+        sizes = [(largest(new), largest(given)) for new, given in pairs]
+        return max([1.0, *(new / given for new, given in sizes if given)])
+
     def _unit(self, k: int) -> float:
         return float(jnp.finfo(self.runs.dtypes[self.runs.diff[k]]).eps)
 
@@ -306,6 +312,8 @@ class Examination:
                     f"autodiff by {theirs / unit:.1f}",
                 )
         elif error > max(0.1, 64 * theirs) and theirs < 1e-2 and unit < 1e-4 and not imprecise:
+            if error * scale <= unit ** (2 / 3) * self.leaves[k].usual * self._growth(probe) ** 2:
+                return  # of a saturated gradient, what is left beside numbers of the usual size
             self._in_dtype(
                 *("RANGE", k, probe, pair),
                 f"loses its digits in {dtype}: errs by {error:.1e} of the leaf, "

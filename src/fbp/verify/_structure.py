@@ -90,7 +90,7 @@ def _compare(
             if jnp.issubdtype(a.dtype, jnp.inexact):
                 if d.shape != a.shape:
                     yield path, f"the gradient by {path} is of shape {d.shape}, expected {a.shape}"
-                elif d.dtype != a.dtype:
+                elif d.dtype not in (a.dtype, jax.dtypes.canonicalize_dtype(a.dtype)):
                     yield path, f"the gradient by {path} is of dtype {d.dtype}, expected {a.dtype}"
             elif d.dtype != float0:
                 yield (
