@@ -194,6 +194,20 @@ def test_a_wrapper_has_arguments_of_its_own() -> None:
     assert [row.path for row in report.leaves] == ["x", "w"]
 
 
+def test_a_rule_inside_vmap_is_that_of_one_example() -> None:
+    f = rule(
+        lambda x, w: jnp.sin(x * w),
+        lambda x, w: (jnp.sin(x * w), (x, w)),
+        lambda res, dy: (
+            dy * jnp.cos(res[0] * res[1]) * res[1],
+            dy * jnp.cos(res[0] * res[1]) * res[0],
+        ),
+    )
+    report = fbp.check(jax.vmap(f, (0, None)), X, X[0])
+    assert report.verdict == "OK"
+    assert [row.path for row in report.leaves] == ["x", "w"]
+
+
 def test_complex_numbers_without_reverse_mode() -> None:
     solve = jnp.linalg.solve
 

@@ -52,7 +52,7 @@ def _with_rule(f: Any) -> Any:
     """The rule of a function itself: not of what it calls, as that of `jax.vmap(f)` is."""
     while hasattr(f, "lower") and hasattr(f, "__wrapped__"):
         f = f.__wrapped__
-    return f if getattr(f, "bwd", None) is not None else None
+    return f if isinstance(f, jax.custom_vjp) and f.bwd is not None else None
 
 
 def _compare(
