@@ -101,7 +101,7 @@ def examine(
     try:
         try:
             return stages()
-        except (RuleError, TypeError):
+        except (RuleError, TypeError, ValueError):
             if not subject.in_float64:
                 raise
             # In float32, as it is tried too, some are only right where float64 is not enabled.

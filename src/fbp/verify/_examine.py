@@ -1,6 +1,7 @@
 """Algebra, range and precision: a rule beside its reference on every probe."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,10 +48,17 @@ class Examination:
         self.pairs: list[tuple[Probe, Pair]] = []
 
     def run(self, probes: Iterable[Probe]) -> None:
+        ordinary: list[list[Any]] = []
         for probe in probes:
-            why_not = self._why_not_extreme() if probe.extreme else ""
-            if why_not:
-                self._note(f"large and small inputs were not tried: {why_not}")
+            if probe.ordinary:
+                ordinary.append(probe.values)
+            elif self.runs.iterates and not any(probe.values is values for values in ordinary):
+                # It may not converge elsewhere, and then not end.
+                self._note("only inputs near what was given were tried: the function iterates")
+                continue
+            if probe.extreme and self.runs.eps > 1e-12:
+                # What rounding does there could not be told from an error.
+                self._note("no large or small inputs were tried: not all of it runs in float64")
                 continue
             pair = self.runs.exact(probe.values, probe.dys)
             if not all(np.isfinite(out).all() for out in pair.out):
@@ -76,12 +84,6 @@ class Examination:
         self, verdict: str, leaf: int | None, probe: Probe, pair: Pair, says: str, size: float
     ) -> None:
         self.findings.append(Finding(verdict, leaf, probe, pair, says, size))
-
-    def _why_not_extreme(self) -> str:
-        if self.runs.iterates:
-            return "the function iterates"  # it may not converge there, and not end
-        # What rounding does there could not be told from an error.
-        return "not all of it could be run in float64" if self.runs.eps > 1e-12 else ""
 
     def _is_outside(self, pair: Pair) -> bool:
         """Whether the rule's own forward is not what the function is, at integers not given."""

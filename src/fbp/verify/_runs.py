@@ -8,7 +8,7 @@ that the function is used in.
 import copy
 import functools
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from fbp.verify._program import (
     as_function,
     equations,
     evaluate,
+    programs_in,
     scan_splits,
     trace,
     without_rules,
@@ -109,8 +110,8 @@ class Runs:
         if not self.is_stable:
             self.changing += changing_leaves(rule, again, len(self.diff))
         self.has_kernels = any(e.primitive.name == "pallas_call" for e in equations(rule.jaxpr))
-        effects = [e for e in rule.effects if "Debug" not in type(e).__name__]
-        self.effects = sorted(set(map(str, effects)))
+        effects = {e for e in rule.effects if "Debug" not in type(e).__name__}
+        self.effects = sorted({str(e) for e in _effects(rule.jaxpr) if e in effects})
         program = trace(subject.f, values)
         self.rules = sorted({_name_of(eqn) for eqn in equations(program.jaxpr) if _is_rule(eqn)})
         self.plain = _plain(subject, program, reference, values)
@@ -261,6 +262,18 @@ def _to_numpy(pair: Pair) -> Pair:
 
 def _is_rule(eqn: Any) -> bool:
     return eqn.primitive.name in (*RULES, "pallas_call", _SOLVE)
+
+
+def _effects(program: Any) -> Iterator[Any]:
+    """Side effects, but for those of kernels, which run by callbacks in interpret mode."""
+    for eqn in program.eqns:
+        inside = list(programs_in(eqn))
+        if eqn.primitive.name == "pallas_call":
+            continue
+        if not inside:
+            yield from eqn.effects
+        for held in inside:
+            yield from _effects(held)
 
 
 def _iterates(eqn: Any) -> bool:
