@@ -1,10 +1,17 @@
-"""What all tests share: float64 on demand, and property tests that are the same in every run."""
+"""What all tests share: float64 on demand, programs that compile quickly, and property tests that
+are the same in every run. JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles them as users do.
+"""
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
 import jax
 import pytest
+
+# Nearly all of a test's time is XLA's, which compiles it for one run.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile(
     "fbp", derandomize=True, database=None, deadline=None, print_blob=True

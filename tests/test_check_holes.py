@@ -472,3 +472,19 @@ def test_what_one_argument_takes_at_a_tie_the_other_cannot_have() -> None:
 
     assert verdict(of(strict=True), X, X) == "CONVENTION"
     assert verdict(of(strict=False), X, X) == "WRONG"
+
+
+def test_a_forward_that_gives_other_integers() -> None:
+    def best(x: Any) -> Any:
+        return x.max(-1), x.argmax(-1)
+
+    def bwd(x: Any, dys: Any) -> Any:
+        return (jax.nn.one_hot(x.argmax(-1), x.shape[-1], dtype=x.dtype) * dys[0][:, None],)
+
+    right = rule(best, lambda x: (best(x), x), bwd)
+    wrong = rule(best, lambda x: ((x.max(-1), x.argmin(-1)), x), bwd)
+    assert verdict(right, X, budget="fast") == "CONVENTION"  # of ties it takes the first
+    report = fbp.check(wrong, X, budget="fast")
+    assert report.verdict == "STRUCTURE"
+    assert "differs from the function's own in" in str(report)
+    assert "int32 elements" in str(report)

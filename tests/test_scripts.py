@@ -155,7 +155,8 @@ def test_status_of_the_command_is_the_status_of_the_script(project: Project) -> 
 
 def test_tests_leave_out_the_slow_ones_unless_told(project: Project, tmp_path: Path) -> None:
     done = project.run("test", cwd=tmp_path)
-    assert done.stdout == "<-m><pytest><-m><not slow and not torch>\n"
+    parallel = "<-n><auto><--maxprocesses><8><--dist><worksteal>"
+    assert done.stdout == f"<-m><pytest><-m><not slow and not torch>{parallel}\n"
     # pytest takes the last -m.
     done = project.run("test", "-m", "slow or torch", "tests/a b.py")
     assert done.stdout.endswith("<-m><slow or torch><tests/a b.py>\n")

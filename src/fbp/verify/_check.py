@@ -19,7 +19,7 @@ from fbp.verify._probes import probes
 from fbp.verify._registry import Budget
 from fbp.verify._rule import RuleError, leak
 from fbp.verify._runs import Runs
-from fbp.verify._structure import misformed
+from fbp.verify._structure import misformed, wrong_integers
 from fbp.verify._subject import Subject, subject_of
 from fbp.verify._summing_up import report_of, with_misforms
 from fbp.verify._variants import Variants
@@ -146,7 +146,8 @@ def _examine(
     said = list(misformed(subject))
     misforms = [(path, text) for path, text in said if path]
     examination.notes += [text for path, text in said if not path]
-    findings += [_about(examination, "STRUCTURE", text) for _, text in misforms]
+    wrong = [*(text for _, text in misforms), *wrong_integers(runs)]
+    findings += [_about(examination, "STRUCTURE", text) for text in wrong]
     if runs.effects:
         text = f"the rule has a side effect in its program: {', '.join(runs.effects)}"
         findings.append(_about(examination, "STRUCTURE", text))

@@ -6,9 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.dtypes import float0
 
 from fbp._tree import path_of
+from fbp.verify._dtypes import is_float, is_key
+from fbp.verify._program import evaluate
+from fbp.verify._runs import Runs
 from fbp.verify._subject import Subject
 
 _PLAIN = (int, float, str, bool, type(None), list, dict, set, tuple)
@@ -46,6 +50,32 @@ def misformed(subject: Subject) -> Iterator[tuple[str, str]]:
     for name, now in _held_by(f).items():
         if before.get(name, now) != now:
             yield "", f"the rule has a side effect: it changes `{name}`"
+
+
+def wrong_integers(runs: Runs) -> Iterator[str]:
+    """The outputs without floats in which the rule's forward differs from the function.
+
+    They have no gradient, and so nothing else would tell.
+    """
+    subject = runs.subject
+    values = runs.narrow(subject.values)
+    if all(map(is_float, runs.plain.out_avals)):
+        return
+
+    def forward(values: list[Any]) -> Any:
+        floats = [values[i] for i in subject.differentiable]
+        return jax.vjp(lambda new: subject.f(subject.filled(values, new)), floats)[0]
+
+    given = jax.jit(forward)(values)
+    for i, (got, own) in enumerate(zip(given, evaluate(runs.plain, *values), strict=True)):
+        if is_float(own) or is_key(own):
+            continue
+        differ = int(np.sum(np.asarray(got) != np.asarray(own)))
+        if differ:
+            yield (
+                f"output {i} of the rule's forward differs from {runs.own} in {differ} of "
+                f"{own.size} {own.dtype} elements"
+            )
 
 
 def _with_rule(f: Any) -> Any:
