@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _case import Case
 
 import fbp
 from fbp._layer import Array, Key, Params, PyTree, at_least_float32, like
@@ -97,35 +98,9 @@ class AddLookup(fbp.Layer):
         return dparams, (None, dy.astype(v.dtype))
 
 
-# The table.
+# The table: what follows, and one file for each family of layers.
 
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A layer and what to give it.
-
-    Attributes:
-      name: what a failing test is called.
-      layer: the layer.
-      x: the shape of its input, or a function that draws it.
-      batch: how many leading axes of x are batch axes.
-      noisy: whether a key changes what it computes.
-      widens: whether bfloat16 x and float32 params widen x inside a `Residual` or a `Stack`, which
-        refuse to change a dtype.
-      notes: what the case is there for, where the name does not say it.
-    """
-
-    name: str
-    layer: fbp.Layer
-    x: tuple[int, ...] | Callable[[np.random.Generator], PyTree]
-    batch: int = 1
-    noisy: bool = False
-    widens: bool = False
-    notes: str = ""
-
-    def __str__(self) -> str:
-        return self.name
-
+FAMILIES: tuple[Any, ...] = ()
 
 ACTIVATIONS = {
     "relu": fbp.Relu(),
@@ -310,6 +285,8 @@ def make_cases() -> list[Case]:
             _integers_and_floats(5, 3, 7),
         ),
     ]
+    for family in FAMILIES:
+        cases += family.make_cases()
     names = [case.name for case in cases]
     assert len(set(names)) == len(names)
     return cases
@@ -326,6 +303,7 @@ CORE = {
     *("parallel/recomputed", "parallel/named", "stack", "stack/none", "stack/in_serial"),
     *("remat", "remat/in_stack", "neuron", "mlp/tanh", "noise/serial"),
     *("noise/stack", "tree", "tree/residual", "integers", "integers/and_floats_parallel"),
+    *(name for family in FAMILIES for name in family.CORE),
 }
 assert not CORE - {case.name for case in CASES}
 
@@ -419,7 +397,10 @@ def assert_close(got: PyTree, want: PyTree, limit: float) -> None:
 
 
 # These take seconds each to compile, whatever is tested.
-LARGE = {"stack/of_stack", "remat/of_stack", "noise/remat_in_stack", "noise/remat_of_stack"}
+LARGE = {
+    *("stack/of_stack", "remat/of_stack", "noise/remat_in_stack", "noise/remat_of_stack"),
+    *(name for family in FAMILIES for name in family.LARGE),
+}
 
 
 def by_name(cases: list[Case]) -> Any:
