@@ -61,6 +61,9 @@ if TYPE_CHECKING:
     from fbp.train import init_state as init_state
     from fbp.train import make_step as make_step
     from fbp.train import make_steps as make_steps
+    from fbp.train import state_of as state_of
+    from fbp.train import step_of as step_of
+    from fbp.train import steps_of as steps_of
     from fbp.verify import Report as Report
     from fbp.verify import WrongGradientError as WrongGradientError
     from fbp.verify import audit as audit
@@ -85,7 +88,7 @@ _ROOMS = {
     ],
     "models": [],
     "ports": ["Cast", "Freeze", "LoRA", "Tie", "trainable"],
-    "train": ["State", "init_state", "make_step", "make_steps"],
+    "train": ["State", "init_state", "make_step", "make_steps", "state_of", "step_of", "steps_of"],
     "verify": ["Report", "WrongGradientError", "audit", "check", "cross_check", "register"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -1,8 +1,10 @@
 """GPT-2."""
 
+import functools
 import math
 
 import jax
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from fbp._layer import Layer
@@ -34,7 +36,7 @@ def gpt2(
     eps: float = 1e-5,
     dropout: float = 0.0,
     tied: bool = True,
-    dtype: DTypeLike = "float32",
+    dtype: DTypeLike = jnp.float32,
 ) -> Layer:
     """Ids (..., T) to logits (..., T, V): a causal transformer with norms before each part.
 
@@ -65,11 +67,11 @@ def gpt2(
     Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
     """
     require_heads("gpt2", heads, width)
-    normal = jax.nn.initializers.normal(0.02)
-    residual = jax.nn.initializers.normal(0.02 / math.sqrt(2 * max(1, layers)))
+    start, residual = normal(0.02), normal(0.02 / math.sqrt(2 * max(1, layers)))
+    dtype = jnp.dtype(dtype)
     hidden = 4 * width if hidden is None else hidden
 
-    def dense(n_in: int, n_out: int, w_init: jax.nn.initializers.Initializer = normal) -> Dense:
+    def dense(n_in: int, n_out: int, w_init: jax.nn.initializers.Initializer = start) -> Dense:
         return Dense(n_in, n_out, w_init=w_init, dtype=dtype)
 
     def norm() -> LayerNorm:
@@ -104,6 +106,12 @@ def gpt2(
         unembed=Unembed(width, vocab, dtype=dtype),
     )
     return Tie(model, "embed.w", "unembed.w") if tied else model
+
+
+@functools.cache
+def normal(std: float) -> jax.nn.initializers.Initializer:
+    """The same initializer whenever it is asked for, so that equal models are equal."""
+    return jax.nn.initializers.normal(std)
 
 
 def require_heads(model: str, heads: int, width: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-import jax
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from fbp._layer import Layer
@@ -19,7 +19,7 @@ from fbp.layers import (
     SwiGLU,
     Unembed,
 )
-from fbp.models._gpt2 import require_heads
+from fbp.models._gpt2 import normal, require_heads
 from fbp.ports import Tie
 
 
@@ -39,7 +39,7 @@ def llama(
     attention_bias: bool = False,
     feed_forward_bias: bool = False,
     tied: bool = False,
-    dtype: DTypeLike = "float32",
+    dtype: DTypeLike = jnp.float32,
 ) -> Layer:
     """Ids (..., T) to logits (..., T, V): rotary positions, grouped queries, gated feed-forward.
 
@@ -75,13 +75,13 @@ def llama(
         require_heads("llama", heads, width)
         head_size = width // heads
     kv_heads = heads if kv_heads is None else kv_heads
-    normal = jax.nn.initializers.normal(0.02)
-    residual = jax.nn.initializers.normal(0.02 / math.sqrt(2 * max(1, layers)))
+    start, residual = normal(0.02), normal(0.02 / math.sqrt(2 * max(1, layers)))
+    dtype = jnp.dtype(dtype)
 
     attention = Serial(
         norm=RMSNorm(width, eps, dtype=dtype),
         qkv=Dense(
-            *(width, (heads + 2 * kv_heads) * head_size, attention_bias), w_init=normal, dtype=dtype
+            *(width, (heads + 2 * kv_heads) * head_size, attention_bias), w_init=start, dtype=dtype
         ),
         split=SplitHeads(heads, kv_heads),
         rope=Rope(base, scaling),
@@ -91,7 +91,7 @@ def llama(
     )
     feed_forward = Serial(
         norm=RMSNorm(width, eps, dtype=dtype),
-        up=Dense(width, 2 * hidden, feed_forward_bias, w_init=normal, dtype=dtype),
+        up=Dense(width, 2 * hidden, feed_forward_bias, w_init=start, dtype=dtype),
         gate=SwiGLU(),
         down=Dense(hidden, width, feed_forward_bias, w_init=residual, dtype=dtype),
     )

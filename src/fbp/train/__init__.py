@@ -7,6 +7,9 @@ from fbp.train._step import State as State
 from fbp.train._step import init_state as init_state
 from fbp.train._step import make_step as make_step
 from fbp.train._step import make_steps as make_steps
+from fbp.train._step import state_of as state_of
+from fbp.train._step import step_of as step_of
+from fbp.train._step import steps_of as steps_of
 from fbp.train._table import InputError as InputError
 from fbp.train._tasks import TASKS as TASKS
 from fbp.train._tasks import table_task as table_task

@@ -9,19 +9,19 @@ import optax
 from jax import lax
 
 from fbp._layer import Array, Key, Layer, Loss, PyTree
-from fbp._objective import Microbatch, Objective, ObjectiveParams, objective_of
+from fbp._objective import Objective, objective_of
 
 
 class State(NamedTuple):
     """Everything a step changes.
 
     Attributes:
-      params: the objective's parameters, `params.model` and `params.loss`.
+      params: the objective's parameters; of an `Objective`, `params.model` and `params.loss`.
       opt_state: the optimizer's state.
       step: how many updates were made, an int32 scalar.
     """
 
-    params: ObjectiveParams
+    params: Any
     opt_state: Any
     step: Array
 
@@ -33,7 +33,7 @@ def init_state(
     return state_of(Objective(model, loss).init(key), optimizer)
 
 
-def state_of(params: ObjectiveParams, optimizer: optax.GradientTransformation) -> State:
+def state_of(params: Any, optimizer: optax.GradientTransformation) -> State:
     """Returns the state before the first update of these parameters."""
     # Copies: what is donated is gone, so it must be the state's alone. Some optimizers put the
     # params themselves, or one array twice, into their state; an initializer may return an array
@@ -63,8 +63,7 @@ def make_step(
       optimizer: any optax optimizer.
       microbatch: examples a part, to take each batch in parts (see `Microbatch`).
     """
-    step = _step(objective_of(model, loss, microbatch), optimizer)
-    return jax.jit(step, donate_argnums=0)
+    return step_of(objective_of(model, loss, microbatch), optimizer)
 
 
 def make_steps(
@@ -84,10 +83,18 @@ def make_steps(
     return steps_of(objective_of(model, loss, microbatch), optimizer)
 
 
-def steps_of(
-    objective: Objective | Microbatch, optimizer: optax.GradientTransformation
+def step_of(
+    objective: Any, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[State, Array]]:
-    """`make_steps` for an objective."""
+    """`make_step` for an objective: `Objective`, `Microbatch`, or any other value with their
+    methods, as `fbp.models.NextToken`. The state is that of `state_of(params, optimizer)`."""
+    return jax.jit(_step(objective, optimizer), donate_argnums=0)
+
+
+def steps_of(
+    objective: Any, optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[State, Array]]:
+    """`make_steps` for an objective, as `step_of` is `make_step`."""
     step = _step(objective, optimizer)
 
     def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Array]:
@@ -97,7 +104,7 @@ def steps_of(
 
 
 def _step(
-    objective: Objective | Microbatch, optimizer: optax.GradientTransformation
+    objective: Any, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[State, Array]]:
     update = optax.with_extra_args_support(optimizer).update
 
