@@ -72,6 +72,23 @@ class Layer(abc.ABC):
         y, _ = self.forward(params, x)
         return y
 
+    # A sequence one place at a time, as sampling goes: y_t = step(x_t), with a state for what is
+    # looked back at. Layers without a view of other places, which most are, need neither.
+
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        """Returns the state before the first place, for sequences of at most `length`.
+
+        x is the input at one place, or its shapes and dtypes: that of `forward` less the axis T.
+        """
+        del params, x, length
+        return ()
+
+    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        """Returns y at the next place and the new state: what `forward`, without a key, gives at
+        this place of the whole sequence."""
+        y, _ = self.forward(params, x)
+        return y, state
+
 
 class Loss(abc.ABC):
     """The turning point: a number to make small, and its gradient, in one call.

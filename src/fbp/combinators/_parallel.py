@@ -54,3 +54,15 @@ class Parallel(Group):
         return self.pack(
             [layer.recompute(p, x, r) for layer, p, r in zip(self.layers, *parts, strict=True)]
         )
+
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        ps = self.unpack(params)
+        return self.pack(
+            [layer.start(p, x, length) for layer, p in zip(self.layers, ps, strict=True)]
+        )
+
+    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        parts = self.unpack(params), self.unpack(state, "state")
+        stepped = [layer.step(p, x, s) for layer, p, s in zip(self.layers, *parts, strict=True)]
+        ys, states = zip(*stepped, strict=True)
+        return self.pack(ys), self.pack(states)

@@ -39,3 +39,9 @@ class Remat(Layer):
         params, x, key, dy = lax.optimization_barrier((params, x, res, dy))
         _, again = self.layer.forward(params, x, key)
         return self.layer.backward(params, x, again, dy)
+
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        return self.layer.start(params, x, length)
+
+    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.layer.step(params, x, state)

@@ -49,6 +49,13 @@ class Residual(Layer):
     def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
         return add(x, self.layer.recompute(params, x, res))
 
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        return self.layer.start(params, x, length)
+
+    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        fx, state = self.layer.step(params, x, state)
+        return add(x, fx), state
+
 
 def require_same(owner: Layer, x: PyTree, y: PyTree) -> None:
     """Raises ValueError unless y has the tree, shapes and dtypes of x."""

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import jax
+
 from fbp._layer import Key, Params, PyTree, split
 from fbp.combinators._group import Group
 
@@ -56,6 +58,21 @@ class Serial(Group):
         ps, kept = self.unpack(params), self.unpack(res, "res")
         x_last = self._inputs(ps, x, kept)[-1]
         return self.layers[-1].recompute(ps[-1], x_last, kept[-1][1])
+
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        states = []
+        for layer, p in zip(self.layers, self.unpack(params), strict=True):
+            states.append(layer.start(p, x, length))
+            x, _ = jax.eval_shape(layer.step, p, x, states[-1])
+        return self.pack(states)
+
+    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        states = []
+        parts = self.unpack(params), self.unpack(state, "state")
+        for layer, p, s in zip(self.layers, *parts, strict=True):
+            x, s = layer.step(p, x, s)
+            states.append(s)
+        return x, self.pack(states)
 
     def _inputs(self, ps: list[Params], x: PyTree, kept: list[Any]) -> list[PyTree]:
         """The input of every layer: the caller's, then those kept, then those computed again."""

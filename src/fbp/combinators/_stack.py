@@ -58,6 +58,18 @@ class Stack(Layer):
         dx, dparams = lax.scan(one, dy, (params, res), length=self.n, reverse=True)
         return dparams, dx
 
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        def one(p: Params) -> PyTree:
+            return self.layer.start(p, x, length)
+
+        return jax.vmap(one, axis_size=self.n)(params)
+
+    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        def one(x: PyTree, copy: tuple[Params, PyTree]) -> tuple[PyTree, PyTree]:
+            return self.layer.step(copy[0], x, copy[1])
+
+        return lax.scan(one, x, (params, state), length=self.n)
+
     def _require_copies(self, params: Params) -> None:
         for leaf in jax.tree.leaves(params):
             if leaf.shape[:1] != (self.n,):

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -115,20 +116,41 @@ class Attention(Layer):
         dx = dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
         return (), dx if mask is None else (*dx, None)
 
+    def start(self, params: tuple[()], x: Any, length: int) -> tuple[Array, Array, Array]:
+        if not self.causal:
+            raise ValueError(f"{name_of(self)}: expected causal=True to go one place at a time")
+        _, k, v = x
+        keys, values = (jnp.zeros((*a.shape[:-2], length, *a.shape[-2:]), a.dtype) for a in (k, v))
+        return keys, values, jnp.zeros((), jnp.int32)
+
+    def step(self, params: tuple[()], x: Any, state: Any) -> tuple[Array, Any]:
+        q, k, v = x
+        keys, values, place = state
+        keys = lax.dynamic_update_slice_in_dim(keys, k[..., None, :, :], place, -3)
+        values = lax.dynamic_update_slice_in_dim(values, v[..., None, :, :], place, -3)
+        q = _grouped(q[..., None, :, :], k.shape[-2])
+        s = self._capped(q, keys)
+        s = jnp.where(self._sees(place - jnp.arange(keys.shape[-3])), s, -jnp.inf)
+        y = _dot("grts,sgm->tgrm", jax.nn.softmax(s).astype(v.dtype), values)
+        y = y.reshape(*x[0].shape[:-1], v.shape[-1]).astype(v.dtype)
+        return y, (keys, values, place + 1)
+
     def _scale(self, q: Array) -> float:
         return q.shape[-1] ** -0.5 if self.scale is None else self.scale
 
     def _scores(self, q: Array, k: Array, mask: Array | None, rows: slice, keys: slice) -> Array:
         """s of a block of queries and a block of keys; -inf where a key may not be seen."""
-        s = self._scale(q) * _dot("tgrk,sgk->grts", q, k)
-        if self.softcap is not None:
-            s = self.softcap * jnp.tanh(s / self.softcap)
+        s = self._capped(q, k)
         if self.causal:
             behind = jnp.arange(rows.start, rows.stop)[:, None] - jnp.arange(keys.start, keys.stop)
             s = jnp.where(self._sees(behind), s, -jnp.inf)
         if mask is not None:
             s = jnp.where(mask[..., None, None, None, keys], s, -jnp.inf)
         return s
+
+    def _capped(self, q: Array, k: Array) -> Array:
+        s = self._scale(q) * _dot("tgrk,sgk->grts", q, k)
+        return s if self.softcap is None else self.softcap * jnp.tanh(s / self.softcap)
 
     def _sees(self, behind: Array) -> Array:
         """Whether a causal query sees a key this many places behind it."""

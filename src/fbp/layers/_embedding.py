@@ -170,3 +170,11 @@ class Positions(Layer):
         dw = at_least_float32(dy).sum(range(dy.ndim - 2))
         dw = jnp.pad(dw, ((0, self.n - len(dw)), (0, 0)))
         return like({"w": dw}, params), dy.astype(x.dtype)
+
+    def start(self, params: dict[str, Array], x: Array, length: int) -> Array:
+        if length > self.n:
+            raise ValueError(f"{name_of(self)}: expected at most {self.n} places, got {length}")
+        return jnp.zeros((), jnp.int32)
+
+    def step(self, params: dict[str, Array], x: Array, state: Array) -> tuple[Array, Array]:
+        return x + params["w"][state], state + 1

@@ -52,6 +52,15 @@ class Cast(Layer):
     def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
         return self.layer.recompute(self._cast(params), self._cast(x), res)
 
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        return self.layer.start(self._cast(params), self._as_cast(x), length)
+
+    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.layer.step(self._cast(params), self._cast(x), state)
+
+    def _as_cast(self, x: PyTree) -> PyTree:
+        return jax.eval_shape(self._cast, x)
+
     def _cast(self, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda a: a.astype(self.dtype) if _is_float(a) else a, tree)
 

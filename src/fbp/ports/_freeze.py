@@ -41,3 +41,9 @@ class Freeze(Layer):
 
     def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
         return self.layer.recompute(params, x, res)
+
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        return self.layer.start(params, x, length)
+
+    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.layer.step(params, x, state)

@@ -56,6 +56,12 @@ class Tie(Layer):
     def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
         return self.layer.recompute(self.untied(params), x, res)
 
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        return self.layer.start(self.untied(params), x, length)
+
+    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.layer.step(self.untied(params), x, state)
+
     def untied(self, params: Params) -> Params:
         """The layer's own params: the array in both places."""
         return _with(params, self.target.split("."), self._get(params, self.source))
