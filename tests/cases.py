@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import cases_ports
 import cases_transformer
 import jax
 import jax.numpy as jnp
@@ -101,7 +102,7 @@ class AddLookup(fbp.Layer):
 
 # The table: what follows, and one file for each family of layers.
 
-FAMILIES: tuple[Any, ...] = (cases_transformer,)
+FAMILIES: tuple[Any, ...] = (cases_ports, cases_transformer)
 
 ACTIVATIONS = {
     "relu": fbp.Relu(),

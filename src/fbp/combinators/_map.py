@@ -1,29 +1,35 @@
-"""The same model with other layers inside."""
+"""Replacing layers inside a model."""
 
-import dataclasses
+import copy
 from collections.abc import Callable
+from typing import Any
 
 from fbp._layer import Layer
-from fbp.combinators._group import Group
 
 
 def map_layers(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
-    """Applies f to every layer inside a layer, innermost first, and then to the layer itself.
+    """Returns the model with f applied to every layer, from the inside out.
 
-    What holds other layers is made anew around what f returned for them. Params that fit the one
-    fit the other wherever f keeps their shapes.
+    A layer's own fields are looked through: those that are layers, and tuples of layers. f sees
+    first those inside, then the layer that holds them, with what f made of them.
+
+    Args:
+      f: returns its argument, or another layer to put in its place.
+      layer: the model.
+
+    Example:
+      map_layers(lambda layer: Tanh() if isinstance(layer, Relu) else layer, model)
     """
-    if isinstance(layer, Group):
-        inner = [map_layers(f, held) for held in layer.layers]
-        if layer.names is None:
-            return f(type(layer)(*inner))
-        return f(type(layer)(**dict(zip(layer.names, inner, strict=True))))
-    held = {
-        field.name: getattr(layer, field.name)
-        for field in dataclasses.fields(layer)  # type: ignore[arg-type]
-        if isinstance(getattr(layer, field.name), Layer)
-    }
-    if held:
-        changed = {name: map_layers(f, inner) for name, inner in held.items()}
-        layer = dataclasses.replace(layer, **changed)  # type: ignore[type-var]
-    return f(layer)
+    replaced = copy.copy(layer)
+    for name, held in vars(layer).items():
+        # Not by `dataclasses.replace`: the fields of a Group are not the arguments it takes.
+        object.__setattr__(replaced, name, _map_held(f, held))
+    return f(replaced)
+
+
+def _map_held(f: Callable[[Layer], Layer], held: Any) -> Any:
+    if isinstance(held, Layer):
+        return map_layers(f, held)
+    if isinstance(held, tuple) and any(isinstance(item, Layer) for item in held):
+        return tuple(_map_held(f, item) for item in held)
+    return held

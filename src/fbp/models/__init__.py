@@ -7,3 +7,5 @@ from fbp.models._head import NextToken as NextToken
 from fbp.models._llama import llama as llama
 from fbp.models._mlp import mlp as mlp
 from fbp.models._mlp import neuron as neuron
+from fbp.models._tuned import with_lora as with_lora
+from fbp.models._tuned import without_lora as without_lora

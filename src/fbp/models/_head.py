@@ -3,11 +3,14 @@
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
 from fbp.combinators import Serial
 from fbp.layers import Unembed
 from fbp.losses import UnembedCrossEntropy
-from fbp.ports import Tie
+from fbp.ports import Freeze, Tie
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +34,14 @@ class NextToken:
     loss: UnembedCrossEntropy | None = None
 
     def __post_init__(self) -> None:
-        serial = self.model.layer if isinstance(self.model, Tie) else self.model
+        serial: Any = self.model.layer if isinstance(self.model, Tie) else self.model
         if not (isinstance(serial, Serial) and serial.names and serial.names[-1] == "unembed"):
             raise TypeError(
                 f"{name_of(self)}: expected a model that ends with unembed=Unembed(...)"
             )
-        unembed = serial.layers[-1]
+        unembed = self._unembed()
+        if isinstance(unembed, Freeze):
+            unembed = unembed.layer
         if not isinstance(unembed, Unembed):
             raise TypeError(f"{name_of(self)}: expected an Unembed at its end, got {unembed!r}")
         if self.loss is None:
@@ -60,6 +65,8 @@ class NextToken:
         trunk, p, head = self._parts(params)
         y, res = trunk.forward(p, ids, key)
         value, dhead, dy = self._loss.value_and_grad(head, y, labels)
+        if isinstance(self._unembed(), Freeze):
+            dhead = jax.tree.map(jnp.zeros_like, head)
         dtrunk, _ = trunk.backward(p, ids, res, dy)
         dparams = {**dtrunk, "unembed": dhead}
         return value, self.model.tied(dparams) if isinstance(self.model, Tie) else dparams
@@ -67,6 +74,10 @@ class NextToken:
     def weight(self, batch: PyTree) -> Array:
         """Returns the share of this batch in a larger one: how many tokens count."""
         return self._loss.weight(batch[1])
+
+    def _unembed(self) -> Layer:
+        serial: Any = self.model.layer if isinstance(self.model, Tie) else self.model
+        return serial.layers[-1]
 
     @property
     def _loss(self) -> UnembedCrossEntropy:

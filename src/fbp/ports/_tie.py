@@ -44,7 +44,7 @@ class Tie(Layer):
                 f"{name_of(self)}: expected arrays of one shape and dtype, got {self.source} "
                 f"{kept.dtype}{kept.shape} and {self.target} {other.dtype}{other.shape}"
             )
-        return _without(params, self.target.split("."))
+        return self.kept(params)
 
     def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
         return self.layer.forward(self.untied(params), x, key)
@@ -66,11 +66,14 @@ class Tie(Layer):
         """The layer's own params: the array in both places."""
         return _with(params, self.target.split("."), self._get(params, self.source))
 
+    def kept(self, params: Params) -> Params:
+        """Params of the layer less the second place."""
+        return _without(params, self.target.split("."))
+
     def tied(self, dparams: Params) -> Params:
         """The gradient of the one array: the sum of both places' gradients."""
         source, target = (self._get(dparams, path) for path in (self.source, self.target))
-        rest = _without(dparams, self.target.split("."))
-        return _with(rest, self.source.split("."), add(source, target))
+        return _with(self.kept(dparams), self.source.split("."), add(source, target))
 
     def _get(self, tree: Any, path: str) -> Any:
         for name in path.split("."):
