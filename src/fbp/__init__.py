@@ -19,12 +19,23 @@ if TYPE_CHECKING:
     from fbp.combinators import Residual as Residual
     from fbp.combinators import Serial as Serial
     from fbp.combinators import Stack as Stack
+    from fbp.combinators import Sum as Sum
+    from fbp.combinators import map_layers as map_layers
     from fbp.explain import summary as summary
+    from fbp.layers import AvgPool2D as AvgPool2D
+    from fbp.layers import BatchNorm as BatchNorm
     from fbp.layers import Bias as Bias
+    from fbp.layers import Conv2D as Conv2D
     from fbp.layers import Dense as Dense
+    from fbp.layers import Dropout as Dropout
+    from fbp.layers import FixedBatchNorm as FixedBatchNorm
+    from fbp.layers import Flatten as Flatten
     from fbp.layers import Gelu as Gelu
+    from fbp.layers import GlobalAvgPool2D as GlobalAvgPool2D
+    from fbp.layers import GroupNorm as GroupNorm
     from fbp.layers import LeakyRelu as LeakyRelu
     from fbp.layers import LogSoftmax as LogSoftmax
+    from fbp.layers import MaxPool2D as MaxPool2D
     from fbp.layers import Relu as Relu
     from fbp.layers import Scale as Scale
     from fbp.layers import Sigmoid as Sigmoid
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
     from fbp.layers import Softmax as Softmax
     from fbp.layers import Softplus as Softplus
     from fbp.layers import Tanh as Tanh
+    from fbp.layers import Unflatten as Unflatten
     from fbp.losses import Huber as Huber
     from fbp.losses import MeanAbsoluteError as MeanAbsoluteError
     from fbp.losses import MeanSquaredError as MeanSquaredError
@@ -42,6 +54,7 @@ if TYPE_CHECKING:
     from fbp.train import init_state as init_state
     from fbp.train import make_step as make_step
     from fbp.train import make_steps as make_steps
+    from fbp.train import with_batch_statistics as with_batch_statistics
     from fbp.verify import Report as Report
     from fbp.verify import WrongGradientError as WrongGradientError
     from fbp.verify import audit as audit
@@ -52,18 +65,20 @@ if TYPE_CHECKING:
 _ROOMS = {
     "_layer": ["Layer", "Loss"],
     "_objective": ["Microbatch", "Objective", "ObjectiveParams", "value_and_grad"],
-    "combinators": ["Parallel", "Remat", "Residual", "Serial", "Stack"],
+    "combinators": ["Parallel", "Remat", "Residual", "Serial", "Stack", "Sum", "map_layers"],
     "explain": ["summary"],
     "layers": [
-        *["Bias", "Dense", "Gelu", "LeakyRelu", "LogSoftmax", "Relu", "Scale", "Sigmoid"],
-        *["Silu", "Softmax", "Softplus", "Tanh"],
+        *["AvgPool2D", "BatchNorm", "Bias", "Conv2D", "Dense", "Dropout", "FixedBatchNorm"],
+        *["Flatten", "Gelu", "GlobalAvgPool2D", "GroupNorm", "LeakyRelu", "LogSoftmax"],
+        *["MaxPool2D", "Relu", "Scale", "Sigmoid", "Silu", "Softmax", "Softplus", "Tanh"],
+        *["Unflatten"],
     ],
     "losses": [
         *["Huber", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],
         *["SoftmaxCrossEntropy", "Weighted"],
     ],
     "models": [],
-    "train": ["State", "init_state", "make_step", "make_steps"],
+    "train": ["State", "init_state", "make_step", "make_steps", "with_batch_statistics"],
     "verify": ["Report", "WrongGradientError", "audit", "check", "cross_check", "register"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

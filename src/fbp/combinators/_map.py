@@ -1,0 +1,37 @@
+"""Replacing layers inside a model."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from fbp._layer import Layer
+
+
+def map_layers(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
+    """Returns the model with f applied to every layer, from the inside out.
+
+    A layer's own fields are looked through: those that are layers, and tuples of layers. f sees
+    first those inside, then the layer that holds them, with what f made of them.
+
+    Args:
+      f: returns its argument, or another layer to put in its place.
+      layer: the model.
+
+    Example:
+      map_layers(lambda layer: Tanh() if isinstance(layer, Relu) else layer, model)
+    """
+    replaced = copy.copy(layer)
+    for field in dataclasses.fields(layer) if dataclasses.is_dataclass(layer) else ():
+        held = getattr(layer, field.name)
+        # Not by `dataclasses.replace`: the fields of a Group are not the arguments it takes.
+        object.__setattr__(replaced, field.name, _map_held(f, held))
+    return f(replaced)
+
+
+def _map_held(f: Callable[[Layer], Layer], held: Any) -> Any:
+    if isinstance(held, Layer):
+        return map_layers(f, held)
+    if isinstance(held, tuple) and any(isinstance(item, Layer) for item in held):
+        return tuple(_map_held(f, item) for item in held)
+    return held
