@@ -1,7 +1,6 @@
 """Replacing layers inside a model."""
 
 import copy
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -22,10 +21,9 @@ def map_layers(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
       map_layers(lambda layer: Tanh() if isinstance(layer, Relu) else layer, model)
     """
     replaced = copy.copy(layer)
-    for field in dataclasses.fields(layer) if dataclasses.is_dataclass(layer) else ():
-        held = getattr(layer, field.name)
+    for name, held in vars(layer).items():
         # Not by `dataclasses.replace`: the fields of a Group are not the arguments it takes.
-        object.__setattr__(replaced, field.name, _map_held(f, held))
+        object.__setattr__(replaced, name, _map_held(f, held))
     return f(replaced)
 
 

@@ -143,14 +143,13 @@ def _window(layer: MaxPool2D | AvgPool2D) -> Window:
     size, stride = layer.size, layer.stride
     window = Window(layer, size, size if stride is None else stride, layer.padding)
     # A window that lies in the padding alone would have nothing to pool.
-    if not isinstance(layer.padding, str):
-        sides = layer.padding
-        sides = ((sides, sides), (sides, sides)) if isinstance(sides, int) else sides
-        if any(max(side) >= k for side, k in zip(sides, pair(size), strict=True)):
-            raise ValueError(
-                f"{name_of(layer)}: expected padding smaller than the window {pair(size)}, "
-                f"got {layer.padding}"
-            )
+    if window.sides and any(
+        max(side) >= k for side, k in zip(window.sides, pair(size), strict=True)
+    ):
+        raise ValueError(
+            f"{name_of(layer)}: expected padding smaller than the window {pair(size)}, "
+            f"got {layer.padding}"
+        )
     return window
 
 
@@ -170,7 +169,8 @@ def _elements(x: Array, slides: tuple[Slide, Slide]) -> list[tuple[tuple[int, in
 
 def _window_sums(x: Array, size: tuple[int, int], stride: tuple[int, int]) -> Array:
     batch = (1,) * (x.ndim - 3)
-    zero = jnp.zeros((), x.dtype)
+    # A number and no array: a sum that starts from it is one that has a derivative of its own.
+    zero = x.dtype.type(0)
     return lax.reduce_window(x, zero, lax.add, (*batch, *size, 1), (*batch, *stride, 1), "VALID")
 
 

@@ -1,7 +1,6 @@
 """How a window slides over an image: what convolutions and pools share."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 from fbp._layer import Array, name_of
@@ -85,25 +84,28 @@ class Window:
     def __post_init__(self) -> None:
         for name in ("size", "stride", "dilation"):
             value = getattr(self, name)
-            if not (_are_ints(value, 2) and min(pair(value)) >= 1):
+            if not _are_whole(pair(value), least=1):
                 raise ValueError(
                     f"{name_of(self.owner)}: expected {name} to be 1 or more, or two such numbers, "
                     f"got {value!r}"
                 )
-        sides: Any = self.padding
-        if sides in ("SAME", "VALID"):
+        if self.padding in ("SAME", "VALID"):
             return
-        if isinstance(sides, int):
-            sides = ((sides, sides), (sides, sides))
-        if not (
-            isinstance(sides, Sequence)
-            and len(sides) == 2
-            and all(_are_ints(side, 2) and min(pair(side)) >= 0 for side in sides)
-        ):
+        sides = self.sides
+        if not (isinstance(sides, tuple) and len(sides) == 2 and all(map(_are_whole, sides))):
             raise ValueError(
                 f"{name_of(self.owner)}: expected padding to be SAME, VALID, 0 or more, or two "
-                f"pairs of them, got {self.padding!r}"
+                f"pairs of such numbers, got {self.padding!r}"
             )
+
+    @property
+    def sides(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """The padding as ((top, bottom), (left, right)); None where it depends on the image."""
+        if isinstance(self.padding, int):
+            return pair(self.padding), pair(self.padding)
+        if isinstance(self.padding, str):
+            return ((0, 0), (0, 0)) if self.padding == "VALID" else None
+        return self.padding
 
     def over(self, x: Array) -> tuple[Slide, Slide]:
         """The window over the rows and over the columns of x (..., H, W, C).
@@ -126,25 +128,22 @@ class Window:
 
     def _along(self, axis: int, n: int) -> Slide:
         k, s, d = (pair(value)[axis] for value in (self.size, self.stride, self.dilation))
-        lo = hi = 0
-        if self.padding == "SAME":
-            positions = -(-n // s)
-            missing = max(0, s * (positions - 1) + d * (k - 1) + 1 - n)
-            lo, hi = missing // 2, missing - missing // 2
-        elif isinstance(self.padding, int):
-            lo = hi = self.padding
-        elif self.padding != "VALID":
-            lo, hi = self.padding[axis]  # type: ignore[misc]
-        return Slide(n, k, s, d, lo, hi)
+        if self.sides is not None:
+            return Slide(n, k, s, d, *self.sides[axis])
+        positions = -(-n // s)
+        missing = max(0, s * (positions - 1) + d * (k - 1) + 1 - n)
+        return Slide(n, k, s, d, missing // 2, missing - missing // 2)
 
 
 def pair(value: Pair) -> tuple[int, int]:
     """One number for both axes, or one each."""
-    return (value, value) if isinstance(value, int) else value
+    return value if isinstance(value, tuple) else (value, value)
 
 
-def _are_ints(value: Any, n: int) -> bool:
-    """Whether it is a whole number or a tuple of n of them."""
-    if isinstance(value, tuple):
-        return len(value) == n and all(_are_ints(part, 0) for part in value)
-    return isinstance(value, int) and not isinstance(value, bool)
+def _are_whole(values: Any, least: int = 0) -> bool:
+    """Whether it is a pair of whole numbers, none of them below `least`."""
+    return (
+        isinstance(values, tuple)
+        and len(values) == 2
+        and all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values)
+    )
