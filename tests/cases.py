@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import cases_conv
 import cases_ports
 import cases_transformer
 import jax
@@ -15,7 +16,7 @@ from _case import Case
 
 import fbp
 from fbp._layer import Array, Key, Params, PyTree, at_least_float32, like
-from fbp._tree import named_leaves
+from fbp._tree import named_leaves, path_of
 
 # Layers that only tests have: a key, trees, integers.
 
@@ -102,7 +103,7 @@ class AddLookup(fbp.Layer):
 
 # The table: what follows, and one file for each family of layers.
 
-FAMILIES: tuple[Any, ...] = (cases_ports, cases_transformer)
+FAMILIES: tuple[Any, ...] = (cases_conv, cases_ports, cases_transformer)
 
 ACTIVATIONS = {
     "relu": fbp.Relu(),
@@ -334,10 +335,16 @@ def normal_like(seed: int, tree: PyTree) -> PyTree:
 
 
 def draw(case: Case, seed: int, dtype: Any, x_dtype: Any = None) -> tuple[Params, PyTree]:
-    """Params and x of a case. Every parameter is random, those that start at 0 or 1 too."""
+    """Params and x of a case. Every parameter is random, those that start at 0 or 1 too; only a
+    variance is positive."""
     shapes = jax.eval_shape(lambda: case.layer.init(jax.random.key(0)))
     rng = np.random.default_rng(seed)
-    params = jax.tree.map(lambda a: 0.5 * rng.normal(size=a.shape), shapes)
+
+    def drawn(path: Any, a: Any) -> np.ndarray:
+        values = 0.5 * rng.normal(size=a.shape)
+        return np.abs(values) if path_of(path[-1:]) == "var" else values
+
+    params = jax.tree.map_with_path(drawn, shapes)
     x = case.x(rng) if callable(case.x) else rng.normal(size=case.x)
     return cast(params, dtype), cast(x, x_dtype or dtype)
 

@@ -19,18 +19,27 @@ if TYPE_CHECKING:
     from fbp.combinators import Residual as Residual
     from fbp.combinators import Serial as Serial
     from fbp.combinators import Stack as Stack
+    from fbp.combinators import Sum as Sum
     from fbp.combinators import map_layers as map_layers
     from fbp.explain import summary as summary
     from fbp.layers import Attention as Attention
+    from fbp.layers import AvgPool2D as AvgPool2D
+    from fbp.layers import BatchNorm as BatchNorm
     from fbp.layers import Bias as Bias
+    from fbp.layers import Conv2D as Conv2D
     from fbp.layers import Dense as Dense
     from fbp.layers import Dropout as Dropout
     from fbp.layers import Embedding as Embedding
+    from fbp.layers import FixedBatchNorm as FixedBatchNorm
+    from fbp.layers import Flatten as Flatten
     from fbp.layers import Gelu as Gelu
+    from fbp.layers import GlobalAvgPool2D as GlobalAvgPool2D
+    from fbp.layers import GroupNorm as GroupNorm
     from fbp.layers import LayerNorm as LayerNorm
     from fbp.layers import LeakyRelu as LeakyRelu
     from fbp.layers import Llama3Scaling as Llama3Scaling
     from fbp.layers import LogSoftmax as LogSoftmax
+    from fbp.layers import MaxPool2D as MaxPool2D
     from fbp.layers import MergeHeads as MergeHeads
     from fbp.layers import Positions as Positions
     from fbp.layers import Relu as Relu
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
     from fbp.layers import SwiGLU as SwiGLU
     from fbp.layers import Tanh as Tanh
     from fbp.layers import Unembed as Unembed
+    from fbp.layers import Unflatten as Unflatten
     from fbp.losses import Huber as Huber
     from fbp.losses import MeanAbsoluteError as MeanAbsoluteError
     from fbp.losses import MeanSquaredError as MeanSquaredError
@@ -64,6 +74,7 @@ if TYPE_CHECKING:
     from fbp.train import state_of as state_of
     from fbp.train import step_of as step_of
     from fbp.train import steps_of as steps_of
+    from fbp.train import with_batch_statistics as with_batch_statistics
     from fbp.verify import Report as Report
     from fbp.verify import WrongGradientError as WrongGradientError
     from fbp.verify import audit as audit
@@ -74,13 +85,14 @@ if TYPE_CHECKING:
 _ROOMS = {
     "_layer": ["Layer", "Loss"],
     "_objective": ["Microbatch", "Objective", "ObjectiveParams", "value_and_grad"],
-    "combinators": ["map_layers", "Parallel", "Remat", "Residual", "Serial", "Stack"],
+    "combinators": ["map_layers", "Parallel", "Remat", "Residual", "Serial", "Stack", "Sum"],
     "explain": ["summary"],
     "layers": [
-        *["Attention", "Bias", "Dense", "Dropout", "Embedding", "Gelu", "LayerNorm", "LeakyRelu"],
-        *["Llama3Scaling", "LogSoftmax", "MergeHeads", "Positions", "RMSNorm", "Relu"],
-        *["Rope", "Scale", "Sigmoid", "Silu", "Softmax", "Softplus", "SplitHeads", "SwiGLU"],
-        *["Tanh", "Unembed"],
+        *["Attention", "AvgPool2D", "BatchNorm", "Bias", "Conv2D", "Dense", "Dropout"],
+        *["Embedding", "FixedBatchNorm", "Flatten", "Gelu", "GlobalAvgPool2D", "GroupNorm"],
+        *["LayerNorm", "LeakyRelu", "Llama3Scaling", "LogSoftmax", "MaxPool2D", "MergeHeads"],
+        *["Positions", "Relu", "RMSNorm", "Rope", "Scale", "Sigmoid", "Silu", "Softmax"],
+        *["Softplus", "SplitHeads", "SwiGLU", "Tanh", "Unembed", "Unflatten"],
     ],
     "losses": [
         *["Huber", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],
@@ -88,8 +100,11 @@ _ROOMS = {
     ],
     "models": [],
     "ports": ["Cast", "Freeze", "LoRA", "Tie", "trainable"],
-    "train": ["State", "init_state", "make_step", "make_steps", "state_of", "step_of", "steps_of"],
-    "verify": ["Report", "WrongGradientError", "audit", "check", "cross_check", "register"],
+    "train": [
+        *["init_state", "make_step", "make_steps", "State", "state_of", "step_of"],
+        *["steps_of", "with_batch_statistics"],
+    ],
+    "verify": ["audit", "check", "cross_check", "register", "Report", "WrongGradientError"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

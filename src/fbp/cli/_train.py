@@ -13,8 +13,11 @@ _OF_TASK = "(default: the task's)"
 class Train:
     """Train a network on a built-in task, or on a table of your own with --data and --target."""
 
-    task: Annotated[Literal["digits", "neuron", "curve", "spiral"], tyro.conf.Positional] = "digits"
-    """Handwritten digits; the worked example of one neuron; a curve; two spirals."""
+    task: Annotated[
+        Literal["digits", "convnet", "neuron", "curve", "spiral"], tyro.conf.Positional
+    ] = "digits"
+    """Handwritten digits; the same with convolutions; the worked example of one neuron; a curve;
+    two spirals."""
 
     data: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Train on a table instead: a .csv file with a line of names, or an .npz file of arrays."""

@@ -7,3 +7,4 @@ from fbp.combinators._remat import Remat as Remat
 from fbp.combinators._residual import Residual as Residual
 from fbp.combinators._serial import Serial as Serial
 from fbp.combinators._stack import Stack as Stack
+from fbp.combinators._sum import Sum as Sum

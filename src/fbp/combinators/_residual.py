@@ -57,14 +57,16 @@ class Residual(Layer):
         return add(x, fx), state
 
 
-def require_same(owner: Layer, x: PyTree, y: PyTree) -> None:
+def require_same(
+    owner: Layer,
+    x: PyTree,
+    y: PyTree,
+    what: str = "its layer to keep the shape and dtype of x",
+) -> None:
     """Raises ValueError unless y has the tree, shapes and dtypes of x."""
     x_type, y_type = jax.tree.map(_type, x), jax.tree.map(_type, y)
     if x_type != y_type:
-        raise ValueError(
-            f"{name_of(owner)}: expected its layer to keep the shape and dtype of x, "
-            f"got {x_type} -> {y_type}"
-        )
+        raise ValueError(f"{name_of(owner)}: expected {what}, got {x_type} -> {y_type}")
 
 
 def _type(x: Array) -> str:

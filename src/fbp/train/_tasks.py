@@ -9,7 +9,8 @@ import numpy as np
 
 from fbp import models
 from fbp._layer import Layer, Loss
-from fbp.layers import Relu
+from fbp.combinators import Serial
+from fbp.layers import Relu, Unflatten
 from fbp.losses import MeanSquaredError, SoftmaxCrossEntropy
 from fbp.train._decide import fit_encoding, split_rows
 from fbp.train._encoding import Column, Encoding, is_missing
@@ -28,7 +29,8 @@ class Task:
       encoding: how its table became arrays.
       train: x and target to train on.
       held_out: x and target to validate on, or None where there are too few rows.
-      hidden: widths of the hidden layers; None is a single neuron.
+      hidden: widths of the hidden layers, or of a convnet's stages; None is a single neuron.
+      image: (H, W, channels) of a row of x, for a convnet; None is a multi-layer perceptron.
       steps, batch, lr: updates, examples an update, learning rate.
       label_smoothing: of the loss, for classification.
       weight_decay: of AdamW; None is plain gradient descent at a constant rate.
@@ -47,6 +49,7 @@ class Task:
     label_smoothing: float = 0.0
     weight_decay: float | None = 1e-4
     chunks: int = 25
+    image: tuple[int, int, int] | None = None
     said: tuple[str, ...] = ()
 
     def model_spec(self) -> dict[str, Any]:
@@ -54,6 +57,8 @@ class Task:
         if self.hidden is None:
             return {"kind": "neuron"}
         sizes = [len(self.encoding.columns), *self.hidden, self.encoding.outputs]
+        if self.image is not None:
+            return {"kind": "convnet", "sizes": sizes, "image": list(self.image), "blocks": 1}
         return {"kind": "mlp", "sizes": sizes, "activation": "relu"}
 
     def loss(self) -> Loss:
@@ -70,6 +75,11 @@ def build_model(spec: dict[str, Any]) -> Layer:
         return models.neuron()
     if spec.get("kind") == "mlp" and spec.get("activation") == "relu":
         return models.mlp(spec["sizes"], Relu())
+    if spec.get("kind") == "convnet":
+        _, *widths, n_out = spec["sizes"]
+        image = Unflatten(tuple(spec["image"]))
+        net = models.convnet(spec["image"][-1], n_out, widths, spec["blocks"])
+        return Serial(image=image, convnet=net)
     raise InputError(f"expected a model that this version knows, got {spec}")
 
 
@@ -94,6 +104,13 @@ def digits() -> Task:
         lr=3e-3,
         label_smoothing=0.1,
         weight_decay=0.1,
+    )
+
+
+def convnet() -> Task:
+    """The same digits, seen as images by a small residual network."""
+    return dataclasses.replace(
+        digits(), name="convnet", hidden=(16, 32), image=(8, 8, 1), steps=600, lr=1e-2
     )
 
 
@@ -139,6 +156,7 @@ def spiral() -> Task:
 
 TASKS: dict[str, Callable[[], Task]] = {
     "digits": digits,
+    "convnet": convnet,
     "neuron": neuron,
     "curve": curve,
     "spiral": spiral,

@@ -1,0 +1,46 @@
+"""Handwritten digits, five seeds: the loop of one neuron on a network of 26,122 parameters.
+
+    python experiments/convnet_digits.py
+
+About 15 seconds on 2 CPU cores. Expected: at least 97.0 % of the 359 held-out digits right on
+every seed, 99 % on average.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+from fbp.train import TASKS, Settings, train
+
+
+class Quiet:
+    """Reports nothing."""
+
+    def say(self, text: str) -> None:
+        """Says nothing."""
+
+    def table(self, rows: list) -> None:
+        """Shows nothing."""
+
+    def progress(self, step: int, steps: int, metrics: dict[str, float]) -> None:
+        """Shows nothing."""
+
+
+def main(seeds: int = 5, steps: int | None = None) -> list[float]:
+    """Trains one network a seed. Returns the held-out accuracies."""
+    accuracies = []
+    with tempfile.TemporaryDirectory() as runs:
+        for seed in range(seeds):
+            started = time.perf_counter()
+            settings = Settings(seed=seed, steps=steps, runs=Path(runs))
+            _, fit = train(TASKS["convnet"](), settings, Quiet())
+            seconds = time.perf_counter() - started
+            accuracies.append(fit.metrics["val_accuracy"])
+            print(f"seed {seed}   {accuracies[-1]:.2%} right   {seconds:.1f} s")
+    mean = sum(accuracies) / seeds
+    print(f"lowest {min(accuracies):.2%}, mean {mean:.2%}")
+    return accuracies
+
+
+if __name__ == "__main__":
+    main()
