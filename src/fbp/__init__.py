@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fbp.combinators import Stack as Stack
     from fbp.combinators import map_layers as map_layers
     from fbp.explain import summary as summary
+    from fbp.interop import from_jax as from_jax
+    from fbp.interop import to_jax as to_jax
     from fbp.layers import Attention as Attention
     from fbp.layers import Bias as Bias
     from fbp.layers import Dense as Dense
@@ -76,6 +78,7 @@ _ROOMS = {
     "_objective": ["Microbatch", "Objective", "ObjectiveParams", "value_and_grad"],
     "combinators": ["map_layers", "Parallel", "Remat", "Residual", "Serial", "Stack"],
     "explain": ["summary"],
+    "interop": ["from_jax", "to_jax"],
     "layers": [
         *["Attention", "Bias", "Dense", "Dropout", "Embedding", "Gelu", "LayerNorm", "LeakyRelu"],
         *["Llama3Scaling", "LogSoftmax", "MergeHeads", "Positions", "RMSNorm", "Relu"],
