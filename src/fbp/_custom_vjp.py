@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import lax
 
 from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of
 from fbp._objective import Microbatch, Objective
@@ -34,8 +33,7 @@ def loss_function(loss: Loss) -> Callable[..., Array]:
     """The loss as f(params, y, target), with no gradient by its target."""
 
     def primal(params: Params, y: PyTree, target: PyTree) -> Array:
-        # Said in the function itself, so that a target is a constant to whoever looks at it.
-        return loss.value(params, y, lax.stop_gradient(target))
+        return loss.value(params, y, target)
 
     def fwd(params: Params, y: PyTree, target: PyTree) -> tuple[Array, PyTree]:
         value, dparams, dy = loss.value_and_grad(params, y, target)
