@@ -82,5 +82,5 @@ def test_the_command_line_shows_one_line(monkeypatch: Any, capsys: Any) -> None:
         raise FolderError("weights: expected a file, got none")
 
     monkeypatch.setattr(fbp.cli._predict.Predict, "run", run)
-    assert main(["predict", "runs/x", "x.csv"]) == 2
+    assert main(["predict", "runs/x", "--data", "x.csv"]) == 2
     assert capsys.readouterr().err == "fbp: weights: expected a file, got none\n"

@@ -75,7 +75,7 @@ def from_jax(
         hash(f)
     except TypeError:
         kind = type(f).__name__
-        raise TypeError(f"from_jax: expected f to be hashable, got a {kind} that is not") from None
+        raise TypeError(f"from_jax: expected f to be hashable, got {kind}, which is not") from None
     return Autodiff(f, init, name or str(getattr(f, "__name__", type(f).__name__)))
 
 
