@@ -54,6 +54,25 @@ def test_digits_on_five_seeds(capsys):
     assert min(load("digits").main()) >= 0.97
 
 
+@pytest.mark.slow
+def test_inside_flax_and_equinox(capsys):
+    pytest.importorskip("flax")
+    pytest.importorskip("equinox")
+    results = load("inside_flax_and_equinox").main(steps=80)
+    assert set(results) == {"flax", "equinox"}
+    for result in results.values():
+        assert result.losses[0] > 2.7
+        assert result.losses[-1] < 0.3
+        assert result.difference < 1e-5
+
+
+def test_inside_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert load("inside_flax_and_equinox").main() == {}
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["skipped: flax is not installed", "skipped: equinox is not installed"]
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.stem)
 def test_opens_with_command_duration_and_expected_numbers(path):
     head = path.read_text(encoding="utf-8").split('"""')[1]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from fbp.combinators import Sum as Sum
     from fbp.combinators import map_layers as map_layers
     from fbp.explain import summary as summary
+    from fbp.interop import from_jax as from_jax
+    from fbp.interop import to_jax as to_jax
     from fbp.layers import Attention as Attention
     from fbp.layers import AvgPool2D as AvgPool2D
     from fbp.layers import BatchNorm as BatchNorm
@@ -87,6 +89,7 @@ _ROOMS = {
     "_objective": ["Microbatch", "Objective", "ObjectiveParams", "value_and_grad"],
     "combinators": ["map_layers", "Parallel", "Remat", "Residual", "Serial", "Stack", "Sum"],
     "explain": ["summary"],
+    "interop": ["from_jax", "to_jax"],
     "layers": [
         *["Attention", "AvgPool2D", "BatchNorm", "Bias", "Conv2D", "Dense", "Dropout"],
         *["Embedding", "FixedBatchNorm", "Flatten", "Gelu", "GlobalAvgPool2D", "GroupNorm"],

@@ -41,6 +41,7 @@ def _is_told(error: Exception) -> bool:
 
     if isinstance(error, CheckError | WrongGradientError | FloatingPointError | OSError):
         return True
+    from fbp.interop import FolderError
     from fbp.train import InputError
 
-    return isinstance(error, InputError)
+    return isinstance(error, FolderError | InputError)

@@ -19,17 +19,18 @@ def open_file(path: Path) -> tuple[BinaryIO, int]:
       FolderError: there is no such file, it is not a plain one, or it may not be read.
     """
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
-        file = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # noqa: SIM115
-        status = os.fstat(file.fileno())
+        # Opening a pipe would wait for somebody to write into it; this does not.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
     except FileNotFoundError:
         raise FolderError(f"{path}: expected a file, got none") from None
     except OSError as error:
         raise FolderError(f"{path}: cannot be read: {error.strerror}") from None
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        file.close()
+        os.close(descriptor)
         raise FolderError(f"{path}: expected a plain file, got something else")
-    return file, status.st_size
+    return open(descriptor, "rb"), status.st_size
 
 
 def read_json(path: Path, max_bytes: int) -> dict[str, Any]:

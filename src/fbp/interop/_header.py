@@ -9,7 +9,6 @@ Source: https://github.com/huggingface/safetensors, "Format".
 """
 
 import dataclasses
-import itertools
 import math
 from typing import Any, BinaryIO
 
@@ -118,7 +117,7 @@ def _require_filled(source: str, entries: dict[str, Entry], size: int) -> None:
     """Raises unless the tensors lie one after another and fill the data."""
     ordered = sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop))
     ends = [0, *(entry.stop for _, entry in ordered)]
-    for (name, entry), end in zip(ordered, itertools.chain(ends), strict=False):
+    for (name, entry), end in zip(ordered, ends, strict=False):
         if entry.start != end:
             what = "overlap" if entry.start < end else "leave a hole"
             raise FolderError(

@@ -1,6 +1,7 @@
 """Reading weights: a safetensors file, or a folder of them as Hugging Face lays it out."""
 
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class Tensors(Mapping[str, np.ndarray]):
     or replaced, but not if somebody writes into it.
     """
 
-    def __init__(self, files: Mapping[Path, "list[str] | None"]):
+    def __init__(self, files: Mapping[Path, list[str] | None]):
         """The files, and which of their tensors are wanted: None is all."""
         self._places: dict[str, tuple[_Mapped, Entry]] = {}
         for path, wanted in files.items():
@@ -55,10 +56,8 @@ class _Mapped:
             try:
                 self.entries, self._begin = read_header(str(path), file, size)
                 self._bytes = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                if isinstance(error, FolderError):
-                    raise
-                raise FolderError(f"{path}: cannot be read: {error}") from None
+            except OSError as error:
+                raise FolderError(f"{path}: cannot be read: {error.strerror}") from None
 
     def array(self, entry: Entry) -> np.ndarray:
         return np.ndarray(entry.shape, entry.dtype, self._bytes, self._begin + entry.start)
@@ -86,7 +85,7 @@ def read_tensors(path: str | Path) -> Tensors:
 
 def _weights_in(folder: Path) -> Path:
     for name in (SINGLE, INDEX):
-        if (folder / name).exists():
+        if os.path.lexists(folder / name):
             return folder / name
     try:
         names = sorted(file.name for file in folder.iterdir())

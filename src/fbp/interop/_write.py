@@ -51,10 +51,11 @@ def write_tensors(
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
             for name, part in files.items():
                 _write_file(Path(partial, name), {n: tensors[n] for n in part})
+            names = list(files)
             if SINGLE not in files:
-                files[INDEX] = []
+                names.append(INDEX)
                 Path(partial, INDEX).write_text(_index(files, tensors), encoding="utf-8")
-            _publish(Path(partial), folder, list(files))
+            _publish(Path(partial), folder, names)
     except OSError as error:
         raise FolderError(f"{folder}: cannot be written: {error.strerror}") from None
 
@@ -126,7 +127,7 @@ def _publish(partial: Path, folder: Path, names: list[str]) -> None:
             with open(folder / name, "xb"):
                 done.append(folder / name)
             os.replace(partial / name, folder / name)
-    except OSError:
+    except BaseException:
         for path in done:
             path.unlink(missing_ok=True)
         raise

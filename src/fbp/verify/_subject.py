@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fbp._custom_vjp import layer_function, loss_function, objective_function
 from fbp._layer import Layer, Loss, name_of
 from fbp._objective import Microbatch, Objective
 from fbp._tree import path_of
 from fbp.verify._dtypes import is_float
-from fbp.verify._with_rule import layer_function, loss_function, objective_function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,8 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
     name = _name(f)
     fixed: set[int] = set()
     if isinstance(f, Layer):
-        f = layer_function(f, *_expect(f, args, "params, x[, key]", (2, 3)))
+        _expect(f, args, "params, x[, key]", (2, 3))
+        f = layer_function(f)
         names = ["params", "x", "key"]
     elif isinstance(f, Loss):
         if len(args) == 2:
@@ -102,7 +103,7 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
         f, names, fixed = loss_function(f), ["params", "y", "target"], {2}
     elif isinstance(f, Objective | Microbatch):
         _expect(f, args, "params, batch[, key]", (2, 3))
-        f, names, fixed = objective_function(f, len(args) == 3), ["params", "batch", "key"], {1, 2}
+        f, names, fixed = objective_function(f), ["params", "batch", "key"], {1, 2}
     elif callable(f):
         names = _argument_names(f, args)
     else:
@@ -170,10 +171,9 @@ def _array(value: Any) -> Any:
     return None
 
 
-def _expect(owner: Any, args: Sequence[Any], what: str, counts: tuple[int, ...]) -> Sequence[Any]:
+def _expect(owner: Any, args: Sequence[Any], what: str, counts: tuple[int, ...]) -> None:
     if len(args) not in counts:
         raise TypeError(f"{name_of(owner)}: expected {what}, got {len(args)} arguments")
-    return args
 
 
 def _name(f: Any) -> str:

@@ -1,0 +1,73 @@
+"""Layers, losses and objectives as `jax.custom_vjp` functions, their rules in force.
+
+What autodiff around such a function does inside it is what is written in `backward`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of
+from fbp._objective import Microbatch, Objective
+
+
+def layer_function(layer: Layer) -> Callable[..., PyTree]:
+    """The layer as f(params, x, key=None), with no gradient by its key."""
+
+    def primal(params: Params, x: PyTree, key: Key = None) -> PyTree:
+        return layer.forward(params, x, key)[0]
+
+    def fwd(params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+        y, res = layer.forward(params, x, key)
+        return y, (params, x, res)
+
+    def bwd(kept: PyTree, dy: PyTree) -> tuple[Params, PyTree, None]:
+        params, x, res = kept
+        return *layer.backward(params, x, res, dy), None
+
+    return _with_rule(layer, primal, fwd, bwd)
+
+
+def loss_function(loss: Loss) -> Callable[..., Array]:
+    """The loss as f(params, y, target), with no gradient by its target."""
+
+    def primal(params: Params, y: PyTree, target: PyTree) -> Array:
+        return loss.value(params, y, target)
+
+    def fwd(params: Params, y: PyTree, target: PyTree) -> tuple[Array, PyTree]:
+        value, dparams, dy = loss.value_and_grad(params, y, target)
+        return value, (dparams, dy)
+
+    def bwd(gradient: PyTree, dvalue: Array) -> tuple[Params, PyTree, None]:
+        return *_scaled(gradient, dvalue), None
+
+    return _with_rule(loss, primal, fwd, bwd)
+
+
+def objective_function(objective: Objective | Microbatch) -> Callable[..., Array]:
+    """The objective as f(params, batch, key=None), with a gradient by its params alone."""
+
+    def primal(params: PyTree, batch: PyTree, key: Key = None) -> Array:
+        return objective.value(params, batch, key)
+
+    def fwd(params: PyTree, batch: PyTree, key: Key = None) -> tuple[Array, PyTree]:
+        return objective.value_and_grad(params, batch, key)
+
+    def bwd(dparams: PyTree, dvalue: Array) -> tuple[PyTree, None, None]:
+        return _scaled(dparams, dvalue), None, None
+
+    return _with_rule(objective, primal, fwd, bwd)
+
+
+def _with_rule(owner: Any, primal: Callable[..., Any], fwd: Any, bwd: Any) -> Callable[..., Any]:
+    # The name that traces, profiles and reports show.
+    primal.__name__ = primal.__qualname__ = name_of(owner)
+    f = jax.custom_vjp(primal)
+    f.defvjp(fwd, bwd)
+    return f
+
+
+def _scaled(gradient: PyTree, dvalue: Array) -> PyTree:
+    """The gradient of a number, by what the number itself moves."""
+    return jax.tree.map(lambda d: (d * dvalue).astype(d.dtype), gradient)
