@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import cases_recurrent
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,7 +101,7 @@ class AddLookup(fbp.Layer):
 
 # The table: what follows, and one file for each family of layers.
 
-FAMILIES: tuple[Any, ...] = ()
+FAMILIES: tuple[Any, ...] = (cases_recurrent,)
 
 ACTIVATIONS = {
     "relu": fbp.Relu(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fbp import models as models
+    from fbp._cell import Cell as Cell
     from fbp._layer import Layer as Layer
     from fbp._layer import Loss as Loss
     from fbp._objective import Microbatch as Microbatch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from fbp._objective import ObjectiveParams as ObjectiveParams
     from fbp._objective import value_and_grad as value_and_grad
     from fbp.combinators import Parallel as Parallel
+    from fbp.combinators import Recurrent as Recurrent
     from fbp.combinators import Remat as Remat
     from fbp.combinators import Residual as Residual
     from fbp.combinators import Serial as Serial
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from fbp.layers import Bias as Bias
     from fbp.layers import Dense as Dense
     from fbp.layers import Gelu as Gelu
+    from fbp.layers import GRUCell as GRUCell
     from fbp.layers import LeakyRelu as LeakyRelu
     from fbp.layers import LogSoftmax as LogSoftmax
+    from fbp.layers import LSTMCell as LSTMCell
+    from fbp.layers import LSTMState as LSTMState
     from fbp.layers import Relu as Relu
     from fbp.layers import Scale as Scale
     from fbp.layers import Sigmoid as Sigmoid
@@ -50,13 +55,15 @@ if TYPE_CHECKING:
     from fbp.verify import register as register
 
 _ROOMS = {
+    "_cell": ["Cell"],
     "_layer": ["Layer", "Loss"],
     "_objective": ["Microbatch", "Objective", "ObjectiveParams", "value_and_grad"],
-    "combinators": ["Parallel", "Remat", "Residual", "Serial", "Stack"],
+    "combinators": ["Parallel", "Recurrent", "Remat", "Residual", "Serial", "Stack"],
     "explain": ["summary"],
     "layers": [
         *["Bias", "Dense", "Gelu", "LeakyRelu", "LogSoftmax", "Relu", "Scale", "Sigmoid"],
         *["Silu", "Softmax", "Softplus", "Tanh"],
+        *["GRUCell", "LSTMCell", "LSTMState"],
     ],
     "losses": [
         *["Huber", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],

@@ -10,5 +10,8 @@ from fbp.layers._activations import Tanh as Tanh
 from fbp.layers._affine import Bias as Bias
 from fbp.layers._affine import Scale as Scale
 from fbp.layers._dense import Dense as Dense
+from fbp.layers._gru import GRUCell as GRUCell
+from fbp.layers._lstm import LSTMCell as LSTMCell
+from fbp.layers._lstm import LSTMState as LSTMState
 from fbp.layers._softmax import LogSoftmax as LogSoftmax
 from fbp.layers._softmax import Softmax as Softmax
