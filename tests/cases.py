@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import cases_recurrent
+import cases_transformer
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,7 +102,7 @@ class AddLookup(fbp.Layer):
 
 # The table: what follows, and one file for each family of layers.
 
-FAMILIES: tuple[Any, ...] = (cases_recurrent,)
+FAMILIES: tuple[Any, ...] = (cases_recurrent, cases_transformer)
 
 ACTIVATIONS = {
     "relu": fbp.Relu(),

@@ -61,7 +61,7 @@ def test_what_is_typed_is_what_is_there() -> None:
             assert alias.asname == alias.name
             typed.add((node.module, alias.name))
     runtime = {(f"fbp.{room}", name) for room, names in fbp._ROOMS.items() for name in names}
-    runtime.add(("fbp", "models"))
+    runtime |= {("fbp", "models"), ("fbp", "text")}
     assert typed == runtime
 
 
@@ -135,6 +135,7 @@ MAY_IMPORT = {
     "combinators": ("_cell", "_layer", "_tree", "combinators"),
     "ports": ("_layer", "_tree", "layers", "ports"),
     "losses": ("_layer", "_tree", "losses"),
+    "text": ("_errors", "_layer", "combinators", "text"),
     "models": ("_layer", "_tree", "layers", "combinators", "ports", "models"),
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fbp import models as models
+    from fbp import text as text
     from fbp._cell import Cell as Cell
     from fbp._layer import Layer as Layer
     from fbp._layer import Loss as Loss
@@ -21,28 +22,47 @@ if TYPE_CHECKING:
     from fbp.combinators import Residual as Residual
     from fbp.combinators import Serial as Serial
     from fbp.combinators import Stack as Stack
+    from fbp.combinators import map_layers as map_layers
     from fbp.explain import summary as summary
+    from fbp.layers import Attention as Attention
     from fbp.layers import Bias as Bias
     from fbp.layers import Dense as Dense
+    from fbp.layers import Dropout as Dropout
+    from fbp.layers import Embedding as Embedding
     from fbp.layers import Gelu as Gelu
     from fbp.layers import GRUCell as GRUCell
+    from fbp.layers import LayerNorm as LayerNorm
     from fbp.layers import LeakyRelu as LeakyRelu
+    from fbp.layers import Llama3Scaling as Llama3Scaling
     from fbp.layers import LogSoftmax as LogSoftmax
     from fbp.layers import LSTMCell as LSTMCell
     from fbp.layers import LSTMState as LSTMState
+    from fbp.layers import MergeHeads as MergeHeads
+    from fbp.layers import Positions as Positions
     from fbp.layers import Relu as Relu
+    from fbp.layers import RMSNorm as RMSNorm
+    from fbp.layers import Rope as Rope
     from fbp.layers import Scale as Scale
     from fbp.layers import Sigmoid as Sigmoid
     from fbp.layers import Silu as Silu
     from fbp.layers import Softmax as Softmax
     from fbp.layers import Softplus as Softplus
+    from fbp.layers import SplitHeads as SplitHeads
+    from fbp.layers import SwiGLU as SwiGLU
     from fbp.layers import Tanh as Tanh
+    from fbp.layers import Unembed as Unembed
     from fbp.losses import Huber as Huber
     from fbp.losses import MeanAbsoluteError as MeanAbsoluteError
     from fbp.losses import MeanSquaredError as MeanSquaredError
     from fbp.losses import SigmoidCrossEntropy as SigmoidCrossEntropy
     from fbp.losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+    from fbp.losses import UnembedCrossEntropy as UnembedCrossEntropy
     from fbp.losses import Weighted as Weighted
+    from fbp.ports import Cast as Cast
+    from fbp.ports import Freeze as Freeze
+    from fbp.ports import LoRA as LoRA
+    from fbp.ports import Tie as Tie
+    from fbp.ports import trainable as trainable
     from fbp.train import State as State
     from fbp.train import init_state as init_state
     from fbp.train import make_step as make_step
@@ -58,25 +78,28 @@ _ROOMS = {
     "_cell": ["Cell"],
     "_layer": ["Layer", "Loss"],
     "_objective": ["Microbatch", "Objective", "ObjectiveParams", "value_and_grad"],
-    "combinators": ["Parallel", "Recurrent", "Remat", "Residual", "Serial", "Stack"],
+    "combinators": ["map_layers", "Parallel", "Recurrent", "Remat", "Residual", "Serial", "Stack"],
     "explain": ["summary"],
     "layers": [
-        *["Bias", "Dense", "Gelu", "LeakyRelu", "LogSoftmax", "Relu", "Scale", "Sigmoid"],
-        *["Silu", "Softmax", "Softplus", "Tanh"],
-        *["GRUCell", "LSTMCell", "LSTMState"],
+        *["Attention", "Bias", "Dense", "Dropout", "Embedding", "GRUCell", "Gelu", "LSTMCell"],
+        *["LSTMState", "LayerNorm", "LeakyRelu", "Llama3Scaling", "LogSoftmax", "MergeHeads"],
+        *["Positions", "RMSNorm", "Relu", "Rope", "Scale", "Sigmoid", "Silu", "Softmax"],
+        *["Softplus", "SplitHeads", "SwiGLU", "Tanh", "Unembed"],
     ],
     "losses": [
         *["Huber", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],
-        *["SoftmaxCrossEntropy", "Weighted"],
+        *["SoftmaxCrossEntropy", "UnembedCrossEntropy", "Weighted"],
     ],
     "models": [],
+    "ports": ["Cast", "Freeze", "LoRA", "Tie", "trainable"],
+    "text": [],
     "train": ["State", "init_state", "make_step", "make_steps"],
     "verify": ["Report", "WrongGradientError", "audit", "check", "cross_check", "register"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = [*_ROOM_OF, "models"]  # noqa: PLE0604
+__all__ = [*_ROOM_OF, "models", "text"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """Combinators: layers made of layers."""
 
 from fbp.combinators._group import Group as Group
+from fbp.combinators._map import map_layers as map_layers
 from fbp.combinators._parallel import Parallel as Parallel
 from fbp.combinators._recurrent import Recurrent as Recurrent
 from fbp.combinators._remat import Remat as Remat

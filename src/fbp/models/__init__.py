@@ -1,5 +1,8 @@
 """Models: each a short function that reads top to bottom."""
 
 from fbp.models._char_lstm import char_lstm as char_lstm
+from fbp.models._gpt2 import gpt2 as gpt2
+from fbp.models._head import NextToken as NextToken
+from fbp.models._llama import llama as llama
 from fbp.models._mlp import mlp as mlp
 from fbp.models._mlp import neuron as neuron

@@ -5,9 +5,7 @@ from fbp.combinators import Recurrent, Serial
 from fbp.layers import Embedding, LSTMCell, Unembed
 
 
-def char_lstm(
-    vocab: int, width: int = 256, layers: int = 2, truncate: int | None = None
-) -> Serial:
+def char_lstm(vocab: int, width: int = 256, layers: int = 2, truncate: int | None = None) -> Serial:
     """An embedding, LSTMs one on another, and a score for every token: ids (..., T) to logits.
 
         ids (..., T)  ->  embed (..., T, D)  ->  lstm_1 ... lstm_n (..., T, D)  ->  (..., T, V)

@@ -26,7 +26,7 @@ def choose(
     Args:
       logits: unnormalized log-probabilities.
       key: a key; not needed at temperature 0.
-      temperature: 0 takes the largest logit, the first of equals; 1 is the model's own distribution.
+      temperature: 0 takes the largest logit, the first of equals; 1 is the distribution itself.
       top_k: how many to draw from, or None for all.
       top_p: the probability to draw from, or None for all of it.
 

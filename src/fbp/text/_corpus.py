@@ -40,9 +40,7 @@ def stdlib_text(most_bytes: int = 2**20) -> Corpus:
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     paths = [
-        path
-        for path in root.rglob("*.py")
-        if not _NOT_SOURCE & set(path.relative_to(root).parts)
+        path for path in root.rglob("*.py") if not _NOT_SOURCE & set(path.relative_to(root).parts)
     ]
     named = {path.relative_to(root).as_posix(): path for path in paths}
     kept: dict[str, str] = {}

@@ -35,7 +35,7 @@ def generate_recurrent(
     prompt: Array,
     n: int,
     key: Array,
-    choice: Choice = Choice(),  # noqa: B008
+    choice: Choice = Choice(),
 ) -> Array:
     """Writes n tokens after a prompt with a recurrent model, as one compiled program.
 

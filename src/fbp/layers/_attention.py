@@ -1,0 +1,200 @@
+"""Scaled dot-product attention."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
+
+# Causal queries come in this many blocks at most, each with the keys that it may see.
+_BLOCKS = 4
+_SMALLEST_BLOCK = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention(Layer):
+    """Every query takes a mean of the values, weighted by how well their keys match it.
+
+        s  = scale * q k^T,  then  cap * tanh(s / cap)  with a softcap
+        p  = softmax(s) over the keys that the query may see, 0 for the others
+        y  = p v
+
+        dv = p^T dy
+        dp = dy v^T
+        ds = p * (dp - sum_keys(p * dp))               softmax's transposed Jacobian
+             times 1 - (s / cap)^2 with a softcap      s here as capped
+        dq = scale * ds k
+        dk = scale * ds^T q
+
+    Heads of queries that share a head of keys and values add up in dk and dv.
+
+    p is as large as T times S and is not kept. `res` is lse = log sum exp(s), one number a query:
+    p = exp(s - lse) is computed again from q and k. A query that may see no key at all has y = 0
+    and all gradients 0.
+
+    Causal queries are taken in a few blocks, each with no more keys than its last query may see,
+    which leaves out most of what a mask would throw away.
+
+    Shapes: x = (q, k, v) or (q, k, v, mask): q (..., T, H, K), k (..., S, G, K), v (..., S, G, M),
+    mask (..., S) of bools, true for keys that may be seen (padding is false). G divides H.
+    y (..., T, H, M). With `causal`, S = T.
+
+    Args:
+      causal: whether a query sees only keys up to its own place.
+      window: how many keys a causal query sees, its own the last; None for all.
+      softcap: the cap, which keeps |s| below it; None for none.
+      scale: of the scores; 1 / sqrt(K) by default.
+
+    Raises:
+      ValueError: shapes do not match; G does not divide H; a window without `causal`.
+      TypeError: q, k or v is not a float array, or the mask not one of bools.
+
+    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017; keeping lse alone is due to
+    Rabe and Staats, arXiv:2112.05682, and Dao et al., "FlashAttention", NeurIPS 2022.
+    """
+
+    causal: bool = False
+    window: int | None = None
+    softcap: float | None = None
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is not None and not (self.causal and self.window > 0):
+            raise ValueError(
+                f"{name_of(self)}: expected a window of 1 or more with causal=True, "
+                f"got window={self.window}, causal={self.causal}"
+            )
+        if self.softcap is not None and not self.softcap > 0:
+            raise ValueError(f"{name_of(self)}: expected softcap above 0, got {self.softcap}")
+
+    def forward(self, params: tuple[()], x: Any, key: Key = None) -> tuple[Array, Array]:
+        q, k, v, mask = self._unpack(x)
+        ys, lses = [], []
+        for rows, keys in self._blocks(q, k):
+            s = self._scores(q[..., rows, :, :, :], k[..., keys, :, :], mask, rows, keys)
+            top = lax.stop_gradient(s.max(-1, keepdims=True, initial=-jnp.inf))
+            e = jnp.exp(s - jnp.where(top == -jnp.inf, 0, top))
+            total = e.sum(-1, keepdims=True)
+            sees_none = total == 0
+            total = jnp.where(sees_none, 1, total)
+            # exp(s - inf) = 0: where nothing is seen, p is 0 in the backward too.
+            lses.append(jnp.where(sees_none, jnp.inf, top + jnp.log(total))[..., 0])
+            p = e / total
+            ys.append(_dot("grts,sgm->tgrm", p.astype(v.dtype), v[..., keys, :, :]))
+        y = jnp.concatenate(ys, -4)
+        y = y.reshape(*y.shape[:-3], x[0].shape[-2], v.shape[-1])
+        return y.astype(v.dtype), jnp.concatenate(lses, -1)
+
+    def backward(
+        self, params: tuple[()], x: Any, res: Array, dy: Array
+    ) -> tuple[tuple[()], tuple[Any, ...]]:
+        q, k, v, mask = self._unpack(x)
+        lse, dy = res, _grouped(dy, k.shape[-2])
+        dqs = []
+        dk = jnp.zeros(k.shape, at_least_float32(k).dtype)
+        dv = jnp.zeros(v.shape, at_least_float32(v).dtype)
+        for rows, keys in self._blocks(q, k):
+            qi, ki, vi = q[..., rows, :, :, :], k[..., keys, :, :], v[..., keys, :, :]
+            dyi = dy[..., rows, :, :, :]
+            s = self._scores(qi, ki, mask, rows, keys)
+            p = jnp.exp(s - lse[..., rows, None])
+            dvi = _dot("grts,tgrm->sgm", p.astype(dyi.dtype), dyi)
+            dp = _dot("tgrm,sgm->grts", dyi, vi)
+            ds = p * (dp - (p * dp).sum(-1, keepdims=True))
+            if self.softcap is not None:
+                # A score of -inf has p = 0, and ds with it.
+                ds = ds * (1 - jnp.where(s == -jnp.inf, 0, s / self.softcap) ** 2)
+            ds = (self._scale(q) * ds).astype(q.dtype)
+            dqs.append(_dot("grts,sgk->tgrk", ds, ki))
+            dk = dk.at[..., keys, :, :].add(_dot("grts,tgrk->sgk", ds, qi).astype(dk.dtype))
+            dv = dv.at[..., keys, :, :].add(dvi.astype(dv.dtype))
+        dq = jnp.concatenate(dqs, -4).reshape(x[0].shape)
+        dx = dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
+        return (), dx if mask is None else (*dx, None)
+
+    def _scale(self, q: Array) -> float:
+        return q.shape[-1] ** -0.5 if self.scale is None else self.scale
+
+    def _scores(self, q: Array, k: Array, mask: Array | None, rows: slice, keys: slice) -> Array:
+        """s of a block of queries and a block of keys; -inf where a key may not be seen."""
+        s = self._scale(q) * _dot("tgrk,sgk->grts", q, k)
+        if self.softcap is not None:
+            s = self.softcap * jnp.tanh(s / self.softcap)
+        if self.causal:
+            behind = jnp.arange(rows.start, rows.stop)[:, None] - jnp.arange(keys.start, keys.stop)
+            s = jnp.where(self._sees(behind), s, -jnp.inf)
+        if mask is not None:
+            s = jnp.where(mask[..., None, None, None, keys], s, -jnp.inf)
+        return s
+
+    def _sees(self, behind: Array) -> Array:
+        """Whether a causal query sees a key this many places behind it."""
+        sees = behind >= 0
+        return sees if self.window is None else sees & (behind < self.window)
+
+    def _blocks(self, q: Array, k: Array) -> Iterator[tuple[slice, slice]]:
+        """Which queries to take together, and the keys they may see."""
+        t, s = q.shape[-4], k.shape[-3]
+        n = min(_BLOCKS, t // _SMALLEST_BLOCK) if self.causal else 1
+        size = -(-t // max(1, n)) or 1
+        for start in range(0, max(t, 1), size):
+            stop, first, last = min(start + size, t), 0, s
+            if self.causal:
+                last = min(stop, s)
+                if self.window is not None:
+                    first = min(max(0, start - self.window + 1), last)
+            yield slice(start, stop), slice(first, last)
+
+    def _unpack(self, x: Any) -> tuple[Array, Array, Array, Array | None]:
+        """q with its heads in groups (..., T, G, R, K), k, v and the mask."""
+        if not isinstance(x, tuple | list) or len(x) not in (3, 4):
+            got = f"{len(x)} arrays" if isinstance(x, tuple | list) else type(x).__name__
+            raise ValueError(
+                f"{name_of(self)}: expected x = (q, k, v) or (q, k, v, mask), got {got}"
+            )
+        q, k, v = x[:3]
+        for name, a in zip("qkv", (q, k, v), strict=True):
+            require_float(self, a, name)
+        shapes = f"q {q.shape}, k {k.shape}, v {v.shape}"
+        if (
+            min(q.ndim, k.ndim, v.ndim) < 3
+            or q.shape[-1] != k.shape[-1]
+            or k.shape[:-1] != v.shape[:-1]
+            or q.shape[:-3] != k.shape[:-3]
+        ):
+            raise ValueError(
+                f"{name_of(self)}: expected q (..., T, H, K), k (..., S, G, K), v (..., S, G, M), "
+                f"got {shapes}"
+            )
+        if not k.shape[-2] or q.shape[-2] % k.shape[-2]:
+            raise ValueError(
+                f"{name_of(self)}: expected heads of k to divide those of q, got {shapes}"
+            )
+        if self.causal and q.shape[-3] != k.shape[-3]:
+            raise ValueError(
+                f"{name_of(self)}: expected as many keys as causal queries, got {shapes}"
+            )
+        mask = x[3] if len(x) == 4 else None
+        if mask is not None:
+            if mask.dtype != bool:
+                raise TypeError(f"{name_of(self)}: expected a mask of bools, got {mask.dtype}")
+            if mask.shape != k.shape[:-2]:
+                raise ValueError(
+                    f"{name_of(self)}: expected a mask of shape {k.shape[:-2]}, got {mask.shape}"
+                )
+        return _grouped(q, k.shape[-2]), k, v, mask
+
+
+def _grouped(a: Array, groups: int) -> Array:
+    """(..., T, H, K) as (..., T, G, R, K): the R heads that share a head of keys, together."""
+    return a.reshape(*a.shape[:-2], groups, a.shape[-2] // groups, a.shape[-1])
+
+
+def _dot(axes: str, a: Array, b: Array) -> Array:
+    """A product over batch axes, summed in at least float32."""
+    left, right, out = axes.replace("->", ",").split(",")
+    total = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
+    return jnp.einsum(f"...{left},...{right}->...{out}", a, b, preferred_element_type=total)

@@ -1,0 +1,172 @@
+"""Embedding: rows of a table by integers; and its transpose, logits for all rows."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+from jax.typing import DTypeLike
+
+from fbp._layer import (
+    Array,
+    Key,
+    Layer,
+    at_least_float32,
+    like,
+    name_of,
+    require_params,
+    require_trailing,
+)
+
+_NORMAL = initializers.normal(0.02)
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding(Layer):
+    """Gives each integer a row of a table.
+
+        y      = w[x]
+        dw[i]  = sum of dy over all places where x = i       an id that repeats adds up
+        dx     = None                                        an integer has no gradient
+
+    It is the product of one-hot rows with w, and dw = onehot(x)^T dy; but only the rows that were
+    read are touched, by a scatter-add.
+
+    Shapes: x (...) of integers, w (V, D), y (..., D).
+
+    Args:
+      n: V, how many rows; ids are 0..n-1.
+      size: D, the size of a row.
+      w_init: initializer of w. Normal with a standard deviation of 0.02, as GPT-2's.
+      dtype: dtype of the parameters.
+
+    Raises:
+      TypeError: x is not an integer array.
+      ValueError: an id is outside 0..n-1; inside `jit`, where values cannot be looked at, its row
+        is NaN. Params are not of this layer.
+    """
+
+    n: int
+    size: int
+    w_init: initializers.Initializer = _NORMAL
+    dtype: DTypeLike = jnp.float32
+
+    def init(self, key: Array) -> dict[str, Array]:
+        return {"w": self.w_init(key, (self.n, self.size), self.dtype)}
+
+    def forward(self, params: dict[str, Array], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_params(self, params, w=(self.n, self.size))
+        if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.integer)):
+            got = getattr(x, "dtype", type(x).__name__)
+            raise TypeError(f"Embedding: expected x to be an integer array, got {got}")
+        outside = (x < 0) | (x >= self.n)
+        if not isinstance(outside, jax.core.Tracer) and outside.any():
+            raise ValueError(
+                f"Embedding: expected ids in 0..{self.n - 1}, got {x[outside].ravel()[0]}"
+            )
+        # A negative index would count from the end.
+        rows = jnp.where(outside, self.n, x)
+        return params["w"].at[rows].get(mode="fill", fill_value=jnp.nan), ()
+
+    def backward(
+        self, params: dict[str, Array], x: Array, res: Any, dy: Array
+    ) -> tuple[dict[str, Array], None]:
+        dy = at_least_float32(dy)
+        rows = jnp.where(x < 0, self.n, x)
+        dw = jnp.zeros((self.n, self.size), dy.dtype).at[rows].add(dy, mode="drop")
+        return like({"w": dw}, params), None
+
+
+@dataclasses.dataclass(frozen=True)
+class Unembed(Layer):
+    """Scores every row of a table: the transpose of `Embedding`, a language model's logits.
+
+        y  = x @ w^T
+        dw = dy^T @ x          summed over the batch axes
+        dx = dy @ w
+
+    `Dense` without a bias, its matrix stored as the embedding's is, so that `Tie` can make one
+    array of both. Shapes: x (..., D), w (V, D), y (..., V).
+
+    Args:
+      size: D, the size of the last axis of x.
+      n: V, how many rows.
+      w_init: initializer of w. Normal with a standard deviation of 0.02.
+      dtype: dtype of the parameters.
+
+    Raises:
+      ValueError: the last axis of x is not size; params are not of this layer.
+      TypeError: x is not a float array.
+    """
+
+    size: int
+    n: int
+    w_init: initializers.Initializer = _NORMAL
+    dtype: DTypeLike = jnp.float32
+
+    def init(self, key: Array) -> dict[str, Array]:
+        return {"w": self.w_init(key, (self.n, self.size), self.dtype)}
+
+    def forward(self, params: dict[str, Array], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_trailing(self, x, (self.size,))
+        require_params(self, params, w=(self.n, self.size))
+        return x @ params["w"].T, ()
+
+    def backward(
+        self, params: dict[str, Array], x: Array, res: Any, dy: Array
+    ) -> tuple[dict[str, Array], Array]:
+        batch = tuple(range(x.ndim - 1))
+        total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
+        dw = jnp.tensordot(dy, x, (batch, batch), preferred_element_type=total)
+        dx = dy @ params["w"]
+        return like({"w": dw}, params), dx.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Positions(Layer):
+    """Adds a learned row to every place of a sequence, so that order can be told.
+
+        y_t  = x_t + w_t
+        dw_t = sum of dy_t over the batch axes, 0 beyond the last place of x
+        dx   = dy
+
+    Shapes: x and y (..., T, D) with T <= n, w (n, D).
+
+    Args:
+      n: the longest sequence.
+      size: D, the size of the last axis of x.
+      w_init: initializer of w. Normal with a standard deviation of 0.02.
+      dtype: dtype of the parameters.
+
+    Raises:
+      ValueError: x has more places than n, or a last axis other than size; params are not of this
+        layer.
+      TypeError: x is not a float array.
+    """
+
+    n: int
+    size: int
+    w_init: initializers.Initializer = _NORMAL
+    dtype: DTypeLike = jnp.float32
+    cheap = True
+
+    def init(self, key: Array) -> dict[str, Array]:
+        return {"w": self.w_init(key, (self.n, self.size), self.dtype)}
+
+    def forward(self, params: dict[str, Array], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_trailing(self, x, (self.size,))
+        require_params(self, params, w=(self.n, self.size))
+        if x.ndim < 2 or x.shape[-2] > self.n:
+            raise ValueError(
+                f"{name_of(self)}: expected x (..., T, {self.size}) with T of at most {self.n}, "
+                f"got shape {x.shape}"
+            )
+        return x + params["w"][: x.shape[-2]], ()
+
+    def backward(
+        self, params: dict[str, Array], x: Array, res: Any, dy: Array
+    ) -> tuple[dict[str, Array], Array]:
+        dw = at_least_float32(dy).sum(range(dy.ndim - 2))
+        dw = jnp.pad(dw, ((0, self.n - len(dw)), (0, 0)))
+        return like({"w": dw}, params), dy.astype(x.dtype)

@@ -1,0 +1,77 @@
+"""Into attention's heads and out of them: reshapes, which compute nothing."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from fbp._layer import Array, Key, Layer, name_of, require_float
+
+# Queries, keys and values: (..., T, H, K), (..., T, G, K), (..., T, G, K).
+Qkv = tuple[Array, Array, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitHeads(Layer):
+    """Cuts a vector into queries, keys and values, and each of these into heads.
+
+        q, k, v = x in parts of H K, G K and G K numbers
+        dx      = (dq, dk, dv), side by side again
+
+    Shapes: x (..., (H + 2 G) K), q (..., H, K), k and v (..., G, K).
+
+    Args:
+      heads: H, heads of queries.
+      kv_heads: G, heads of keys and of values, shared by H / G heads of queries each; H by default.
+
+    Raises:
+      ValueError: the last axis of x cannot be cut so; kv_heads does not divide heads.
+      TypeError: x is not a float array.
+    """
+
+    heads: int
+    kv_heads: int | None = None
+    cheap = True
+
+    def __post_init__(self) -> None:
+        groups = self.heads if self.kv_heads is None else self.kv_heads
+        if self.heads < 1 or groups < 1 or self.heads % groups:
+            raise ValueError(
+                f"{name_of(self)}: expected kv_heads to divide heads, got {groups} of {self.heads}"
+            )
+
+    def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Qkv, Any]:
+        require_float(self, x)
+        groups = self.kv_heads or self.heads
+        total = self.heads + 2 * groups
+        if not x.ndim or x.shape[-1] % total:
+            raise ValueError(
+                f"{name_of(self)}: expected last axis of x to be a multiple of {total} heads, "
+                f"got shape {x.shape}"
+            )
+        x = x.reshape(*x.shape[:-1], total, x.shape[-1] // total)
+        q, k, v = jnp.split(x, (self.heads, self.heads + groups), -2)
+        return (q, k, v), ()
+
+    def backward(self, params: tuple[()], x: Array, res: Any, dy: Qkv) -> tuple[Any, Array]:
+        return (), jnp.concatenate(dy, -2).reshape(x.shape).astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeHeads(Layer):
+    """Puts the heads side by side: y = x with its last two axes made one; dx = dy reshaped.
+
+    Shapes: x (..., H, K), y (..., H K). Raises ValueError when x has not two axes, TypeError when
+    it is not a float array.
+    """
+
+    cheap = True
+
+    def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_float(self, x)
+        if x.ndim < 2:
+            raise ValueError(f"{name_of(self)}: expected x (..., H, K), got shape {x.shape}")
+        return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1]), ()
+
+    def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
+        return (), dy.reshape(x.shape).astype(x.dtype)

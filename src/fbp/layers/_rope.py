@@ -1,0 +1,105 @@
+"""Rotary positions: where a query or a key is, as an angle it is turned by."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
+from fbp.layers._heads import Qkv
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama3Scaling:
+    """Slower turns for contexts longer than those trained on, as Llama 3.1 has them.
+
+    A frequency f has the wavelength 2 pi / f. With C the original context: wavelengths shorter than
+    C / high keep their frequency, those longer than C / low have theirs divided by `factor`, and
+    between the two f becomes a mean of both, ((1 - s) / factor + s) f with
+    s = (C / wavelength - low) / (high - low).
+
+    Source: Grattafiori et al., "The Llama 3 Herd of Models", 2024, and the model's published code.
+    """
+
+    factor: float = 8.0
+    low: float = 1.0
+    high: float = 4.0
+    context: int = 8192
+
+    def __call__(self, frequencies: np.ndarray) -> np.ndarray:
+        turns = self.context * frequencies / (2 * math.pi)
+        s = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
+        return frequencies * ((1 - s) / self.factor + s)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope(Layer):
+    """Turns queries and keys by angles that grow with their place; values stay as they are.
+
+        (a, b) = q in two halves of its last axis,     angle_ti = t * base^(-2 i / K)
+        y  = (a cos - b sin, b cos + a sin)            a turn by the angle
+        dq = (da cos + db sin, db cos - da sin)        the turn back: its transpose is its inverse
+
+    and so for k. The product of a query with a key depends on their distance alone. Linear in x
+    and without parameters: the backward needs nothing but the places.
+
+    Shapes: x = (q, k, v), q (..., T, H, K), k and v (..., T, G, K), K even. y as x.
+
+    Args:
+      base: the slowest angle turns once in about 2 pi * base places.
+      scaling: changes the frequencies, as `Llama3Scaling` does.
+
+    Raises:
+      ValueError: the last axis cannot be halved.
+      TypeError: x is not of float arrays.
+
+    Source: Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding",
+    arXiv:2104.09864, 2021; halves, not neighbours, are paired as in Llama's published weights.
+    """
+
+    base: float = 10_000.0
+    scaling: Llama3Scaling | None = None
+    cheap = True
+
+    def forward(self, params: tuple[()], x: Qkv, key: Key = None) -> tuple[Qkv, Any]:
+        q, k, v = x
+        for name, a in (("q", q), ("k", k)):
+            require_float(self, a, name)
+            if a.ndim < 3 or a.shape[-1] % 2:
+                raise ValueError(
+                    f"{name_of(self)}: expected {name} (..., T, H, K) with an even K, "
+                    f"got shape {a.shape}"
+                )
+        return (self._turn(q, 1), self._turn(k, 1), v), ()
+
+    def backward(self, params: tuple[()], x: Qkv, res: Any, dy: Qkv) -> tuple[Any, Qkv]:
+        dq, dk, dv = dy
+        q, k, v = x
+        dq, dk = self._turn(dq, -1), self._turn(dk, -1)
+        return (), (dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype))
+
+    def angles(self, length: int, size: int) -> np.ndarray:
+        """The angles of places 0..length-1 for heads of this size: (length, size / 2).
+
+        In float64, when the program is made: in float32 the angle of place 10,000 is off by 1e-3.
+        """
+        frequencies = self.base ** (-np.arange(0, size, 2, dtype=np.float64) / size)
+        if self.scaling is not None:
+            frequencies = self.scaling(frequencies)
+        return np.arange(length, dtype=np.float64)[:, None] * frequencies
+
+    def _turn(self, x: Array, sign: int) -> Array:
+        wide = at_least_float32(x)
+        angles = self.angles(x.shape[-3], x.shape[-1])
+        # One angle for all heads of a place.
+        cos = jnp.asarray(np.cos(angles)[:, None, :], wide.dtype)
+        sin = jnp.asarray(sign * np.sin(angles)[:, None, :], wide.dtype)
+        return turned(wide, cos, sin).astype(x.dtype)
+
+
+def turned(x: Array, cos: Array, sin: Array) -> Array:
+    """The pairs (a, b), the two halves of x, each turned by an angle."""
+    a, b = jnp.split(x, 2, -1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)

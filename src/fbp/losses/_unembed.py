@@ -1,0 +1,198 @@
+"""A language model's head and its loss in one: logits that never exist whole."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.nn import initializers
+from jax.typing import DTypeLike
+
+from fbp._layer import (
+    Array,
+    Loss,
+    at_least_float32,
+    like,
+    name_of,
+    require_params,
+    require_trailing,
+)
+from fbp.losses._mean import broadcast_weight, unweighted
+
+_NORMAL = initializers.normal(0.02)
+
+
+class _Chunk(NamedTuple):
+    """Some of the tokens: vectors (C, D), labels (C,) and what each contributes to the mean."""
+
+    y: Array
+    label: Array
+    share: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class UnembedCrossEntropy(Loss):
+    """Cross-entropy of the logits y @ w^T with labels, in chunks of tokens.
+
+        z    = y w^T,  then  cap * tanh(z / cap)  with a softcap
+        lse  = log sum_v exp(z_v),     p = exp(z - lse)
+        loss = (1/n) sum_tokens  lse - sum_v q_v z_v  +  z_loss * lse^2
+        dz   = (1/n) (p (1 + 2 z_loss lse) - q)
+               times 1 - (z / cap)^2 with a softcap            z here as capped
+        dy   = dz w
+        dw   = dz^T y                                          summed over the tokens
+
+    q is one-hot at the label, or (1 - label_smoothing) onehot + label_smoothing / V. Labels equal
+    to `ignore` do not count, and n is the number that do; with none the loss is 0. With
+    `Weighted(target, weight)` each 1/n is weight / sum(weight) over those that count.
+
+    The loss turns round here, so a chunk's gradient is at hand as soon as its logits are: one
+    `lax.scan` over chunks computes both, three products with w and not four, and holds the logits
+    of one chunk at a time: chunk * V numbers where T * V would be.
+
+    Shapes: y (..., D), target (...) of integers, w (V, D).
+
+    Args:
+      size: D, the size of the last axis of y.
+      n: V, how many classes.
+      chunk: tokens a chunk.
+      label_smoothing: the part of each target spread evenly over all classes.
+      ignore: the label of tokens that do not count, or None.
+      z_loss: weight of lse^2, which keeps logits from drifting.
+      softcap: keeps |z| below it; None for none.
+      w_init: initializer of w. Normal with a standard deviation of 0.02.
+      dtype: dtype of w.
+
+    Raises:
+      ValueError: shapes do not match; a label is outside 0..V-1 and not `ignore`. Inside `jit`,
+        where values cannot be looked at, such a label makes the loss NaN.
+      TypeError: y is not a float array, or target not one of integers.
+
+    Source: softmax's gradient as in `SoftmaxCrossEntropy`; z-loss: Chowdhery et al., "PaLM", 2022.
+    """
+
+    size: int
+    n: int
+    chunk: int = 1024
+    label_smoothing: float = 0.0
+    ignore: int | None = None
+    z_loss: float = 0.0
+    softcap: float | None = None
+    w_init: initializers.Initializer = _NORMAL
+    dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise ValueError(f"{name_of(self)}: expected chunk of 1 or more, got {self.chunk}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"{name_of(self)}: expected label_smoothing in [0, 1), got {self.label_smoothing}"
+            )
+        if self.softcap is not None and not self.softcap > 0:
+            raise ValueError(f"{name_of(self)}: expected softcap above 0, got {self.softcap}")
+
+    def init(self, key: Array) -> dict[str, Array]:
+        return {"w": self.w_init(key, (self.n, self.size), self.dtype)}
+
+    def value(self, params: dict[str, Array], y: Array, target: Any) -> Array:
+        chunks = self._chunks(params, y, target)
+
+        def add(value: Array, chunk: _Chunk) -> tuple[Array, None]:
+            loss, _ = self._turn(params["w"], chunk)
+            return value + loss, None
+
+        return lax.scan(add, jnp.zeros((), chunks.share.dtype), chunks)[0]
+
+    def value_and_grad(
+        self, params: dict[str, Array], y: Array, target: Any
+    ) -> tuple[Array, dict[str, Array], Array]:
+        w, chunks = params["w"], self._chunks(params, y, target)
+        wide = jnp.promote_types(jnp.result_type(y, w), jnp.float32)
+
+        def add(sums: tuple[Array, Array], chunk: _Chunk) -> tuple[tuple[Array, Array], Array]:
+            value, dw = sums
+            loss, dz = self._turn(w, chunk)
+            dz = dz.astype(jnp.result_type(y, w))
+            dy = dz @ w
+            dw += jnp.matmul(dz.T, chunk.y, preferred_element_type=wide)
+            return (value + loss, dw), dy.astype(y.dtype)
+
+        zeros = jnp.zeros((), chunks.share.dtype), jnp.zeros(w.shape, wide)
+        (value, dw), dy = lax.scan(add, zeros, chunks)
+        tokens = y.size // self.size
+        return value, like({"w": dw}, params), dy.reshape(-1, self.size)[:tokens].reshape(y.shape)
+
+    def weight(self, target: Any) -> Array:
+        return self._weights(*unweighted(target)).sum()
+
+    def _turn(self, w: Array, chunk: _Chunk) -> tuple[Array, Array]:
+        """A chunk's part of the loss, and its dz."""
+        y, label, share = chunk
+        wide = share.dtype
+        z = jnp.matmul(y, w.T, preferred_element_type=wide)
+        if self.softcap is not None:
+            z = self.softcap * jnp.tanh(z / self.softcap)
+        top = lax.stop_gradient(z.max(-1, keepdims=True))
+        e = jnp.exp(z - top)
+        total = e.sum(-1, keepdims=True)
+        lse = top + jnp.log(total)
+
+        even = self.label_smoothing / self.n
+        sure = 1 - self.label_smoothing
+        is_label = jnp.arange(self.n) == label[:, None]
+        # lse - sum q z, of z less its top: of a confident token little is lost in large logits.
+        of_label = jnp.where(is_label, z - top, 0).sum(-1, keepdims=True)
+        losses = jnp.log(total) - sure * of_label
+        if even:
+            losses -= even * (z - top).sum(-1, keepdims=True)
+        losses += self.z_loss * lse**2
+        share = share[:, None]
+        value = jnp.where(share == 0, 0, share * losses).sum()
+
+        dz = e / total * (1 + 2 * self.z_loss * lse) - jnp.where(is_label, sure + even, even)
+        if self.softcap is not None:
+            dz = dz * (1 - (z / self.softcap) ** 2)
+        return value, jnp.where(share == 0, 0, share * dz)
+
+    def _chunks(self, params: dict[str, Array], y: Array, target: Any) -> _Chunk:
+        """Everything cut into chunks, the last one filled up with tokens that do not count."""
+        require_trailing(self, y, (self.size,), "y")
+        require_params(self, params, w=(self.n, self.size))
+        target, weight = unweighted(target)
+        target = jnp.asarray(target)
+        if not jnp.issubdtype(target.dtype, jnp.integer):
+            raise TypeError(f"{name_of(self)}: expected integer labels, got {target.dtype}")
+        if target.shape != y.shape[:-1]:
+            raise ValueError(
+                f"{name_of(self)}: expected labels of shape {y.shape[:-1]}, got {target.shape}"
+            )
+        dtype = jnp.promote_types(jnp.result_type(y, params["w"]), jnp.float32)
+        weight = self._weights(target, weight).astype(dtype)
+        total = weight.sum()
+        share = weight / jnp.where(total == 0, 1, total)
+        allowed = (target >= 0) & (target < self.n) | (weight == 0)
+        if not isinstance(allowed, jax.core.Tracer) and not allowed.all():
+            raise ValueError(
+                f"{name_of(self)}: expected labels in 0..{self.n - 1}"
+                f"{'' if self.ignore is None else f' or {self.ignore}'}, "
+                f"got {target[~allowed].ravel()[0]}"
+            )
+        share = jnp.where(allowed, share, jnp.nan)
+
+        tokens = target.size
+        chunk = max(1, min(self.chunk, tokens))
+        n = -(-tokens // chunk)
+
+        def cut(a: Array) -> Array:
+            a = jnp.pad(a, ((0, n * chunk - tokens), *((0, 0),) * (a.ndim - 1)))
+            return a.reshape(n, chunk, *a.shape[1:])
+
+        return _Chunk(cut(y.reshape(-1, self.size)), cut(target.ravel()), cut(share.ravel()))
+
+    def _weights(self, target: Array, weight: Array | None) -> Array:
+        """The weight of each token, 0 where its label is ignored."""
+        target = jnp.asarray(target)
+        counts = jnp.ones(target.shape) if self.ignore is None else target != self.ignore
+        counts = at_least_float32(counts.astype(float))
+        return counts if weight is None else counts * broadcast_weight(self, weight, counts.shape)

@@ -1,0 +1,112 @@
+"""GPT-2."""
+
+import math
+
+import jax
+from jax.typing import DTypeLike
+
+from fbp._layer import Layer
+from fbp.combinators import Residual, Serial, Stack
+from fbp.layers import (
+    Attention,
+    Dense,
+    Dropout,
+    Embedding,
+    Gelu,
+    LayerNorm,
+    MergeHeads,
+    Positions,
+    SplitHeads,
+    Unembed,
+)
+from fbp.ports import Tie
+
+
+def gpt2(
+    *,
+    vocab: int,
+    context: int,
+    width: int,
+    heads: int,
+    layers: int,
+    hidden: int | None = None,
+    activation: Layer = Gelu(),  # noqa: B008
+    eps: float = 1e-5,
+    dropout: float = 0.0,
+    tied: bool = True,
+    dtype: DTypeLike = "float32",
+) -> Layer:
+    """Ids (..., T) to logits (..., T, V): a causal transformer with norms before each part.
+
+        x = embed[ids] + positions
+        x = x + out(attention(qkv(norm(x))))          `layers` times
+        x = x + down(gelu(up(norm(x))))
+        logits = norm(x) embed^T
+
+    Weights start as GPT-2's: normal of 0.02, and of 0.02 / sqrt(2 layers) where they are added to
+    the residual stream.
+
+    Args:
+      vocab: V, how many ids.
+      context: the longest T.
+      width: D, of the residual stream.
+      heads: of attention; they divide the width.
+      layers: how many blocks.
+      hidden: width inside the feed-forward part; 4 D by default.
+      activation: of the feed-forward part.
+      eps: of the norms.
+      dropout: of the embedding and of what is added to the residual stream.
+      tied: whether the logits' matrix is the embedding's.
+      dtype: dtype of the parameters.
+
+    Raises:
+      ValueError: heads do not divide the width.
+
+    Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
+    """
+    require_heads("gpt2", heads, width)
+    normal = jax.nn.initializers.normal(0.02)
+    residual = jax.nn.initializers.normal(0.02 / math.sqrt(2 * max(1, layers)))
+    hidden = 4 * width if hidden is None else hidden
+
+    def dense(n_in: int, n_out: int, w_init: jax.nn.initializers.Initializer = normal) -> Dense:
+        return Dense(n_in, n_out, w_init=w_init, dtype=dtype)
+
+    def norm() -> LayerNorm:
+        return LayerNorm(width, eps, dtype=dtype)
+
+    def drop() -> dict[str, Layer]:
+        return {"dropout": Dropout(dropout)} if dropout else {}
+
+    attention = Serial(
+        norm=norm(),
+        qkv=dense(width, 3 * width),
+        split=SplitHeads(heads),
+        attend=Attention(causal=True),
+        merge=MergeHeads(),
+        out=dense(width, width, residual),
+        **drop(),
+    )
+    feed_forward = Serial(
+        norm=norm(),
+        up=dense(width, hidden),
+        activation=activation,
+        down=dense(hidden, width, residual),
+        **drop(),
+    )
+    block = Serial(attention=Residual(attention), feed_forward=Residual(feed_forward))
+    model = Serial(
+        embed=Embedding(vocab, width, dtype=dtype),
+        positions=Positions(context, width, dtype=dtype),
+        **drop(),
+        blocks=Stack(block, layers),
+        norm=norm(),
+        unembed=Unembed(width, vocab, dtype=dtype),
+    )
+    return Tie(model, "embed.w", "unembed.w") if tied else model
+
+
+def require_heads(model: str, heads: int, width: int) -> None:
+    """Raises ValueError unless the heads divide the width."""
+    if heads < 1 or width % heads:
+        raise ValueError(f"{model}: expected heads to divide the width, got {heads} of {width}")

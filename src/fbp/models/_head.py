@@ -1,0 +1,83 @@
+"""A language model's logits and loss as one objective, whose logits never exist whole."""
+
+import dataclasses
+from typing import Any
+
+from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp.combinators import Serial
+from fbp.layers import Unembed
+from fbp.losses import UnembedCrossEntropy
+from fbp.ports import Tie
+
+
+@dataclasses.dataclass(frozen=True)
+class NextToken:
+    """Makes the cross-entropy of a language model's logits small, in chunks of tokens.
+
+    An objective as `Objective(model, SoftmaxCrossEntropy())` is, and of the same value, but its
+    params are the model's own, and the model's last layer runs inside the loss: see
+    `UnembedCrossEntropy`. A batch is (ids, labels), both (B, T); labels[t] is what follows ids[t].
+
+    Args:
+      model: a `Serial` that ends with `unembed=Unembed(...)`, or a `Tie` of one: `gpt2`, `llama`
+        and `char_lstm` are.
+      loss: of y and labels; a plain `UnembedCrossEntropy` of the model's sizes by default.
+
+    Raises:
+      TypeError: the model does not end so.
+    """
+
+    model: Layer
+    loss: UnembedCrossEntropy | None = None
+
+    def __post_init__(self) -> None:
+        serial = self.model.layer if isinstance(self.model, Tie) else self.model
+        if not (isinstance(serial, Serial) and serial.names and serial.names[-1] == "unembed"):
+            raise TypeError(
+                f"{name_of(self)}: expected a model that ends with unembed=Unembed(...)"
+            )
+        unembed = serial.layers[-1]
+        if not isinstance(unembed, Unembed):
+            raise TypeError(f"{name_of(self)}: expected an Unembed at its end, got {unembed!r}")
+        if self.loss is None:
+            object.__setattr__(self, "loss", UnembedCrossEntropy(unembed.size, unembed.n))
+
+    def init(self, key: Array) -> Params:
+        return self.model.init(key)
+
+    def value(self, params: Params, batch: PyTree, key: Key = None) -> Array:
+        """Returns the loss: the forward pass alone."""
+        ids, labels = batch
+        trunk, p, head = self._parts(params)
+        y, _ = trunk.forward(p, ids, key)
+        return self._loss.value(head, y, labels)
+
+    def value_and_grad(
+        self, params: Params, batch: PyTree, key: Key = None
+    ) -> tuple[Array, Params]:
+        """Returns the loss and its gradient: forward, turn round, backward."""
+        ids, labels = batch
+        trunk, p, head = self._parts(params)
+        y, res = trunk.forward(p, ids, key)
+        value, dhead, dy = self._loss.value_and_grad(head, y, labels)
+        dtrunk, _ = trunk.backward(p, ids, res, dy)
+        dparams = {**dtrunk, "unembed": dhead}
+        return value, self.model.tied(dparams) if isinstance(self.model, Tie) else dparams
+
+    def weight(self, batch: PyTree) -> Array:
+        """Returns the share of this batch in a larger one: how many tokens count."""
+        return self._loss.weight(batch[1])
+
+    @property
+    def _loss(self) -> UnembedCrossEntropy:
+        assert self.loss is not None
+        return self.loss
+
+    def _parts(self, params: Params) -> tuple[Serial, Any, Any]:
+        """The model less its last layer, with its params; and the last layer's params."""
+        serial: Any = self.model
+        if isinstance(self.model, Tie):
+            serial, params = self.model.layer, self.model.untied(params)
+        serial.unpack(params)  # says what is wrong with them
+        named = dict(zip(serial.names[:-1], serial.layers[:-1], strict=True))
+        return Serial(**named), {name: params[name] for name in named}, params["unembed"]

@@ -1,0 +1,43 @@
+"""Parameters that do not learn."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
+
+
+@dataclasses.dataclass(frozen=True)
+class Freeze(Layer):
+    """A layer whose parameters stay as they are: dparams = 0, dx as the layer's.
+
+    Nobody reads the layer's own dparams, so in a compiled program they are never computed: the
+    backward of a frozen `Dense` is dy @ w^T and nothing else. See `trainable` for an optimizer
+    that keeps no state for them either.
+
+    Args:
+      layer: what to freeze.
+    """
+
+    layer: Layer
+
+    def __post_init__(self) -> None:
+        require_layer(self, self.layer)
+
+    @property
+    def cheap(self) -> bool:
+        return self.layer.cheap
+
+    def init(self, key: Array) -> Params:
+        return self.layer.init(key)
+
+    def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+        return self.layer.forward(jax.lax.stop_gradient(params), x, key)
+
+    def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
+        _, dx = self.layer.backward(jax.lax.stop_gradient(params), x, res, dy)
+        return jax.tree.map(jnp.zeros_like, params), dx
+
+    def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
+        return self.layer.recompute(params, x, res)

@@ -1,0 +1,90 @@
+"""Fine-tuning with few parameters."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax.nn import initializers
+
+from fbp._layer import Array, Key, Layer, at_least_float32, like, name_of
+from fbp.layers import Dense
+from fbp.ports._freeze import Freeze
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRA(Layer):
+    """A frozen `Dense` plus a product of two thin matrices that learn.
+
+        y  = dense(x) + c * (x @ a) @ b,     c = alpha / rank
+        da = c * x^T @ (dy @ b^T)
+        db = c * (x @ a)^T @ dy              both summed over the batch axes
+        dx = ddense/dx + c * (dy @ b^T) @ a^T
+
+    The gradient of a dense matrix w would be x^T dy; a and b are reached from it by the chain rule
+    of the product a b, w / rank times smaller. That of the frozen parameters is 0 and is never
+    formed. b starts at 0, so that y starts as the dense layer's. See `trainable` for the optimizer.
+
+    Shapes: x (..., n_in), a (n_in, rank), b (rank, n_out), y (..., n_out). Params are
+    {"dense": those of the dense layer, "a", "b"}.
+
+    Args:
+      dense: the layer to tune.
+      rank: of the product.
+      alpha: its scale; `rank` by default, so that c = 1.
+
+    Raises:
+      TypeError: it is not given a Dense.
+      ValueError: rank is below 1; the last axis of x is not n_in.
+
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
+    """
+
+    dense: Dense
+    rank: int
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dense, Dense):
+            raise TypeError(f"{name_of(self)}: expected a Dense, got {self.dense!r}")
+        if self.rank < 1:
+            raise ValueError(f"{name_of(self)}: expected rank of 1 or more, got {self.rank}")
+
+    @property
+    def scale(self) -> float:
+        """c."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    def init(self, key: Array) -> dict[str, Any]:
+        return self.around(self.dense.init(key), key)
+
+    def around(self, dense_params: dict[str, Array], key: Array) -> dict[str, Any]:
+        """Params that hold the dense layer's, with a and b as they start."""
+        dtype = self.dense.dtype
+        return {
+            "dense": dense_params,
+            "a": initializers.lecun_normal()(key, (self.dense.n_in, self.rank), dtype),
+            "b": jnp.zeros((self.rank, self.dense.n_out), dtype),
+        }
+
+    def merged(self, params: dict[str, Any]) -> dict[str, Array]:
+        """Params of the dense layer alone that computes the same: w + c a b."""
+        dense = params["dense"]
+        w = dense["w"] + self.scale * (params["a"] @ params["b"])
+        return {**dense, "w": w.astype(dense["w"].dtype)}
+
+    def forward(self, params: dict[str, Any], x: Array, key: Key = None) -> tuple[Array, Any]:
+        y, _ = Freeze(self.dense).forward(params["dense"], x)
+        return y + self.scale * ((x @ params["a"]) @ params["b"]), ()
+
+    def backward(
+        self, params: dict[str, Any], x: Array, res: Any, dy: Array
+    ) -> tuple[dict[str, Any], Array]:
+        a, b = params["a"], params["b"]
+        ddense, dx = Freeze(self.dense).backward(params["dense"], x, (), dy)
+        wide = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
+        batch = tuple(range(x.ndim - 1))
+        dinner = self.scale * (dy @ b.T)
+        da = jnp.tensordot(x, dinner, (batch, batch), preferred_element_type=wide)
+        db = self.scale * jnp.tensordot(x @ a, dy, (batch, batch), preferred_element_type=wide)
+        dx = at_least_float32(dx) + dinner @ a.T
+        return {"dense": ddense, **like({"a": da, "b": db}, {"a": a, "b": b})}, dx.astype(x.dtype)
