@@ -1,5 +1,7 @@
 """A language model of LSTMs: the next token from all before it."""
 
+from jax.nn import initializers
+
 from fbp._layer import Layer
 from fbp.combinators import Recurrent, Serial
 from fbp.layers import Embedding, LSTMCell, Unembed
@@ -31,4 +33,6 @@ def char_lstm(vocab: int, width: int = 256, layers: int = 2, truncate: int | Non
     stack: dict[str, Layer] = {
         f"lstm_{i}": Recurrent(LSTMCell(width, width), truncate) for i in range(1, layers + 1)
     }
-    return Serial(embed=Embedding(vocab, width), **stack, unembed=Unembed(width, vocab))
+    # Rows of variance 1 are what the variance 1 / n_in of an LSTM's w is for.
+    embed = Embedding(vocab, width, w_init=initializers.normal(1.0))
+    return Serial(embed=embed, **stack, unembed=Unembed(width, vocab))

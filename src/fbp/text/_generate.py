@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._layer import Array, Params, PyTree
+from fbp._layer import Array, Layer, Params, PyTree
 from fbp.combinators import Recurrent, Serial
 from fbp.text._choose import choose, require_choice
 
@@ -98,3 +98,55 @@ def _initial(model: Serial, params: Params, x: Any) -> list[PyTree]:
             x, _ = jax.eval_shape(layer.forward, p, x)
         states.append(state)
     return states
+
+
+@functools.partial(jax.jit, static_argnames=("model", "context", "n", "choice"))
+def generate_windowed(
+    model: Layer,
+    params: Params,
+    prompt: Array,
+    n: int,
+    key: Array,
+    choice: Choice = Choice(),
+    *,
+    context: int,
+) -> Array:
+    """Writes n tokens after a prompt with a causal model, reading the last `context` every time.
+
+    The plain way, without a cache: a token costs a whole forward pass. What stands behind the last
+    token in the window is not looked at by a causal model.
+
+    Args:
+      model: a causal Layer from ids (..., T) to logits (..., T, V).
+      params: its parameters.
+      prompt: ids (..., P), one or more; the last `context` of them count.
+      n: how many tokens to write.
+      key: of the choices.
+      choice: how they are made.
+      context: the longest T.
+
+    Returns:
+      The new ids (..., n).
+
+    Raises:
+      ValueError: the prompt is empty.
+    """
+    if not prompt.ndim or not prompt.shape[-1]:
+        raise ValueError(f"generate: expected a prompt (..., P), P >= 1, got shape {prompt.shape}")
+    prompt = prompt[..., -context:]
+    length = prompt.shape[-1]
+    room = [(0, 0)] * (prompt.ndim - 1) + [(0, context - length)]
+
+    def write(carry: tuple[Array, Array], key: Array) -> tuple[tuple[Array, Array], Array]:
+        window, length = carry
+        logits, _ = model.forward(params, window)
+        ids = choice(jnp.take(logits, length - 1, -2), key).astype(window.dtype)
+        full = length == context
+        window = jnp.where(full, jnp.roll(window, -1, -1), window)
+        place = jnp.where(full, context - 1, length)
+        window = jnp.where(jnp.arange(context) == place, ids[..., None], window)
+        return (window, jnp.minimum(length + 1, context)), ids
+
+    start = jnp.pad(prompt, room), jnp.asarray(length)
+    _, ids = lax.scan(write, start, jax.random.split(key, n))
+    return jnp.moveaxis(ids, 0, -1)

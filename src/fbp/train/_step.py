@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Loss, PyTree
-from fbp._objective import Microbatch, Objective, ObjectiveParams, objective_of
+from fbp._layer import Array, Key, Layer, Loss, Params, PyTree
+from fbp._objective import Objective, ObjectiveLike, ObjectiveParams, objective_of
 
 
 class State(NamedTuple):
     """Everything a step changes.
 
     Attributes:
-      params: the objective's parameters, `params.model` and `params.loss`.
+      params: the objective's parameters: of an `Objective`, `params.model` and `params.loss`.
       opt_state: the optimizer's state.
       step: how many updates were made, an int32 scalar.
     """
@@ -33,7 +33,7 @@ def init_state(
     return state_of(Objective(model, loss).init(key), optimizer)
 
 
-def state_of(params: ObjectiveParams, optimizer: optax.GradientTransformation) -> State:
+def state_of(params: Params, optimizer: optax.GradientTransformation) -> State:
     """Returns the state before the first update of these parameters."""
     # Copies: what is donated is gone, so it must be the state's alone. Some optimizers put the
     # params themselves, or one array twice, into their state; an initializer may return an array
@@ -85,7 +85,7 @@ def make_steps(
 
 
 def steps_of(
-    objective: Objective | Microbatch, optimizer: optax.GradientTransformation
+    objective: ObjectiveLike, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[State, Array]]:
     """`make_steps` for an objective."""
     step = _step(objective, optimizer)
@@ -97,7 +97,7 @@ def steps_of(
 
 
 def _step(
-    objective: Objective | Microbatch, optimizer: optax.GradientTransformation
+    objective: ObjectiveLike, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[State, Array]]:
     update = optax.with_extra_args_support(optimizer).update
 
