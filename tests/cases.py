@@ -7,6 +7,7 @@ from typing import Any
 
 import cases_conv
 import cases_ports
+import cases_recurrent
 import cases_transformer
 import jax
 import jax.numpy as jnp
@@ -103,7 +104,7 @@ class AddLookup(fbp.Layer):
 
 # The table: what follows, and one file for each family of layers.
 
-FAMILIES: tuple[Any, ...] = (cases_conv, cases_ports, cases_transformer)
+FAMILIES: tuple[Any, ...] = (cases_conv, cases_ports, cases_recurrent, cases_transformer)
 
 ACTIVATIONS = {
     "relu": fbp.Relu(),

@@ -61,7 +61,7 @@ def test_what_is_typed_is_what_is_there() -> None:
             assert alias.asname == alias.name
             typed.add((node.module, alias.name))
     runtime = {(f"fbp.{room}", name) for room, names in fbp._ROOMS.items() for name in names}
-    runtime.add(("fbp", "models"))
+    runtime |= {("fbp", "models"), ("fbp", "text")}
     assert typed == runtime
 
 
@@ -131,13 +131,15 @@ def imports(path: Path) -> set[str]:
 # those beside the training path may import `_custom_vjp`.
 MAY_IMPORT = {
     "_layer.py": (),
+    "_cell.py": ("_layer",),
     "_tree.py": ("_layer",),
     "_objective.py": ("_layer", "_tree"),
     "_custom_vjp.py": ("_layer", "_objective"),
-    "layers": ("_layer", "_tree", "layers"),
-    "combinators": ("_layer", "_tree", "combinators"),
+    "layers": ("_cell", "_layer", "_tree", "layers"),
+    "combinators": ("_cell", "_layer", "_tree", "combinators"),
     "ports": ("_layer", "_tree", "layers", "combinators", "ports"),
     "losses": ("_layer", "_tree", "losses"),
+    "text": ("_errors", "_layer", "combinators", "text"),
     # Weights that others have made come in through `interop`.
     "models": ("_layer", "_tree", "layers", "losses", "combinators", "ports", "models", "interop"),
     "interop": (

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fbp import models as models
+    from fbp import text as text
+    from fbp._cell import Cell as Cell
     from fbp._layer import Layer as Layer
     from fbp._layer import Loss as Loss
     from fbp._objective import Microbatch as Microbatch
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from fbp._objective import ObjectiveParams as ObjectiveParams
     from fbp._objective import value_and_grad as value_and_grad
     from fbp.combinators import Parallel as Parallel
+    from fbp.combinators import Recurrent as Recurrent
     from fbp.combinators import Remat as Remat
     from fbp.combinators import Residual as Residual
     from fbp.combinators import Serial as Serial
@@ -37,10 +40,13 @@ if TYPE_CHECKING:
     from fbp.layers import Gelu as Gelu
     from fbp.layers import GlobalAvgPool2D as GlobalAvgPool2D
     from fbp.layers import GroupNorm as GroupNorm
+    from fbp.layers import GRUCell as GRUCell
     from fbp.layers import LayerNorm as LayerNorm
     from fbp.layers import LeakyRelu as LeakyRelu
     from fbp.layers import Llama3Scaling as Llama3Scaling
     from fbp.layers import LogSoftmax as LogSoftmax
+    from fbp.layers import LSTMCell as LSTMCell
+    from fbp.layers import LSTMState as LSTMState
     from fbp.layers import MaxPool2D as MaxPool2D
     from fbp.layers import MergeHeads as MergeHeads
     from fbp.layers import Positions as Positions
@@ -85,17 +91,22 @@ if TYPE_CHECKING:
     from fbp.verify import register as register
 
 _ROOMS = {
+    "_cell": ["Cell"],
     "_layer": ["Layer", "Loss"],
     "_objective": ["Microbatch", "Objective", "ObjectiveParams", "value_and_grad"],
-    "combinators": ["map_layers", "Parallel", "Remat", "Residual", "Serial", "Stack", "Sum"],
+    "combinators": [
+        *["map_layers", "Parallel", "Recurrent", "Remat", "Residual", "Serial", "Stack"],
+        *["Sum"],
+    ],
     "explain": ["summary"],
     "interop": ["from_jax", "to_jax"],
     "layers": [
         *["Attention", "AvgPool2D", "BatchNorm", "Bias", "Conv2D", "Dense", "Dropout"],
         *["Embedding", "FixedBatchNorm", "Flatten", "Gelu", "GlobalAvgPool2D", "GroupNorm"],
-        *["LayerNorm", "LeakyRelu", "Llama3Scaling", "LogSoftmax", "MaxPool2D", "MergeHeads"],
-        *["Positions", "Relu", "RMSNorm", "Rope", "Scale", "Sigmoid", "Silu", "Softmax"],
-        *["Softplus", "SplitHeads", "SwiGLU", "Tanh", "Unembed", "Unflatten"],
+        *["GRUCell", "LayerNorm", "LeakyRelu", "Llama3Scaling", "LogSoftmax", "LSTMCell"],
+        *["LSTMState", "MaxPool2D", "MergeHeads", "Positions", "Relu", "RMSNorm", "Rope"],
+        *["Scale", "Sigmoid", "Silu", "Softmax", "Softplus", "SplitHeads", "SwiGLU", "Tanh"],
+        *["Unembed", "Unflatten"],
     ],
     "losses": [
         *["Huber", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],

@@ -2,13 +2,29 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, like, name_of, require_layer
+
+
+class ObjectiveLike(Protocol):
+    """What training makes small: an `Objective`, or anything that can be asked the same."""
+
+    def init(self, key: Array) -> Any:
+        """Draws the parameters."""
+
+    def value(self, params: Any, batch: PyTree, key: Key = None) -> Array:
+        """Returns the loss: the forward pass alone."""
+
+    def value_and_grad(self, params: Any, batch: PyTree, key: Key = None) -> tuple[Array, Any]:
+        """Returns the loss and its gradient."""
+
+    def weight(self, batch: PyTree) -> Array:
+        """Returns the share of this batch in a larger one."""
 
 
 class ObjectiveParams(NamedTuple):

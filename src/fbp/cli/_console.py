@@ -78,6 +78,8 @@ class Console:
     @staticmethod
     def reached(metrics: dict[str, float]) -> str:
         """What a run came to, in a few words."""
+        if "bits_per_byte" in metrics:
+            return f"{metrics['bits_per_byte']:.3f} bits a byte of the held-out text"
         if "val_accuracy" in metrics:
             return f"{metrics['val_accuracy']:.2%} of the held-out examples right"
         if "accuracy" in metrics:

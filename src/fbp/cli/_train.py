@@ -7,20 +7,25 @@ from typing import Annotated, Literal
 import tyro
 
 _OF_TASK = "(default: the task's)"
+_OF_PRESET = "(default: the preset's)"
+_TEXT = ("lstm", "gpt")
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train a network on a built-in task, or on a table of your own with --data and --target."""
+    """Train a network on a built-in task, on a table of your own with --data and --target, or a
+    language model, lstm or gpt, on text."""
 
     task: Annotated[
-        Literal["digits", "convnet", "neuron", "curve", "spiral"], tyro.conf.Positional
+        Literal["digits", "convnet", "neuron", "curve", "spiral", "lstm", "gpt"],
+        tyro.conf.Positional,
     ] = "digits"
     """Handwritten digits; the same with convolutions; the worked example of one neuron; a curve;
-    two spirals."""
+    two spirals; and language models, on Python's own source code unless there is --data."""
 
     data: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Train on a table instead: a .csv file with a line of names, or an .npz file of arrays."""
+    """Train on a table instead: a .csv file with a line of names, or an .npz file of arrays. For
+    lstm and gpt: a file or a folder of text."""
     target: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The column of the table to predict."""
     kind: Annotated[
@@ -43,6 +48,18 @@ class Train:
     """Of the first weights and of the order of the examples."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint=_OF_TASK)] = None
     """The learning rate."""
+    preset: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: small)")
+    ] = None
+    """Of lstm and gpt: tiny, small or medium, a size and settings for it."""
+    layers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
+    """Of lstm and gpt: how many layers."""
+    heads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
+    """Of gpt: heads of attention."""
+    width: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
+    """Of lstm and gpt: numbers a token is made of."""
+    context: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
+    """Of lstm and gpt: tokens an example."""
     check: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = True
     """Whether to compare the hand-written gradients with jax.grad before training."""
     runs: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
@@ -54,27 +71,49 @@ class Train:
         import time
 
         from fbp.cli._console import Console
-        from fbp.train import TASKS, InputError, Settings, table_task, train
+        from fbp.train import (
+            TASKS,
+            InputError,
+            Settings,
+            Sizes,
+            table_task,
+            text_task,
+            train,
+            train_text,
+        )
 
+        sizes = {name: getattr(self, name) for name in Sizes.__dataclass_fields__}
+        is_text = self.task in _TEXT
+        if not is_text and (given := [name for name, value in sizes.items() if value is not None]):
+            raise InputError(f"--{given[0]} is of {' and '.join(_TEXT)}, not of {self.task}")
+        if is_text and (self.target or self.kind):
+            raise InputError(f"--target and --kind are of a table, not of {self.task}")
         if self.data is None and (self.target or self.kind):
             raise InputError("--target and --kind are of a table: expected --data FILE too")
-        if self.data is not None and self.task != "digits":
+        if self.data is not None and self.task != "digits" and not is_text:
             raise InputError(
                 f"expected a task or --data FILE, got both {self.task} and {self.data}"
             )
         settings = Settings(
             self.name, self.steps, self.batch, self.seed, self.lr, self.check, self.runs
         )
-        if self.data is None:
-            task = TASKS[self.task]()
-        elif self.target is None:
-            raise InputError(f"--data {self.data}: expected --target NAME, the column to predict")
-        else:
-            task = table_task(self.data, self.target, self.kind)
         console = Console()
         started = time.perf_counter()
-        with console:
-            run, fit = train(task, settings, console)
+        if is_text:
+            text = text_task(self.task, self.data, Sizes(**sizes))
+            with console:
+                run, fit = train_text(text, settings, console)
+        else:
+            if self.data is None:
+                task = TASKS[self.task]()
+            elif self.target is None:
+                raise InputError(
+                    f"--data {self.data}: expected --target NAME, the column to predict"
+                )
+            else:
+                task = table_task(self.data, self.target, self.kind)
+            with console:
+                run, fit = train(task, settings, console)
         seconds = time.perf_counter() - started
         if fit.trouble is not None:
             console.say(fit.trouble)

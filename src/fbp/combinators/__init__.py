@@ -3,6 +3,7 @@
 from fbp.combinators._group import Group as Group
 from fbp.combinators._map import map_layers as map_layers
 from fbp.combinators._parallel import Parallel as Parallel
+from fbp.combinators._recurrent import Recurrent as Recurrent
 from fbp.combinators._remat import Remat as Remat
 from fbp.combinators._residual import Residual as Residual
 from fbp.combinators._serial import Serial as Serial

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from fbp._cell import Cell
 from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
 from fbp._tree import path_of
 from fbp.combinators import Group
@@ -137,6 +138,9 @@ def _layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
         return fields
     for field in dataclasses.fields(layer):
         held = getattr(layer, field.name)
+        if isinstance(held, Cell):
+            # `Recurrent` calls a cell's parts and not the layer that it is.
+            continue
         if isinstance(held, Layer):
             # `layer` is what wrappers call the one they wrap: its params are theirs.
             fields[field.name] = [("" if field.name == "layer" else field.name, held)]

@@ -22,8 +22,11 @@ from fbp.layers._flatten import Flatten as Flatten
 from fbp.layers._flatten import Unflatten as Unflatten
 from fbp.layers._gated import SwiGLU as SwiGLU
 from fbp.layers._group_norm import GroupNorm as GroupNorm
+from fbp.layers._gru import GRUCell as GRUCell
 from fbp.layers._heads import MergeHeads as MergeHeads
 from fbp.layers._heads import SplitHeads as SplitHeads
+from fbp.layers._lstm import LSTMCell as LSTMCell
+from fbp.layers._lstm import LSTMState as LSTMState
 from fbp.layers._norms import LayerNorm as LayerNorm
 from fbp.layers._norms import RMSNorm as RMSNorm
 from fbp.layers._pool import AvgPool2D as AvgPool2D

@@ -14,5 +14,10 @@ from fbp.train._step import steps_of as steps_of
 from fbp.train._table import InputError as InputError
 from fbp.train._tasks import TASKS as TASKS
 from fbp.train._tasks import table_task as table_task
+from fbp.train._text_model import TextModel as TextModel
+from fbp.train._text_task import TEXT_TASKS as TEXT_TASKS
+from fbp.train._text_task import Sizes as Sizes
+from fbp.train._text_task import text_task as text_task
+from fbp.train._text_train import train_text as train_text
 from fbp.train._train import Settings as Settings
 from fbp.train._train import train as train

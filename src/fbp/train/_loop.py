@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fbp._layer import Array, PyTree
-from fbp._objective import Microbatch, Objective, ObjectiveParams
+from fbp._layer import Array, Params, PyTree
+from fbp._objective import Objective, ObjectiveLike, ObjectiveParams
 from fbp.losses import SoftmaxCrossEntropy
 from fbp.train._step import State, state_of, steps_of
 
@@ -31,7 +31,7 @@ class Fit:
       interrupted: whether that was Ctrl-C.
     """
 
-    params: ObjectiveParams
+    params: Params
     step: int
     metrics: Metrics
     trouble: str | None = None
@@ -46,11 +46,11 @@ def make_optimizer(lr: float, steps: int, weight_decay: float | None) -> Any:
 
 
 def fit(
-    objective: Objective | Microbatch,
-    params: ObjectiveParams,
+    objective: ObjectiveLike,
+    params: Params,
     optimizer: Any,
     draw: Callable[[int, int], PyTree],
-    evaluate: Callable[[ObjectiveParams], Metrics],
+    evaluate: Callable[[Params], Metrics],
     *,
     steps: int,
     chunks: int,
@@ -104,7 +104,7 @@ def fit(
 def _last_good(
     run: Callable[[State, PyTree], tuple[State, Array]],
     draw: Callable[[int, int], PyTree],
-    evaluate: Callable[[ObjectiveParams], Metrics],
+    evaluate: Callable[[Params], Metrics],
     safe: State,
     start: int,
     last: int,

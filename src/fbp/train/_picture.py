@@ -27,8 +27,6 @@ def draw_run(
       metrics: the lines of the run's metrics.
       predict: from x (rows, columns) to y (rows, outputs).
     """
-    from matplotlib.figure import Figure
-
     classifies = task.encoding.kind == "classification"
     inputs = len(task.encoding.columns)
     in_plane = not any(column.category for column in task.encoding.columns)
@@ -39,12 +37,24 @@ def draw_run(
         panels.append(lambda ax: _draw_curve(ax, task, predict))
     if inputs == 2 and in_plane and classifies:
         panels.append(lambda ax: _draw_boundary(ax, task, predict))
+    return _draw(task.name, panels)
+
+
+def draw_text_run(name: str, metrics: list[dict[str, float]]) -> bytes:
+    """Returns a PNG: the loss of a run on text."""
+    return _draw(name, [lambda ax: _draw_losses(ax, metrics)])
+
+
+def _draw(title: str, panels: list[Callable[["Axes"], None]]) -> bytes:
+    """Panels side by side, as a PNG."""
+    from matplotlib.figure import Figure
+
     png = io.BytesIO()
     # A sign in a user's name that the font lacks is no trouble.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained", dpi=120)
-        figure.suptitle(_plain(task.name))
+        figure.suptitle(_plain(title))
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, panel in zip(axes, panels, strict=True):
             panel(ax)

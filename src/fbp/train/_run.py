@@ -4,12 +4,15 @@ runs/<name>/config.json          what was asked for, the network, how the data w
             metrics.jsonl        one object a line: step, loss, val_loss, accuracy, val_accuracy
             weights.safetensors  the model's parameters by their paths, as in `dense_1.w`
             picture.png          the losses, and what was learned
+            samples.txt          of a language model: what it wrote as it learned
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,17 @@ import numpy as np
 
 from fbp._layer import Layer, Params
 from fbp._tree import named_leaves
+from fbp.text import Tokenizer, tokenizer_from_json
 from fbp.train._encoding import Encoding
 from fbp.train._table import InputError
 from fbp.train._tasks import build_model
+from fbp.train._text_model import TextModel
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 WEIGHTS = "weights.safetensors"
 PICTURE = "picture.png"
+SAMPLES = "samples.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +89,11 @@ class Run:
     def save_picture(self, png: bytes) -> None:
         self._write(PICTURE, png)
 
+    def add_sample(self, step: int, text: str) -> None:
+        """Adds what a language model wrote to the samples."""
+        with open(self.folder / SAMPLES, "a", encoding="utf-8", errors="replace") as file:
+            file.write(f"--- step {step}\n{text}\n")
+
     def metrics(self) -> list[dict[str, float]]:
         """The lines of metrics.jsonl."""
         lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
@@ -95,6 +106,8 @@ class Run:
           InputError: the folder is not a run, or a file in it is damaged.
         """
         config = self._config()
+        if "tokenizer" in config:
+            raise InputError(f"{self.folder}: expected a run on a table, got one on text")
         try:
             model = build_model(config["model"])
             encoding = Encoding.from_json(config["encoding"])
@@ -104,6 +117,24 @@ class Run:
         if not fits:
             raise InputError(f"{self.folder / CONFIG}: expected a model that fits its encoding")
         return model, self._weights(model), encoding
+
+    def load_text(self) -> tuple[TextModel, Params, Tokenizer]:
+        """Returns the language model, its parameters and its tokenizer.
+
+        Raises:
+          InputError: the folder is not a run on text, or a file in it is damaged.
+        """
+        config = self._config()
+        if "tokenizer" not in config:
+            raise InputError(f"{self.folder}: expected a run on text, got one on a table")
+        try:
+            text_model = TextModel.from_spec(config["model"])
+            tokenizer = tokenizer_from_json(config["tokenizer"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{self.folder / CONFIG}: expected a run's config: {error}") from None
+        if text_model.vocab != tokenizer.vocab:
+            raise InputError(f"{self.folder / CONFIG}: expected a model that fits its tokenizer")
+        return text_model, self._weights(text_model.model), tokenizer
 
     def _config(self) -> dict[str, Any]:
         path = self.folder / CONFIG
@@ -150,6 +181,18 @@ class Run:
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise InputError(f"{self.folder / name}: cannot be written: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def new_run(runs: Path, name: str | None, task: str) -> Iterator[Run]:
+    """A new run's folder, removed again if nothing was learned: its name stays free."""
+    run = Run.create(runs, name, task)
+    try:
+        yield run
+    except BaseException:
+        if not (run.folder / METRICS).exists():
+            run.discard()
+        raise
 
 
 def _fits(spec: dict[str, Any], encoding: Encoding) -> bool:

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Loss, PyTree
-from fbp._objective import Objective, objective_of
+from fbp._layer import Array, Key, Layer, Loss, Params, PyTree
+from fbp._objective import Objective, ObjectiveLike, objective_of
 
 
 class State(NamedTuple):
     """Everything a step changes.
 
     Attributes:
-      params: the objective's parameters; of an `Objective`, `params.model` and `params.loss`.
+      params: the objective's parameters: of an `Objective`, `params.model` and `params.loss`.
       opt_state: the optimizer's state.
       step: how many updates were made, an int32 scalar.
     """
@@ -33,7 +33,7 @@ def init_state(
     return state_of(Objective(model, loss).init(key), optimizer)
 
 
-def state_of(params: Any, optimizer: optax.GradientTransformation) -> State:
+def state_of(params: Params, optimizer: optax.GradientTransformation) -> State:
     """Returns the state before the first update of these parameters."""
     # Copies: what is donated is gone, so it must be the state's alone. Some optimizers put the
     # params themselves, or one array twice, into their state; an initializer may return an array
@@ -84,7 +84,7 @@ def make_steps(
 
 
 def step_of(
-    objective: Any, optimizer: optax.GradientTransformation
+    objective: ObjectiveLike, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[State, Array]]:
     """`make_step` for an objective: `Objective`, `Microbatch`, or any other value with their
     methods, as `fbp.models.NextToken`. The state is that of `state_of(params, optimizer)`."""
@@ -92,7 +92,7 @@ def step_of(
 
 
 def steps_of(
-    objective: Any, optimizer: optax.GradientTransformation
+    objective: ObjectiveLike, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[State, Array]]:
     """`make_steps` for an objective, as `step_of` is `make_step`."""
     step = _step(objective, optimizer)
@@ -104,7 +104,7 @@ def steps_of(
 
 
 def _step(
-    objective: Any, optimizer: optax.GradientTransformation
+    objective: ObjectiveLike, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[State, Array]]:
     update = optax.with_extra_args_support(optimizer).update
 

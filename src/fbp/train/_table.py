@@ -5,9 +5,7 @@ import difflib
 
 import numpy as np
 
-
-class InputError(ValueError):
-    """What the user gave cannot be used; the message is the one line to show."""
+from fbp._errors import InputError as InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fbp._tree import nbytes
 from fbp.explain import summary
 from fbp.train._loop import Fit, batches, evaluator, fit, make_optimizer
 from fbp.train._picture import draw_run
-from fbp.train._run import METRICS, Run
+from fbp.train._run import Run, new_run
 from fbp.train._table import InputError
 from fbp.train._tasks import Task, build_model
 from fbp.verify import cross_check
@@ -64,15 +64,8 @@ def train(task: Task, settings: Settings, report: Reporter) -> tuple[Run, Fit]:
       WrongGradientError: a hand-written gradient disagrees with jax.grad; nothing is trained.
       FloatingPointError: the loss is not finite before the first update.
     """
-    run = Run.create(settings.runs, settings.name, task.name)
-    try:
-        result = _train_in(run, task, settings, report)
-    except BaseException:
-        # Nothing was learned: no folder is left behind, and its name stays free.
-        if not (run.folder / METRICS).exists():
-            run.discard()
-        raise
-    return run, result
+    with new_run(settings.runs, settings.name, task.name) as run:
+        return run, _train_in(run, task, settings, report)
 
 
 def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import float0
 
-from fbp._layer import Key, PyTree
-from fbp._objective import Microbatch, Objective, ObjectiveParams
+from fbp._layer import Key, Params, PyTree
+from fbp._objective import Microbatch, Objective, ObjectiveLike
 from fbp._tree import named_leaves
 from fbp.verify._measure import leaf_checks, worse
 from fbp.verify._report import CrossCheck, LeafCheck, WrongGradientError
@@ -25,7 +25,7 @@ class Gradient(NamedTuple):
 
 
 def cross_check(
-    objective: Objective | Microbatch, params: ObjectiveParams, batch: PyTree, key: Key = None
+    objective: ObjectiveLike, params: Params, batch: PyTree, key: Key = None
 ) -> CrossCheck:
     """Compares the hand-written gradient with `jax.grad` of the same objective on one batch.
 
@@ -42,7 +42,8 @@ def cross_check(
     what rounding leaves of it.
 
     Args:
-      objective: an `Objective`, or a `Microbatch` of one.
+      objective: an `Objective`, a `Microbatch` of one, or another that can be asked the same, of
+        integers x.
       params: its parameters.
       batch: `(x, target)`.
       key: a key for the noise of training; both sides draw the same.
@@ -56,7 +57,7 @@ def cross_check(
     _require_gradient_of(objective, params, batch, key)
     compare = jax.jit(functools.partial(_both, objective, key=key))
 
-    def check_at(params: ObjectiveParams) -> list[LeafCheck]:
+    def check_at(params: Params) -> list[LeafCheck]:
         value, rule, auto = jax.tree.map(np.asarray, compare(params, batch))
         with jax.enable_x64(True):
             value64, rule64, exact = jax.tree.map(np.asarray, compare(*_float64((params, batch))))
@@ -72,24 +73,28 @@ def cross_check(
 
 
 def _both(
-    objective: Objective | Microbatch, params: ObjectiveParams, batch: PyTree, key: Key
+    objective: ObjectiveLike, params: Params, batch: PyTree, key: Key
 ) -> tuple[PyTree, Gradient, Gradient]:
     """The loss, its gradient by the rules, and by jax.grad."""
     x, target = batch
     value, rule = _rule(objective, params, batch, key)
     dparams = jax.grad(objective.value, allow_int=True)(params, batch, key)
     whole = _whole(objective)
-    dx = jax.grad(lambda x: whole.value(params, (x, target), key), allow_int=True)(x)
-    auto = Gradient(dparams.model, dparams.loss, dx)
+    auto = Gradient(dparams, (), None)
+    if isinstance(whole, Objective):
+        dx = jax.grad(lambda x: whole.value(params, (x, target), key), allow_int=True)(x)
+        auto = Gradient(*dparams, dx)
     return value, rule, jax.tree.map(lambda d: None if d.dtype == float0 else d, auto)
 
 
 def _rule(
-    objective: Objective | Microbatch, params: ObjectiveParams, batch: PyTree, key: Key
+    objective: ObjectiveLike, params: Params, batch: PyTree, key: Key
 ) -> tuple[PyTree, Gradient]:
     value, dparams = objective.value_and_grad(params, batch, key)
-    # dx, which training has no use for.
     whole = _whole(objective)
+    if not isinstance(whole, Objective):
+        return value, Gradient(dparams, (), None)
+    # dx, which training has no use for.
     x, target = batch
     y, res = whole.model.forward(params.model, x, key)
     _, _, dy = whole.loss.value_and_grad(params.loss, y, target)
@@ -97,14 +102,13 @@ def _rule(
     return value, Gradient(*dparams, dx)
 
 
-def _whole(objective: Objective | Microbatch) -> Objective:
+def _whole(objective: ObjectiveLike) -> ObjectiveLike:
     return objective.objective if isinstance(objective, Microbatch) else objective
 
 
-def _require_gradient_of(
-    objective: Objective | Microbatch, params: ObjectiveParams, batch: PyTree, key: Key
-) -> None:
+def _require_gradient_of(objective: ObjectiveLike, params: Params, batch: PyTree, key: Key) -> None:
     """Raises unless the gradient has the leaves of params and x, with their shapes and dtypes."""
+    given = params if isinstance(_whole(objective), Objective) else (params, ())
     _, rule = jax.eval_shape(functools.partial(_rule, objective, key=key), params, batch)
     got, wanted = (
         {
@@ -112,7 +116,7 @@ def _require_gradient_of(
             for path, a in named_leaves(tree).items()
             if _is_float(a)
         }
-        for tree in (rule, Gradient(*params, batch[0]))
+        for tree in (rule, Gradient(*given, batch[0]))
     )
     if not wanted:
         raise ValueError("cross_check: expected a parameter or an input of floats, got none")

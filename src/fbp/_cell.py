@@ -1,0 +1,83 @@
+"""The contract of a cell: a layer that computes one step of a sequence.
+
+A cell takes x = (x_t, state) and gives y = (y_t, state of the next step). What it does with x_t
+before the state comes in knows no time, so a cell is written in parts, of which `Recurrent` runs
+only the middle two one step after the other:
+
+    project(params, x)                    -> z            x's share of all gates
+    step(params, z, state)                -> y, res       y = (y_t, next state)
+    backstep(params, state, res, dy)      -> da, dstate   da: what this step owes the parameters
+    gather(params, x, state, da)          -> dparams, dx
+
+A sequence then costs one large product of x with its weights where T small ones would be, and one
+for each parameter's gradient where T would be summed: the sum over time of x_t^T da_t is a product
+over all steps at once.
+"""
+
+import abc
+import math
+from typing import Any
+
+import jax.numpy as jnp
+
+from fbp._layer import Array, Key, Layer, Params, PyTree, like, name_of
+
+
+class Cell(Layer):
+    """One step of a sequence: x = (x_t, state) to y = (y_t, next state).
+
+    Leading axes are batch axes, for `gather` those of time too. dstate comes in at least float32,
+    in which `Recurrent` carries it.
+    """
+
+    @abc.abstractmethod
+    def initial(self, params: Params, x_t: Any) -> PyTree:
+        """Returns the state before the first step, all 0; of x_t only shape and dtype matter."""
+
+    @abc.abstractmethod
+    def project(self, params: Params, x: Array) -> PyTree:
+        """Returns z, what x_t alone contributes to the step."""
+
+    @abc.abstractmethod
+    def step(self, params: Params, z: PyTree, state: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
+        """Returns y = (y_t, next state) and res, what `backstep` needs beyond params and state."""
+
+    @abc.abstractmethod
+    def backstep(
+        self, params: Params, state: PyTree, res: PyTree, dy: tuple[Array, PyTree]
+    ) -> tuple[PyTree, PyTree]:
+        """Returns da, from which `gather` has every other gradient, and dstate."""
+
+    @abc.abstractmethod
+    def gather(self, params: Params, x: Array, state: PyTree, da: PyTree) -> tuple[Params, Array]:
+        """Returns dparams, summed over all leading axes, and dx."""
+
+    def forward(
+        self, params: Params, x: tuple[Array, PyTree], key: Key = None
+    ) -> tuple[tuple[Array, PyTree], PyTree]:
+        if not (isinstance(x, tuple) and len(x) == 2):
+            raise TypeError(f"{name_of(self)}: expected x to be a pair (x_t, state), got {x!r}")
+        x_t, state = x
+        return self.step(params, self.project(params, x_t), state)
+
+    def backward(
+        self, params: Params, x: tuple[Array, PyTree], res: PyTree, dy: tuple[Array, PyTree]
+    ) -> tuple[Params, tuple[Array, PyTree]]:
+        x_t, state = x
+        da, dstate = self.backstep(params, state, res, dy)
+        dparams, dx = self.gather(params, x_t, state, da)
+        return dparams, (dx, like(dstate, state))
+
+
+def require_cell(owner: Any, cell: Any) -> None:
+    """Raises TypeError unless it is given a Cell."""
+    if not isinstance(cell, Cell):
+        raise TypeError(f"{name_of(owner)}: expected a Cell, got {cell!r}")
+
+
+def product_over_batch(x: Array, da: Array) -> Array:
+    """x^T @ da, summed over all leading axes in at least float32."""
+    batch = math.prod(x.shape[:-1])
+    total = jnp.promote_types(jnp.result_type(x, da), jnp.float32)
+    x, da = x.reshape(batch, x.shape[-1]), da.reshape(batch, da.shape[-1])
+    return jnp.matmul(x.T, da, preferred_element_type=total)

@@ -1,0 +1,144 @@
+"""Long short-term memory: one step of it."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+from jax.typing import DTypeLike
+
+from fbp._cell import Cell, product_over_batch
+from fbp._layer import Array, at_least_float32, like, require_params, require_trailing
+
+_LECUN_NORMAL = initializers.lecun_normal()
+_ORTHOGONAL = initializers.orthogonal()
+
+
+class LSTMState(NamedTuple):
+    """What an LSTM carries from step to step: its output h, and c, its memory."""
+
+    h: Array
+    c: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class LSTMCell(Cell):
+    """A memory c that is added to, not overwritten, so that gradients survive many steps.
+
+        a = x_t @ w + h @ u + b,      cut into four: a_i, a_f, a_g, a_o
+        i = sigmoid(a_i)    f = sigmoid(a_f)    g = tanh(a_g)    o = sigmoid(a_o)
+        c' = f * c + i * g
+        h' = o * tanh(c')             y = (h', (h', c'))
+
+    f says how much of the memory stays, i how much of g is written, o how much is shown. Backward,
+    with dh = dy_t + dh' since h' is given twice, and dc' from the next step:
+
+        dc   = dc' + dh * o * (1 - tanh(c')^2)
+        da_i = dc * g * i * (1 - i)
+        da_f = dc * c * f * (1 - f)
+        da_g = dc * i * (1 - g^2)
+        da_o = dh * tanh(c') * o * (1 - o)
+        dw   = x_t^T @ da,   du = h^T @ da,   db = sum(da)      summed over the batch axes
+        dx_t = da @ w^T
+        dh   = da @ u^T,     dc = dc * f                        to the step before
+
+    The last is why it was made: from step to step dc is multiplied by f alone, by no matrix and no
+    derivative of a tanh.
+
+    Keeps the four gates. They are as many numbers as the a they come from, which would have to be
+    kept or multiplied out again; tanh(c') takes four operations and is computed again.
+
+    Shapes: x_t (..., n_in), h and c (..., n), y_t (..., n), w (n_in, 4n), u (n, 4n), b (4n,), in
+    the order i, f, g, o. c is summed over all steps, so it is at least float32.
+
+    Args:
+      n_in: size of the last axis of x_t.
+      n: size of the state.
+      forget_bias: where b_f starts. At 0 a new cell would halve its memory every step,
+        sigmoid(0) = 1/2, and with it what its gradients know of the past; at 1 it keeps 0.73.
+      w_init: initializer of w. LeCun normal: variance 1 / n_in.
+      u_init: initializer of the (n, n) matrix of each gate in u. Orthogonal: lengths are kept.
+      dtype: dtype of the parameters.
+
+    Raises:
+      ValueError: the last axis of x_t, h or c has another size; params are not of this cell.
+      TypeError: x_t is not a float array; x is not a pair.
+
+    Source: Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997,
+    with the forget gate of Gers, Schmidhuber and Cummins, "Learning to Forget", Neural Computation
+    12(10), 2000; its bias: Jozefowicz, Zaremba and Sutskever, "An Empirical Exploration of
+    Recurrent Network Architectures", ICML 2015.
+    """
+
+    n_in: int
+    n: int
+    forget_bias: float = 1.0
+    w_init: initializers.Initializer = _LECUN_NORMAL
+    u_init: initializers.Initializer = _ORTHOGONAL
+    dtype: DTypeLike = jnp.float32
+
+    def init(self, key: Array) -> dict[str, Array]:
+        w_key, *u_keys = jax.random.split(key, 5)
+        u = [self.u_init(k, (self.n, self.n), self.dtype) for k in u_keys]
+        forget = slice(self.n, 2 * self.n)
+        return {
+            "w": self.w_init(w_key, (self.n_in, 4 * self.n), self.dtype),
+            "u": jnp.concatenate(u, -1),
+            "b": jnp.zeros(4 * self.n, self.dtype).at[forget].set(self.forget_bias),
+        }
+
+    def initial(self, params: dict[str, Array], x_t: Any) -> LSTMState:
+        shape = (*x_t.shape[:-1], self.n)
+        h = jnp.zeros(shape, jnp.result_type(x_t.dtype, params["w"].dtype))
+        return LSTMState(h, at_least_float32(h))
+
+    def project(self, params: dict[str, Array], x: Array) -> Array:
+        require_trailing(self, x, (self.n_in,), "x_t")
+        n = 4 * self.n
+        require_params(self, params, w=(self.n_in, n), u=(self.n, n), b=(n,))
+        return x @ params["w"] + params["b"]
+
+    def step(
+        self, params: dict[str, Array], z: Array, state: LSTMState
+    ) -> tuple[tuple[Array, LSTMState], Any]:
+        h, c = state
+        require_trailing(self, h, (self.n,), "h")
+        require_trailing(self, c, (self.n,), "c")
+        a_i, a_f, a_g, a_o = jnp.split(at_least_float32(z + h @ params["u"]), 4, -1)
+        i, f, o = jax.nn.sigmoid(a_i), jax.nn.sigmoid(a_f), jax.nn.sigmoid(a_o)
+        g = jnp.tanh(a_g)
+        c = f * c + i * g
+        h = (o * jnp.tanh(c)).astype(z.dtype)
+        return (h, LSTMState(h, c)), (i, f, g, o)
+
+    def backstep(
+        self,
+        params: dict[str, Array],
+        state: LSTMState,
+        res: Any,
+        dy: tuple[Array, LSTMState],
+    ) -> tuple[Array, LSTMState]:
+        (i, f, g, o), u = res, params["u"]
+        dy_t, (dh, dc) = dy
+        dh = at_least_float32(dy_t) + dh
+        tanh_c = jnp.tanh(f * state.c + i * g)
+        dc = dc + dh * o * (1 - tanh_c**2)
+        da_i = dc * g * i * (1 - i)
+        da_f = dc * state.c * f * (1 - f)
+        da_g = dc * i * (1 - g**2)
+        da_o = dh * tanh_c * o * (1 - o)
+        da = jnp.concatenate([da_i, da_f, da_g, da_o], -1)
+        wide = da.dtype
+        da = da.astype(jnp.result_type(state.h, u))
+        return da, LSTMState(jnp.matmul(da, u.T, preferred_element_type=wide), dc * f)
+
+    def gather(
+        self, params: dict[str, Array], x: Array, state: LSTMState, da: Array
+    ) -> tuple[dict[str, Array], Array]:
+        dparams = {
+            "w": product_over_batch(x, da),
+            "u": product_over_batch(state.h, da),
+            "b": at_least_float32(da).sum(range(da.ndim - 1)),
+        }
+        return like(dparams, params), (da @ params["w"].T).astype(x.dtype)

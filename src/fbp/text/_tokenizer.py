@@ -1,0 +1,175 @@
+"""Tokenizers: text to ids and back."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fbp._errors import InputError
+
+Ids = Sequence[int] | np.ndarray
+
+
+class Tokenizer(Protocol):
+    """Text to ids, 0 to vocab - 1, and back."""
+
+    @property
+    def vocab(self) -> int:
+        """How many ids there are."""
+
+    def encode(self, text: str) -> np.ndarray:
+        """Returns the ids of a text, (T,)."""
+
+    def decode(self, ids: Ids) -> str:
+        """Returns the text of ids; what is not text becomes the sign for that."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `tokenizer_from_json` makes it from again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteTokenizer:
+    """The bytes of UTF-8: 256 ids for every text there is."""
+
+    vocab: int = dataclasses.field(default=256, init=False)
+
+    def encode(self, text: str) -> np.ndarray:
+        # A lone half of a surrogate pair, as in some file names, is no character of UTF-8.
+        return np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
+
+    def decode(self, ids: Ids) -> str:
+        ids = _within(self, ids)
+        return ids.astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "bytes"}
+
+
+@dataclasses.dataclass(frozen=True)
+class CharTokenizer:
+    """The characters of a text, an id each.
+
+    Args:
+      chars: the characters in the order of their ids; see `CharTokenizer.of`.
+
+    Raises:
+      InputError: no characters, or one twice; `encode`: a character that it does not have.
+    """
+
+    chars: str
+
+    def __post_init__(self) -> None:
+        if not self.chars or len(set(self.chars)) != len(self.chars):
+            raise InputError(f"CharTokenizer: expected different characters, got {self.chars!r}")
+
+    @classmethod
+    def of(cls, text: str) -> "CharTokenizer":
+        """The tokenizer of all characters of a text, in their order in Unicode."""
+        return cls("".join(sorted(set(text))))
+
+    @property
+    def vocab(self) -> int:
+        return len(self.chars)
+
+    def encode(self, text: str) -> np.ndarray:
+        # Both as arrays of code points: a search among sorted ones, where a dict would be asked
+        # once a character.
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        known = np.frombuffer(self.chars.encode("utf-32-le", "surrogatepass"), np.uint32)
+        order = np.argsort(known)
+        place = np.searchsorted(known[order], points).clip(max=len(known) - 1)
+        ids = order[place]
+        wrong = known[ids] != points
+        if wrong.any():
+            raise InputError(
+                f"CharTokenizer: expected its {self.vocab} characters, "
+                f"got {chr(int(points[wrong][0]))!r}"
+            )
+        return ids.astype(np.int32)
+
+    def decode(self, ids: Ids) -> str:
+        return "".join(self.chars[i] for i in _within(self, ids).tolist())
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "chars", "chars": self.chars}
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> "CharTokenizer":
+        return cls(saved["chars"])
+
+
+class FileTokenizer:
+    """A tokenizer.json, by the package `tokenizers`: the merges of GPT-2, Llama and others.
+
+    Args:
+      text: the content of the file.
+      source: what to call it in messages.
+
+    Raises:
+      InputError: the package is not installed; the file is not of its form.
+    """
+
+    def __init__(self, text: str, source: str = "tokenizer.json"):
+        try:
+            import tokenizers
+        except ImportError:
+            raise InputError(
+                f"{source}: expected the package 'tokenizers' to read it, which is not installed: "
+                "pip install tokenizers"
+            ) from None
+        try:
+            self._inner = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # what the package raises has no narrower class
+            raise InputError(f"{source}: expected a tokenizer: {error}") from None
+        self._text = text
+
+    @property
+    def vocab(self) -> int:
+        return self._inner.get_vocab_size()
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.asarray(self._inner.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def decode(self, ids: Ids) -> str:
+        return self._inner.decode(_within(self, ids).tolist(), skip_special_tokens=False)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "file", "text": self._text}
+
+
+def tokenizer_of(folder: str | Path) -> FileTokenizer:
+    """The tokenizer of a folder with a tokenizer.json, as pretrained models have.
+
+    Raises:
+      InputError: there is no such file; the package `tokenizers` is not installed.
+    """
+    path = Path(folder) / "tokenizer.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{folder}: expected a folder with tokenizer.json") from None
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    return FileTokenizer(text, str(path))
+
+
+def tokenizer_from_json(saved: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of what `to_json` gave."""
+    if saved.get("kind") == "bytes":
+        return ByteTokenizer()
+    if saved.get("kind") == "chars":
+        return CharTokenizer.from_json(saved)
+    if saved.get("kind") == "file":
+        return FileTokenizer(saved["text"])
+    raise InputError(f"expected a tokenizer of bytes, chars or file, got {saved.get('kind')!r}")
+
+
+def _within(tokenizer: Tokenizer, ids: Ids) -> np.ndarray:
+    """The ids as an array; raises InputError where one is outside the vocabulary."""
+    ids = np.asarray(ids, dtype=np.int64).ravel()
+    outside = (ids < 0) | (ids >= tokenizer.vocab)
+    if outside.any():
+        raise InputError(f"expected ids in 0..{tokenizer.vocab - 1}, got {ids[outside][0]}")
+    return ids

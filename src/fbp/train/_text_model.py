@@ -1,0 +1,60 @@
+"""The kinds of language models that can be trained: how each is built, and how it writes."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fbp import models
+from fbp._layer import Array, Layer, Params
+from fbp.text import Choice, generate_recurrent, generate_windowed
+from fbp.train._table import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class TextModel:
+    """A language model: ids (..., T) to logits (..., T, V), and how it writes.
+
+    Attributes:
+      model: the layer.
+      vocab: V.
+      context: the most tokens it reads at once; None where there is no most.
+    """
+
+    model: Layer
+    vocab: int
+    context: int | None
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> "TextModel":
+        """The model of a run's config, as `{"kind": "lstm", "vocab": 256, "width": ...}`.
+
+        Raises:
+          InputError: it is of a kind that this version does not know.
+          KeyError, TypeError, ValueError: a size is missing or not one.
+        """
+        sizes = {name: size for name, size in spec.items() if name != "kind"}
+        if spec["kind"] == "lstm":
+            return cls(models.char_lstm(**sizes), spec["vocab"], None)
+        if spec["kind"] == "gpt":
+            return cls(models.gpt2(**sizes), spec["vocab"], spec["context"])
+        raise InputError(f"expected a model that this version knows, got {spec}")
+
+    def generate(
+        self,
+        params: Params,
+        prompt: np.ndarray,
+        n: int,
+        key: Array,
+        choice: Choice = Choice(),  # noqa: B008
+    ) -> np.ndarray:
+        """Returns n new ids after a prompt (P,)."""
+        ids = jnp.asarray(prompt, jnp.int32)
+        if self.context is None:
+            new = generate_recurrent(self.model, params, ids, n, key, choice)  # type: ignore[arg-type]
+        else:
+            context = self.context
+            new = generate_windowed(self.model, params, ids, n, key, choice, context=context)
+        return np.asarray(jax.device_get(new))

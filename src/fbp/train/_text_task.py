@@ -1,0 +1,147 @@
+"""What a language model can be trained on, and at what sizes."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fbp.text import ByteTokenizer, Tokenizer, read_text, stdlib_text
+from fbp.text._tokens import dtype_for
+from fbp.text._windows import require_window
+from fbp.train._table import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What the user may ask for; None is the preset's."""
+
+    preset: str | None = None
+    layers: int | None = None
+    heads: int | None = None
+    width: int | None = None
+    context: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "width", "context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"expected --{name} to be 1 or more, got {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Sizes and settings that go together."""
+
+    layers: int
+    width: int
+    context: int
+    batch: int
+    steps: int
+    lr: float
+    heads: int | None = None
+
+
+TEXT_TASKS: dict[str, dict[str, Preset]] = {
+    "lstm": {
+        "small": Preset(layers=1, width=256, context=64, batch=32, steps=1000, lr=4e-3),
+        "tiny": Preset(layers=1, width=64, context=32, batch=16, steps=200, lr=1e-2),
+        "medium": Preset(layers=2, width=512, context=128, batch=64, steps=5000, lr=2e-3),
+    },
+    "gpt": {
+        "small": Preset(layers=4, width=128, heads=4, context=64, batch=32, steps=1000, lr=2e-3),
+        "tiny": Preset(layers=2, width=64, heads=2, context=32, batch=16, steps=200, lr=4e-3),
+        "medium": Preset(layers=6, width=384, heads=6, context=256, batch=64, steps=5000, lr=1e-3),
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TextTask:
+    """Tokens, and the network and settings to learn them with unless others are asked for.
+
+    Attributes:
+      name: of the task; runs are named after it.
+      data: what the text is called.
+      model_spec: the network, in JSON.
+      tokenizer: of the text.
+      train, val: ids (N,) to train on, and to validate on.
+      bytes_per_token: of the text to validate on, in UTF-8.
+      context: tokens a window.
+      steps, batch, lr: updates, windows an update, the highest learning rate.
+      chunks: how often a run measures itself.
+      said: what was decided on the way, to tell the user.
+    """
+
+    name: str
+    data: str
+    model_spec: dict[str, Any]
+    tokenizer: Tokenizer
+    train: np.ndarray
+    val: np.ndarray
+    bytes_per_token: float
+    context: int
+    steps: int
+    batch: int
+    lr: float
+    chunks: int = 20
+    said: tuple[str, ...] = ()
+
+
+def text_task(
+    kind: str,
+    data: str | Path | None = None,
+    sizes: Sizes = Sizes(),
+    tokenizer: Tokenizer = ByteTokenizer(),  # noqa: B008
+) -> TextTask:
+    """A task from a file or a folder of text, or from Python's own source code.
+
+    Args:
+      kind: "lstm" or "gpt".
+      data: a text file, or a folder of them; None is 1 MiB of the standard library's source.
+      sizes: of the network, where they are not the preset's.
+      tokenizer: of the text; its bytes unless another is given.
+
+    Raises:
+      InputError: whatever keeps the text from being learned from, in one line.
+    """
+    name, *others = TEXT_TASKS[kind]
+    if sizes.preset is not None and sizes.preset not in TEXT_TASKS[kind]:
+        known = ", ".join([name, *others])
+        raise InputError(f"expected --preset to be one of {known}, got {sizes.preset}")
+    preset = TEXT_TASKS[kind][sizes.preset or name]
+    if sizes.heads is not None and preset.heads is None:
+        raise InputError(f"--heads is of attention: {kind} has none")
+    context = sizes.context or preset.context
+    spec = {
+        "kind": kind,
+        "vocab": tokenizer.vocab,
+        "width": sizes.width or preset.width,
+        "layers": sizes.layers or preset.layers,
+    }
+    if preset.heads is not None:
+        spec |= {"heads": sizes.heads or preset.heads, "context": context}
+        if spec["width"] % spec["heads"]:
+            raise InputError(
+                f"expected --heads to divide --width, got {spec['heads']} of {spec['width']}"
+            )
+
+    corpus = stdlib_text() if data is None else read_text(data)
+    dtype = dtype_for(tokenizer.vocab)
+    train, val = (tokenizer.encode(text).astype(dtype) for text in (corpus.train, corpus.val))
+    require_window(train, context, f"the text to train on of {corpus.name}")
+    require_window(val, context, f"the text held out of {corpus.name}")
+    return TextTask(
+        kind,
+        corpus.name,
+        spec,
+        tokenizer,
+        train,
+        val,
+        bytes_per_token=len(corpus.val.encode("utf-8", "replace")) / len(val),
+        context=context,
+        steps=preset.steps,
+        batch=preset.batch,
+        lr=preset.lr,
+        said=corpus.said,
+    )

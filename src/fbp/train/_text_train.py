@@ -1,0 +1,225 @@
+"""One training run of a language model, from its text to its folder."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+import fbp
+from fbp._layer import Array, Params
+from fbp._objective import ObjectiveLike
+from fbp.explain import summary
+from fbp.models import NextToken
+from fbp.text import Choice, fixed_windows, random_windows
+from fbp.text._windows import Windows
+from fbp.train._loop import Fit, Metrics, fit
+from fbp.train._picture import draw_text_run
+from fbp.train._run import Run, new_run
+from fbp.train._text_model import TextModel
+from fbp.train._text_task import TextTask
+from fbp.train._train import Reporter, Settings
+from fbp.verify import cross_check
+
+WEIGHT_DECAY = 0.1
+MOST_GRADIENT = 1.0
+# How much is read to measure a loss: enough for two digits after the point of its bits.
+TOKENS_OF_TRAIN, TOKENS_OF_VAL = 2**14, 2**15
+# What is written as it learns: how often in a run, and how much.
+SAMPLES, SAMPLE_TOKENS = 5, 160
+
+
+def train_text(task: TextTask, settings: Settings, report: Reporter) -> tuple[Run, Fit]:
+    """Checks the gradients, trains, writes as it learns, and leaves the run's folder.
+
+    Raises:
+      InputError: the run's folder cannot be made.
+      WrongGradientError: a hand-written gradient disagrees with jax.grad; nothing is trained.
+      FloatingPointError: the loss is not finite before the first update.
+    """
+    with new_run(settings.runs, settings.name, task.name) as run:
+        return run, _train_in(run, task, settings, report)
+
+
+def text_optimizer(lr: float, steps: int) -> Any:
+    """AdamW on gradients of a norm of at most 1, its rate rising at first, then along a cosine.
+
+    Adam's averages know little in the first steps, so those are small. Only matrices decay: biases
+    and the gains of norms do not make a function complicated.
+    """
+    warmup = min(100, steps // 10)
+    schedule = optax.warmup_cosine_decay_schedule(
+        lr / (warmup + 1), lr, warmup, steps, end_value=lr / 10
+    )
+
+    def matrices(params: Params) -> Params:
+        return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(MOST_GRADIENT),
+        optax.adamw(schedule, b2=0.99, weight_decay=WEIGHT_DECAY, mask=matrices),
+    )
+
+
+def text_evaluator(
+    objective: ObjectiveLike, task: TextTask, batch: int
+) -> Callable[[Params], Metrics]:
+    """Returns `evaluate(params)`: the loss on windows of the text to train on, val_loss on some of
+    the text held out, and what that is in bits a byte:
+
+        bits_per_byte = val_loss / ln 2 * tokens / bytes
+
+    which can be compared whatever the tokenizer is.
+    """
+    parts = {
+        "loss": _in_batches(fixed_windows(task.train, task.context, TOKENS_OF_TRAIN), batch),
+        "val_loss": _in_batches(fixed_windows(task.val, task.context, TOKENS_OF_VAL), batch),
+    }
+
+    @jax.jit
+    def measure(params: Params, parts: dict[str, Windows]) -> dict[str, Array]:
+        return {
+            name: lax.map(lambda part: objective.value(params, part), windows).mean()
+            for name, windows in parts.items()
+        }
+
+    def evaluate(params: Params) -> Metrics:
+        measured = {name: float(value) for name, value in measure(params, parts).items()}
+        bits = measured["val_loss"] / math.log(2) / task.bytes_per_token
+        return {**measured, "bits_per_byte": bits}
+
+    return evaluate
+
+
+def _in_batches(windows: Windows, batch: int) -> Windows:
+    """Windows (W, T) as (W / batch, batch, T): what one batch holds at a time is enough."""
+    batch = min(batch, len(windows[0]))
+    whole = len(windows[0]) // batch * batch
+    ids, labels = (jnp.asarray(a[:whole].reshape(-1, batch, a.shape[-1])) for a in windows)
+    return ids, labels
+
+
+def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) -> Fit:
+    steps, lr = settings.steps or task.steps, settings.lr or task.lr
+    batch = settings.batch or task.batch
+    text_model = TextModel.from_spec(task.model_spec)
+    objective = NextToken(text_model.model)
+    params = objective.init(jax.random.key(settings.seed))
+    draw = random_windows(task.train, batch, task.context, settings.seed)
+
+    report.say(
+        f"{task.name}: {len(task.train):,} tokens of {task.data} to train on, "
+        f"{len(task.val):,} held out, {task.tokenizer.vocab} kinds of them"
+    )
+    for line in task.said:
+        report.say(line)
+    ids, labels = (a[0] for a in draw(0, 1))
+    kept = summary(text_model.model, ids)
+    report.table(kept.table())
+    report.say(kept.total())
+    if settings.check:
+        report.say("hand-written gradients beside jax.grad, on a piece of the first batch:")
+        check = cross_check(objective, params, (ids[:2, :32], labels[:2, :32]))
+        report.table(check.table())
+        check.raise_if_wrong()
+
+    run.save_config(
+        {
+            "fbp": fbp.__version__,
+            "task": task.name,
+            "name": run.folder.name,
+            "data": task.data,
+            "steps": steps,
+            "batch": batch,
+            "context": task.context,
+            "seed": settings.seed,
+            "lr": lr,
+            "optimizer": "adamw",
+            "weight_decay": WEIGHT_DECAY,
+            "most_gradient": MOST_GRADIENT,
+            "model": task.model_spec,
+            "tokenizer": task.tokenizer.to_json(),
+        }
+    )
+    measure = text_evaluator(objective, task, batch)
+    chunks = min(task.chunks, steps)
+    to_write = {round(steps * i / SAMPLES) for i in range(1, SAMPLES + 1)}
+    clock = _Clock(batch * task.context)
+    latest = params
+
+    def evaluate(params: Params) -> Metrics:
+        nonlocal latest
+        latest = jax.block_until_ready(params)
+        clock.stop()
+        return measure(params)
+
+    def log(step: int, metrics: Metrics) -> None:
+        run.log(step, {**metrics, **clock.speed(step)})
+        # The last is what a narrow terminal shows.
+        report.progress(step, steps, {**clock.speed(step), **metrics})
+        if any(clock.step < at <= step for at in to_write):
+            text = write(text_model, latest, task, settings.seed)
+            run.add_sample(step, text)
+            report.say(_quoted(text))
+        clock.start(step)
+
+    result = fit(
+        objective,
+        params,
+        text_optimizer(lr, steps),
+        draw,
+        evaluate,
+        steps=steps,
+        chunks=chunks,
+        log=log,
+    )
+    run.save_weights(result.params)
+    try:
+        run.save_picture(draw_text_run(task.name, run.metrics()))
+    except Exception as error:  # whatever a picture may trip over, what was learned is saved
+        report.say(f"no picture: {str(error).splitlines()[0] if str(error) else error!r}")
+    return result
+
+
+def write(text_model: TextModel, params: Params, task: TextTask, seed: int) -> str:
+    """What the model writes after the first token of its text: always from the same key."""
+    choice = Choice(temperature=0.8)
+    ids = text_model.generate(params, task.train[:1], SAMPLE_TOKENS, jax.random.key(seed), choice)
+    return task.tokenizer.decode(np.concatenate([task.train[:1], ids]))
+
+
+def _quoted(text: str) -> str:
+    """Text as lines a terminal can show: what is neither a sign nor a new line is a dot."""
+    shown = "".join(c if c.isprintable() or c == "\n" else "·" for c in text)
+    return "\n".join(f"  | {line}" for line in shown.split("\n"))
+
+
+class _Clock:
+    """Tokens a second, of training alone: what is measured and written in between is not counted.
+
+    The first chunk's includes the compilation.
+    """
+
+    def __init__(self, tokens_per_step: int):
+        self._tokens = tokens_per_step
+        self.step = 0
+        self._started: float | None = None
+        self._seconds = 0.0
+
+    def start(self, step: int) -> None:
+        self.step, self._started = step, time.perf_counter()
+
+    def stop(self) -> None:
+        if self._started is not None:
+            self._seconds = time.perf_counter() - self._started
+            self._started = None
+
+    def speed(self, step: int) -> Metrics:
+        if step == self.step:
+            return {}
+        return {"tokens_per_second": (step - self.step) * self._tokens / self._seconds}
