@@ -89,6 +89,13 @@ class Recurrent(Layer):
         dparams, dx = self.cell.gather(params, x, states, da)
         return dparams, jnp.moveaxis(dx, 0, -2)
 
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        return self.cell.initial(params, x)
+
+    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        y_and_state, _ = self.cell.forward(params, (x, state))
+        return y_and_state
+
     def _cuts(self, steps: int) -> Array:
         """Whether each step takes the state over as a constant."""
         return jnp.arange(steps) % (self.truncate or 1) == 0

@@ -15,6 +15,7 @@ from fbp._cell import Cell
 from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
 from fbp._tree import path_of
 from fbp.combinators import Group
+from fbp.ports import LoRA
 
 
 @dataclasses.dataclass
@@ -82,6 +83,9 @@ class _Owned:
 class _OwnerKey:
     row: int
 
+    def __str__(self) -> str:
+        return ""  # it adds nothing to a path
+
 
 @dataclasses.dataclass(frozen=True)
 class Probe(Layer):
@@ -138,8 +142,9 @@ def _layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
         return fields
     for field in dataclasses.fields(layer):
         held = getattr(layer, field.name)
-        if isinstance(held, Cell):
-            # `Recurrent` calls a cell's parts and not the layer that it is.
+        if isinstance(held, Cell) or isinstance(layer, LoRA):
+            # `Recurrent` calls a cell's parts and not the layer that it is; `LoRA` asks its layer
+            # for more than a layer has.
             continue
         if isinstance(held, Layer):
             # `layer` is what wrappers call the one they wrap: its params are theirs.

@@ -3,18 +3,21 @@
 import dataclasses
 from typing import Any
 
+import jax
+
 from fbp._layer import Array, Key, Layer, Params, PyTree, add, name_of, require_layer
+from fbp._tree import path_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Tie(Layer):
     """Uses one parameter of a layer in two places of it.
 
-        f(params) = layer({**params, target: params[source]})
+        f(params) = layer(params with the array at source also at target)
         d[source] = d[source] of the layer + d[target] of the layer
 
-    The two places are a fan-out of one array, so its gradient is the sum of both. Params have
-    `source` and no `target`.
+    The two places are a fan-out of one array, so its gradient is the sum of both. Params have the
+    array at `source`, and None at `target`.
 
     Args:
       layer: any layer with named params, as `Serial(embed=..., unembed=...)`.
@@ -64,35 +67,33 @@ class Tie(Layer):
 
     def untied(self, params: Params) -> Params:
         """The layer's own params: the array in both places."""
-        return _with(params, self.target.split("."), self._get(params, self.source))
+        return _with(params, self.target, self._get(params, self.source))
 
     def kept(self, params: Params) -> Params:
-        """Params of the layer less the second place."""
-        return _without(params, self.target.split("."))
+        """Params of the layer with None in the second place."""
+        return _with(params, self.target, None)
 
     def tied(self, dparams: Params) -> Params:
         """The gradient of the one array: the sum of both places' gradients."""
         source, target = (self._get(dparams, path) for path in (self.source, self.target))
-        return _with(self.kept(dparams), self.source.split("."), add(source, target))
+        return _with(self.kept(dparams), self.source, add(source, target))
 
-    def _get(self, tree: Any, path: str) -> Any:
-        for name in path.split("."):
-            if not isinstance(tree, dict) or name not in tree:
-                got = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
-                raise ValueError(f"{name_of(self)}: expected params with {path}, got {got}")
-            tree = tree[name]
-        return tree
+    def _get(self, params: Params, path: str) -> Any:
+        named = {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
+        if path not in named:
+            raise ValueError(f"{name_of(self)}: expected params with {path}, got {sorted(named)}")
+        return named[path]
 
 
-def _with(tree: Any, path: list[str], value: Any) -> Any:
-    """The nested dict with another value at a path."""
-    name, *rest = path
-    return {**tree, name: _with(tree.get(name, {}), rest, value) if rest else value}
+def _with(tree: PyTree, path: str, value: Any) -> PyTree:
+    """The tree with another leaf, or None, at a path."""
+
+    def put(keys: tuple[Any, ...], leaf: Any) -> Any:
+        return value if _path(keys) == path else leaf
+
+    return jax.tree.map_with_path(put, tree, is_leaf=lambda leaf: leaf is None)
 
 
-def _without(tree: Any, path: list[str]) -> Any:
-    """The nested dict less what is at a path, and less a dict that this leaves empty."""
-    name, *rest = path
-    inner = _without(tree[name], rest) if rest else {}
-    others = {key: value for key, value in tree.items() if key != name}
-    return {**others, name: inner} if inner else others
+def _path(keys: tuple[Any, ...]) -> str:
+    # A key without a name is of what only passes params on.
+    return ".".join(filter(None, path_of(keys).split(".")))

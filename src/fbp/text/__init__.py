@@ -5,8 +5,7 @@ from fbp.text._corpus import Corpus as Corpus
 from fbp.text._corpus import read_text as read_text
 from fbp.text._corpus import stdlib_text as stdlib_text
 from fbp.text._generate import Choice as Choice
-from fbp.text._generate import generate_recurrent as generate_recurrent
-from fbp.text._generate import generate_windowed as generate_windowed
+from fbp.text._generate import generate as generate
 from fbp.text._tokenizer import ByteTokenizer as ByteTokenizer
 from fbp.text._tokenizer import CharTokenizer as CharTokenizer
 from fbp.text._tokenizer import FileTokenizer as FileTokenizer

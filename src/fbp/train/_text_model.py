@@ -9,7 +9,7 @@ import numpy as np
 
 from fbp import models
 from fbp._layer import Array, Layer, Params
-from fbp.text import Choice, generate_recurrent, generate_windowed
+from fbp.text import Choice, generate
 from fbp.train._table import InputError
 
 
@@ -52,9 +52,5 @@ class TextModel:
     ) -> np.ndarray:
         """Returns n new ids after a prompt (P,)."""
         ids = jnp.asarray(prompt, jnp.int32)
-        if self.context is None:
-            new = generate_recurrent(self.model, params, ids, n, key, choice)  # type: ignore[arg-type]
-        else:
-            context = self.context
-            new = generate_windowed(self.model, params, ids, n, key, choice, context=context)
+        new = generate(self.model, params, ids, n, key, choice, context=self.context)
         return np.asarray(jax.device_get(new))

@@ -113,7 +113,7 @@ def text_task(
     if sizes.heads is not None and preset.heads is None:
         raise InputError(f"--heads is of attention: {kind} has none")
     context = sizes.context or preset.context
-    spec = {
+    spec: dict[str, Any] = {
         "kind": kind,
         "vocab": tokenizer.vocab,
         "width": sizes.width or preset.width,

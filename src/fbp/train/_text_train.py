@@ -82,7 +82,7 @@ def text_evaluator(
     }
 
     @jax.jit
-    def measure(params: Params, parts: dict[str, Windows]) -> dict[str, Array]:
+    def measure(params: Params, parts: dict[str, tuple[Array, Array]]) -> dict[str, Array]:
         return {
             name: lax.map(lambda part: objective.value(params, part), windows).mean()
             for name, windows in parts.items()
@@ -96,7 +96,7 @@ def text_evaluator(
     return evaluate
 
 
-def _in_batches(windows: Windows, batch: int) -> Windows:
+def _in_batches(windows: Windows, batch: int) -> tuple[Array, Array]:
     """Windows (W, T) as (W / batch, batch, T): what one batch holds at a time is enough."""
     batch = min(batch, len(windows[0]))
     whole = len(windows[0]) // batch * batch

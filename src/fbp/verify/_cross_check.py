@@ -83,7 +83,7 @@ def _both(
     auto = Gradient(dparams, (), None)
     if isinstance(whole, Objective):
         dx = jax.grad(lambda x: whole.value(params, (x, target), key), allow_int=True)(x)
-        auto = Gradient(*dparams, dx)
+        auto = Gradient(dparams.model, dparams.loss, dx)
     return value, rule, jax.tree.map(lambda d: None if d.dtype == float0 else d, auto)
 
 
@@ -99,7 +99,7 @@ def _rule(
     y, res = whole.model.forward(params.model, x, key)
     _, _, dy = whole.loss.value_and_grad(params.loss, y, target)
     _, dx = whole.model.backward(params.model, x, res, dy)
-    return value, Gradient(*dparams, dx)
+    return value, Gradient(dparams.model, dparams.loss, dx)
 
 
 def _whole(objective: ObjectiveLike) -> ObjectiveLike:
@@ -108,7 +108,7 @@ def _whole(objective: ObjectiveLike) -> ObjectiveLike:
 
 def _require_gradient_of(objective: ObjectiveLike, params: Params, batch: PyTree, key: Key) -> None:
     """Raises unless the gradient has the leaves of params and x, with their shapes and dtypes."""
-    given = params if isinstance(_whole(objective), Objective) else (params, ())
+    given: Any = params if isinstance(_whole(objective), Objective) else (params, ())
     _, rule = jax.eval_shape(functools.partial(_rule, objective, key=key), params, batch)
     got, wanted = (
         {
@@ -116,7 +116,7 @@ def _require_gradient_of(objective: ObjectiveLike, params: Params, batch: PyTree
             for path, a in named_leaves(tree).items()
             if _is_float(a)
         }
-        for tree in (rule, Gradient(*given, batch[0]))
+        for tree in (rule, Gradient(given[0], given[1], batch[0]))
     )
     if not wanted:
         raise ValueError("cross_check: expected a parameter or an input of floats, got none")
