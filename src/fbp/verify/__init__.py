@@ -1,4 +1,4 @@
-"""Proof: hand-written rules against references. The only room that uses autodiff.
+"""Proof: hand-written rules against references, autodiff above all.
 
 Names are imported when first used: the pytest plugin lives here and must not import jax.
 """
