@@ -18,7 +18,10 @@ import abc
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax.nn import initializers
+from jax.typing import DTypeLike
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, like, name_of
 
@@ -73,6 +76,16 @@ def require_cell(owner: Any, cell: Any) -> None:
     """Raises TypeError unless it is given a Cell."""
     if not isinstance(cell, Cell):
         raise TypeError(f"{name_of(owner)}: expected a Cell, got {cell!r}")
+
+
+def draw_gates(
+    u_init: initializers.Initializer, key: Array, gates: int, n: int, dtype: DTypeLike
+) -> Array:
+    """A matrix (n, gates * n), the square of each gate drawn by itself."""
+    # In at least float32: an orthogonal matrix comes from a QR, which bfloat16 does not have.
+    wide = jnp.promote_types(dtype, jnp.float32)
+    squares = [u_init(k, (n, n), wide) for k in jax.random.split(key, gates)]
+    return jnp.concatenate(squares, -1).astype(dtype)
 
 
 def product_over_batch(x: Array, da: Array) -> Array:

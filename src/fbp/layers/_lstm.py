@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from fbp._cell import Cell, product_over_batch
+from fbp._cell import Cell, draw_gates, product_over_batch
 from fbp._layer import Array, at_least_float32, like, require_params, require_trailing
 
 _LECUN_NORMAL = initializers.lecun_normal()
@@ -79,12 +79,11 @@ class LSTMCell(Cell):
     dtype: DTypeLike = jnp.float32
 
     def init(self, key: Array) -> dict[str, Array]:
-        w_key, *u_keys = jax.random.split(key, 5)
-        u = [self.u_init(k, (self.n, self.n), self.dtype) for k in u_keys]
+        w_key, u_key = jax.random.split(key)
         forget = slice(self.n, 2 * self.n)
         return {
             "w": self.w_init(w_key, (self.n_in, 4 * self.n), self.dtype),
-            "u": jnp.concatenate(u, -1),
+            "u": draw_gates(self.u_init, u_key, 4, self.n, self.dtype),
             "b": jnp.zeros(4 * self.n, self.dtype).at[forget].set(self.forget_bias),
         }
 

@@ -55,7 +55,9 @@ def stdlib_text(most_bytes: int = 2**20) -> Corpus:
         kept[name] = text
     if len(kept) < 2:
         raise InputError(f"{root}: expected Python's own source in {most_bytes:,} bytes, got none")
-    return Corpus("stdlib", *_split_by_file(kept), (f"{len(kept)} files of {root}",))
+    return Corpus(
+        "stdlib", *_split_by_file(kept), (f"{len(kept)} files of Python's standard library",)
+    )
 
 
 def read_text(path: str | Path) -> Corpus:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fbp._layer import Layer, Params
@@ -134,7 +135,8 @@ class Run:
             raise InputError(f"{self.folder / CONFIG}: expected a run's config: {error}") from None
         if text_model.vocab != tokenizer.vocab:
             raise InputError(f"{self.folder / CONFIG}: expected a model that fits its tokenizer")
-        return text_model, self._weights(text_model.model), tokenizer
+        params = jax.tree.map(jnp.asarray, self._weights(text_model.model))
+        return text_model, params, tokenizer
 
     def _config(self) -> dict[str, Any]:
         path = self.folder / CONFIG
