@@ -9,6 +9,7 @@ import tyro
 _OF_TASK = "(default: the task's)"
 _OF_PRESET = "(default: the preset's)"
 _TEXT = ("lstm", "gpt")
+_PRETRAINED = ("gpt2", "llama")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +18,12 @@ class Train:
     language model, lstm or gpt, on text."""
 
     task: Annotated[
-        Literal["digits", "convnet", "neuron", "curve", "spiral", "lstm", "gpt"],
+        Literal["digits", "convnet", "neuron", "curve", "spiral", "lstm", "gpt", "gpt2", "llama"],
         tyro.conf.Positional,
     ] = "digits"
     """Handwritten digits; the same with convolutions; the worked example of one neuron; a curve;
-    two spirals; and language models, on Python's own source code unless there is --data."""
+    two spirals; language models, on Python's own source code unless there is --data; and
+    pretrained ones to go on from, with --weights."""
 
     data: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Train on a table instead: a .csv file with a line of names, or an .npz file of arrays. For
@@ -60,6 +62,14 @@ class Train:
     """Of lstm and gpt: numbers a token is made of."""
     context: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
     """Of lstm and gpt: tokens an example."""
+    weights: Annotated[
+        Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(required by them)")
+    ] = None
+    """Of gpt2 and llama: the folder of the model to start from."""
+    lora: Annotated[
+        int | None, tyro.conf.arg(metavar="RANK", help_behavior_hint="(default: every parameter)")
+    ] = None
+    """Of gpt2 and llama: tune by LoRA of this rank."""
     check: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = True
     """Whether to compare the hand-written gradients with jax.grad before training."""
     runs: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
@@ -74,16 +84,27 @@ class Train:
         from fbp.train import (
             TASKS,
             InputError,
+            Pretrained,
             Settings,
             Sizes,
             table_task,
             text_task,
             train,
             train_text,
+            tuning_task,
         )
 
         sizes = {name: getattr(self, name) for name in Sizes.__dataclass_fields__}
-        is_text = self.task in _TEXT
+        is_pretrained = self.task in _PRETRAINED
+        is_text = self.task in _TEXT or is_pretrained
+        if is_pretrained and self.weights is None:
+            raise InputError(f"{self.task}: expected --weights FOLDER, the model to start from")
+        if not is_pretrained and (self.weights is not None or self.lora is not None):
+            raise InputError(f"--weights and --lora are of gpt2 and llama, not of {self.task}")
+        if is_pretrained and (
+            given := [n for n, v in sizes.items() if v is not None and n != "context"]
+        ):
+            raise InputError(f"--{given[0]} is not of {self.task}: its weights say what it is")
         if not is_text and (given := [name for name, value in sizes.items() if value is not None]):
             raise InputError(f"--{given[0]} is of {' and '.join(_TEXT)}, not of {self.task}")
         if is_text and (self.target or self.kind):
@@ -100,7 +121,11 @@ class Train:
         console = Console()
         started = time.perf_counter()
         if is_text:
-            text = text_task(self.task, self.data, Sizes(**sizes))
+            if self.weights is not None:
+                start = Pretrained.load(self.weights, self.task)
+                text = tuning_task(start, self.data, self.context, self.lora)
+            else:
+                text = text_task(self.task, self.data, Sizes(**sizes))
             with console:
                 run, fit = train_text(text, settings, console)
         else:

@@ -66,7 +66,7 @@ class NextToken:
         y, res = trunk.forward(p, ids, key)
         value, dhead, dy = self._loss.value_and_grad(head, y, labels)
         if isinstance(self._unembed(), Freeze):
-            dhead = jax.tree.map(jnp.zeros_like, head)
+            dhead = jax.tree.map(jnp.zeros_like, dhead)
         dtrunk, _ = trunk.backward(p, ids, res, dy)
         dparams = {**dtrunk, "unembed": dhead}
         return value, self.model.tied(dparams) if isinstance(self.model, Tie) else dparams
@@ -91,4 +91,7 @@ class NextToken:
             serial, params = self.model.layer, self.model.untied(params)
         serial.unpack(params)  # says what is wrong with them
         named = dict(zip(serial.names[:-1], serial.layers[:-1], strict=True))
-        return Serial(**named), {name: params[name] for name in named}, params["unembed"]
+        head = params["unembed"]
+        if isinstance(self._unembed(), Freeze):
+            head = jax.lax.stop_gradient(head)
+        return Serial(**named), {name: params[name] for name in named}, head

@@ -13,17 +13,22 @@ from fbp.text._choose import choose, require_choice
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How tokens are chosen; see `choose`."""
+    """How tokens are chosen; see `choose`.
+
+    `vocab` is how many ids there are to choose from: a model may have more of them than its
+    tokenizer, which are never drawn then. None is all.
+    """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    vocab: int | None = None
 
     def __post_init__(self) -> None:
         require_choice(self.temperature, self.top_k, self.top_p)
 
     def __call__(self, logits: Array, key: Array) -> Array:
-        return choose(logits, key, self.temperature, self.top_k, self.top_p)
+        return choose(logits[..., : self.vocab], key, self.temperature, self.top_k, self.top_p)
 
 
 def generate(

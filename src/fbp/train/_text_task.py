@@ -9,6 +9,7 @@ import numpy as np
 from fbp.text import ByteTokenizer, Tokenizer, read_text, stdlib_text
 from fbp.text._tokens import dtype_for
 from fbp.text._windows import require_window
+from fbp.train._pretrained import Pretrained
 from fbp.train._table import InputError
 
 
@@ -56,6 +57,11 @@ TEXT_TASKS: dict[str, dict[str, Preset]] = {
 }
 
 
+# Steps small enough to keep what a model knows; LoRA starts from nothing and takes larger ones.
+_TUNING = Preset(layers=0, width=0, context=128, batch=8, steps=200, lr=1e-4)
+_LORA_LR = 1e-3
+
+
 @dataclasses.dataclass(frozen=True)
 class TextTask:
     """Tokens, and the network and settings to learn them with unless others are asked for.
@@ -71,6 +77,8 @@ class TextTask:
       steps, batch, lr: updates, windows an update, the highest learning rate.
       chunks: how often a run measures itself.
       said: what was decided on the way, to tell the user.
+      start: the model to start from, or None to start at random.
+      lora: the rank of LoRA to tune it with; None tunes every parameter.
     """
 
     name: str
@@ -86,6 +94,8 @@ class TextTask:
     lr: float
     chunks: int = 20
     said: tuple[str, ...] = ()
+    start: Pretrained | None = None
+    lora: int | None = None
 
 
 def text_task(
@@ -126,6 +136,47 @@ def text_task(
                 f"expected --heads to divide --width, got {spec['heads']} of {spec['width']}"
             )
 
+    return _task(kind, data, spec, tokenizer, context, preset)
+
+
+def tuning_task(
+    start: Pretrained,
+    data: str | Path | None = None,
+    context: int | None = None,
+    lora: int | None = None,
+) -> TextTask:
+    """A task that goes on training a model, on a file or a folder of text.
+
+    Args:
+      start: the model.
+      data: as for `text_task`.
+      context: tokens a window; 128, or as many as the model reads, by default.
+      lora: the rank of LoRA, or None to tune every parameter.
+
+    Raises:
+      InputError: whatever keeps the text from being learned from, in one line.
+    """
+    most = start.text_model.context
+    if context is not None and most is not None and context > most:
+        raise InputError(f"expected --context to be at most the model's {most}, got {context}")
+    if lora is not None and lora < 1:
+        raise InputError(f"expected --lora to be 1 or more, got {lora}")
+    context = context or min(most or _TUNING.context, _TUNING.context)
+    spec = {"kind": start.kind, "vocab": start.text_model.vocab, "folder": str(start.folder)}
+    lr = _TUNING.lr if lora is None else _LORA_LR
+    preset = dataclasses.replace(_TUNING, lr=lr)
+    task = _task(start.kind, data, spec, start.tokenizer, context, preset)
+    return dataclasses.replace(task, start=start, lora=lora)
+
+
+def _task(
+    kind: str,
+    data: str | Path | None,
+    spec: dict[str, Any],
+    tokenizer: Tokenizer,
+    context: int,
+    preset: Preset,
+) -> TextTask:
     corpus = stdlib_text() if data is None else read_text(data)
     dtype = dtype_for(tokenizer.vocab)
     train, val = (tokenizer.encode(text).astype(dtype) for text in (corpus.train, corpus.val))

@@ -1,5 +1,6 @@
 """One training run of a language model, from its text to its folder."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import fbp
 from fbp._layer import Array, Params
 from fbp._objective import ObjectiveLike
 from fbp.explain import summary
-from fbp.models import NextToken
+from fbp.models import NextToken, with_lora
+from fbp.ports import trainable
 from fbp.text import Choice, fixed_windows, random_windows
 from fbp.text._windows import Windows
 from fbp.train._loop import Fit, Metrics, fit
@@ -107,9 +109,8 @@ def _in_batches(windows: Windows, batch: int) -> tuple[Array, Array]:
 def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) -> Fit:
     steps, lr = settings.steps or task.steps, settings.lr or task.lr
     batch = settings.batch or task.batch
-    text_model = TextModel.from_spec(task.model_spec)
+    text_model, params = _start(task, settings.seed)
     objective = NextToken(text_model.model)
-    params = objective.init(jax.random.key(settings.seed))
     draw = random_windows(task.train, batch, task.context, settings.seed)
 
     report.say(
@@ -142,10 +143,15 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
             "optimizer": "adamw",
             "weight_decay": WEIGHT_DECAY,
             "most_gradient": MOST_GRADIENT,
+            "lora": task.lora,
             "model": task.model_spec,
-            "tokenizer": task.tokenizer.to_json(),
+            # A pretrained model keeps its own beside it.
+            **({} if task.start else {"tokenizer": task.tokenizer.to_json()}),
         }
     )
+    optimizer = text_optimizer(lr, steps)
+    if task.lora is not None:
+        optimizer = optax.masked(optimizer, trainable(text_model.model))
     measure = text_evaluator(objective, task, batch)
     chunks = min(task.chunks, steps)
     to_write = {round(steps * i / SAMPLES) for i in range(1, SAMPLES + 1)}
@@ -171,14 +177,17 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
     result = fit(
         objective,
         params,
-        text_optimizer(lr, steps),
+        optimizer,
         draw,
         evaluate,
         steps=steps,
         chunks=chunks,
         log=log,
     )
-    run.save_weights(result.params)
+    if task.start is None:
+        run.save_weights(result.params)
+    else:
+        task.start.save(run, text_model.model, result.params)
     try:
         run.save_picture(draw_text_run(task.name, run.metrics()))
     except Exception as error:  # whatever a picture may trip over, what was learned is saved
@@ -186,9 +195,22 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
     return result
 
 
+def _start(task: TextTask, seed: int) -> tuple[TextModel, Params]:
+    """The model and the parameters to start from."""
+    key = jax.random.key(seed)
+    if task.start is None:
+        text_model = TextModel.from_spec(task.model_spec)
+        return text_model, text_model.model.init(key)
+    text_model, params = task.start.text_model, task.start.params
+    if task.lora is None:
+        return text_model, params
+    model, params = with_lora(text_model.model, params, key, rank=task.lora)
+    return dataclasses.replace(text_model, model=model), params
+
+
 def write(text_model: TextModel, params: Params, task: TextTask, seed: int) -> str:
     """What the model writes after the first token of its text: always from the same key."""
-    choice = Choice(temperature=0.8)
+    choice = Choice(temperature=0.8, vocab=task.tokenizer.vocab)
     ids = text_model.generate(params, task.train[:1], SAMPLE_TOKENS, jax.random.key(seed), choice)
     return task.tokenizer.decode(np.concatenate([task.train[:1], ids]))
 

@@ -1,0 +1,99 @@
+"""Language models that somebody has trained already: in a run's folder, or in Hugging Face's."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from fbp import models
+from fbp._layer import Layer, Params
+from fbp.interop import FolderError, read_config
+from fbp.layers import Positions
+from fbp.ports import Tie
+from fbp.text import Tokenizer, tokenizer_of
+from fbp.train._run import CONFIG, Run
+from fbp.train._table import InputError
+from fbp.train._text_model import TextModel
+
+# Where a fine-tuned model is, inside its run's folder.
+MODEL = "model"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A language model to start from.
+
+    Attributes:
+      folder: where it came from.
+      kind: "gpt2" or "llama".
+      text_model: the model.
+      params: its parameters, in float32.
+      tokenizer: of its folder.
+    """
+
+    folder: Path
+    kind: str
+    text_model: TextModel
+    params: Params
+    tokenizer: Tokenizer
+
+    @classmethod
+    def load(cls, folder: str | Path, kind: str | None = None) -> "Pretrained":
+        """Reads config.json, the safetensors files and tokenizer.json of a folder.
+
+        Raises:
+          FolderError, InputError: what is wrong with the folder, in one line.
+        """
+        folder = Path(folder)
+        there = read_config(folder).get("model_type")
+        if kind is not None and there != kind:
+            raise FolderError(f"{folder}: expected a {kind}, got model_type {there!r}")
+        model, params = models.from_pretrained(folder, jnp.float32)
+        tokenizer = tokenizer_of(folder)
+        vocab = _vocab(model)
+        if tokenizer.vocab > vocab:
+            raise InputError(
+                f"{folder}: expected a tokenizer of at most {vocab} ids, got {tokenizer.vocab}"
+            )
+        text_model = TextModel(model, vocab, _context(model))
+        return cls(folder, str(there), text_model, params, tokenizer)
+
+    def save(self, run: Run, model: Layer, params: Params) -> None:
+        """Leaves a model in the run's folder as a folder of its own, LoRA merged into it."""
+        model, params = models.without_lora(model, params)
+        models.save_pretrained(run.folder / MODEL, model, params)
+        shutil.copyfile(self.folder / TOKENIZER, run.folder / MODEL / TOKENIZER)
+
+
+def load_language_model(folder: str | Path) -> tuple[TextModel, Params, Tokenizer]:
+    """The model of a run, or of a Hugging Face folder, its parameters and its tokenizer.
+
+    Raises:
+      FolderError, InputError: what is wrong with the folder, in one line.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected the folder of a run or of a model, got none")
+    if (folder / MODEL / CONFIG).exists():
+        folder = folder / MODEL
+    if "model_type" in read_config(folder):
+        found = Pretrained.load(folder)
+        return found.text_model, found.params, found.tokenizer
+    return Run(folder).load_text()
+
+
+def _vocab(model: Layer) -> int:
+    shape = jax.eval_shape(model.init, jax.random.key(0))["embed"]["w"].shape
+    return int(shape[0])
+
+
+def _context(model: Layer) -> int | None:
+    """The most tokens a model reads: as many as there are learned positions."""
+    serial = model.layer if isinstance(model, Tie) else model
+    for layer in getattr(serial, "layers", ()):
+        if isinstance(layer, Positions):
+            return layer.n
+    return None
