@@ -5,8 +5,8 @@ before the state comes in knows no time, so a cell is written in parts, of which
 only the middle two one step after the other:
 
     project(params, x)                    -> z            x's share of all gates
-    step(params, z, state)                -> y, res       y = (y_t, next state)
-    backstep(params, state, res, dy)      -> da, dstate   da: what this step owes the parameters
+    forward_step(params, z, state)        -> y, res       y = (y_t, next state)
+    backward_step(params, state, res, dy) -> da, dstate   da: what this step owes the parameters
     gather(params, x, state, da)          -> dparams, dx
 
 A sequence then costs one large product of x with its weights where T small ones would be, and one
@@ -42,11 +42,13 @@ class Cell(Layer):
         """Returns z, what x_t alone contributes to the step."""
 
     @abc.abstractmethod
-    def step(self, params: Params, z: PyTree, state: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
-        """Returns y = (y_t, next state) and res, what `backstep` needs beyond params and state."""
+    def forward_step(
+        self, params: Params, z: PyTree, state: PyTree
+    ) -> tuple[tuple[Array, PyTree], PyTree]:
+        """Returns y = (y_t, next state) and res: what `backward_step` needs besides."""
 
     @abc.abstractmethod
-    def backstep(
+    def backward_step(
         self, params: Params, state: PyTree, res: PyTree, dy: tuple[Array, PyTree]
     ) -> tuple[PyTree, PyTree]:
         """Returns da, from which `gather` has every other gradient, and dstate."""
@@ -61,13 +63,13 @@ class Cell(Layer):
         if not (isinstance(x, tuple) and len(x) == 2):
             raise TypeError(f"{name_of(self)}: expected x to be a pair (x_t, state), got {x!r}")
         x_t, state = x
-        return self.step(params, self.project(params, x_t), state)
+        return self.forward_step(params, self.project(params, x_t), state)
 
     def backward(
         self, params: Params, x: tuple[Array, PyTree], res: PyTree, dy: tuple[Array, PyTree]
     ) -> tuple[Params, tuple[Array, PyTree]]:
         x_t, state = x
-        da, dstate = self.backstep(params, state, res, dy)
+        da, dstate = self.backward_step(params, state, res, dy)
         dparams, dx = self.gather(params, x_t, state, da)
         return dparams, (dx, like(dstate, state))
 

@@ -67,7 +67,7 @@ class Recurrent(Layer):
             z_t, cut = step
             if self.truncate is not None:
                 state = jax.tree.map(lambda s: jnp.where(cut, lax.stop_gradient(s), s), state)
-            (y_t, after), res = self.cell.step(params, z_t, state)
+            (y_t, after), res = self.cell.forward_step(params, z_t, state)
             return after, (y_t, (state, res))
 
         _, (y, kept) = lax.scan(one, start, (z, self._cuts(len(x))))
@@ -80,7 +80,7 @@ class Recurrent(Layer):
 
         def one(dstate: PyTree, step: PyTree) -> tuple[PyTree, PyTree]:
             dy_t, (state, res), cut = step
-            da, dstate = self.cell.backstep(params, state, res, (dy_t, dstate))
+            da, dstate = self.cell.backward_step(params, state, res, (dy_t, dstate))
             if self.truncate is not None:
                 dstate = jax.tree.map(lambda ds: jnp.where(cut, 0, ds), dstate)
             return dstate, da

@@ -84,7 +84,7 @@ class GRUCell(Cell):
         require_params(self, params, w=(self.n_in, n), u=(self.n, n), b=(n,), c=(self.n,))
         return x @ params["w"] + params["b"]
 
-    def step(
+    def forward_step(
         self, params: dict[str, Array], z: Array, state: Array
     ) -> tuple[tuple[Array, Array], Any]:
         require_trailing(self, state, (self.n,), "h")
@@ -96,7 +96,7 @@ class GRUCell(Cell):
         h = (k * state + (1 - k) * g).astype(z.dtype)
         return (h, h), (r, k, g, q)
 
-    def backstep(
+    def backward_step(
         self, params: dict[str, Array], state: Array, res: Any, dy: tuple[Array, Array]
     ) -> tuple[Any, Array]:
         (r, k, g, q), u = res, params["u"]

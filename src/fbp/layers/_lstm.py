@@ -98,7 +98,7 @@ class LSTMCell(Cell):
         require_params(self, params, w=(self.n_in, n), u=(self.n, n), b=(n,))
         return x @ params["w"] + params["b"]
 
-    def step(
+    def forward_step(
         self, params: dict[str, Array], z: Array, state: LSTMState
     ) -> tuple[tuple[Array, LSTMState], Any]:
         h, c = state
@@ -111,7 +111,7 @@ class LSTMCell(Cell):
         h = (o * jnp.tanh(c)).astype(z.dtype)
         return (h, LSTMState(h, c)), (i, f, g, o)
 
-    def backstep(
+    def backward_step(
         self,
         params: dict[str, Array],
         state: LSTMState,
