@@ -15,6 +15,7 @@ from jax import lax
 import fbp
 from fbp._layer import Array, Params
 from fbp._objective import ObjectiveLike
+from fbp._tree import path_of
 from fbp.explain import summary
 from fbp.models import NextToken, with_lora
 from fbp.ports import trainable
@@ -59,13 +60,19 @@ def text_optimizer(lr: float, steps: int) -> Any:
         lr / (warmup + 1), lr, warmup, steps, end_value=lr / 10
     )
 
-    def matrices(params: Params) -> Params:
-        return jax.tree.map(lambda p: p.ndim >= 2, params)
+    def decays(params: Params) -> Params:
+        # By their names: a Stack gives biases and gains an axis more, as matrices have.
+        return jax.tree.map_with_path(lambda keys, _: _is_matrix(path_of(keys)), params)
 
     return optax.chain(
         optax.clip_by_global_norm(MOST_GRADIENT),
-        optax.adamw(schedule, b2=0.99, weight_decay=WEIGHT_DECAY, mask=matrices),
+        optax.adamw(schedule, b2=0.99, weight_decay=WEIGHT_DECAY, mask=decays),
     )
+
+
+def _is_matrix(path: str) -> bool:
+    """Whether a parameter is neither a bias nor a gain of a norm."""
+    return not path.endswith(".b") and "norm" not in path
 
 
 def text_evaluator(
@@ -79,8 +86,8 @@ def text_evaluator(
     which can be compared whatever the tokenizer is.
     """
     parts = {
-        "loss": _in_batches(fixed_windows(task.train, task.context, TOKENS_OF_TRAIN), batch),
-        "val_loss": _in_batches(fixed_windows(task.val, task.context, TOKENS_OF_VAL), batch),
+        "loss": _in_batches(_windows_of(task.train, task.context, TOKENS_OF_TRAIN), batch),
+        "val_loss": _in_batches(_windows_of(task.val, task.context, TOKENS_OF_VAL), batch),
     }
 
     @jax.jit
@@ -96,6 +103,11 @@ def text_evaluator(
         return {**measured, "bits_per_byte": bits}
 
     return evaluate
+
+
+def _windows_of(tokens: np.ndarray, context: int, most: int) -> Windows:
+    """Fixed windows that hold at most so many tokens, or the one that holds more."""
+    return fixed_windows(tokens, context, max(1, most // context))
 
 
 def _in_batches(windows: Windows, batch: int) -> tuple[Array, Array]:
