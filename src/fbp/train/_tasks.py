@@ -110,7 +110,12 @@ def digits() -> Task:
 def convnet() -> Task:
     """The same digits, seen as images by a small residual network."""
     return dataclasses.replace(
-        digits(), name="convnet", hidden=(16, 32), image=(8, 8, 1), steps=600, lr=1e-2
+        digits(),
+        name="convnet",
+        hidden=(16, 32),
+        image=(8, 8, 1),
+        steps=1000,
+        weight_decay=0.5,
     )
 
 
