@@ -413,3 +413,26 @@ def test_a_convnet_with_batch_norm_is_fixed_after_training() -> None:
     fixed, fixed_params = fbp.with_batch_statistics(model, params, [x[:32], x[32:]])
     y = fixed.forward(fixed_params, x)[0]
     np.testing.assert_allclose(fixed.forward(fixed_params, x[:3])[0], y[:3], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_on_images_is_loaded_again(tmp_path: Any, capsys: Any) -> None:
+    from fbp.cli import main
+
+    command = ["train", "convnet", "--steps", "2", "--no-check", "--runs", str(tmp_path)]
+    assert main(command) == 0
+    task = fbp.train.TASKS["convnet"]()
+    model, params, encoding = fbp.train.Run(tmp_path / "convnet").load()
+    x, target = task.held_out
+    y = model.forward(params, jnp.asarray(x))[0]
+    assert y.shape == (len(target), encoding.outputs)
+    last = fbp.train.Run(tmp_path / "convnet").metrics()[-1]
+    assert abs(float((y.argmax(-1) == target).mean()) - last["val_accuracy"]) < 1e-6
+
+
+def test_a_run_whose_image_is_not_its_input_is_refused() -> None:
+    from fbp.train._tasks import build_model
+
+    spec = {"kind": "convnet", "sizes": [64, 8, 10], "image": [8, 7, 1], "blocks": 1}
+    with pytest.raises(fbp.train.InputError, match=r"^expected an image of 64 numbers, got \(8"):
+        build_model(spec)
