@@ -73,6 +73,12 @@ def test_inside_nothing(capsys, monkeypatch):
     assert printed == ["skipped: flax is not installed", "skipped: equinox is not installed"]
 
 
+@pytest.mark.slow
+def test_convnet_digits(capsys):
+    (accuracy,) = load("convnet_digits").main(seeds=1, steps=200)
+    assert accuracy >= 0.95
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.stem)
 def test_opens_with_command_duration_and_expected_numbers(path):
     head = path.read_text(encoding="utf-8").split('"""')[1]

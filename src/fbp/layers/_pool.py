@@ -48,12 +48,12 @@ class MaxPool2D(Layer):
     def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
         require_float(self, x)
         elements = _elements(x, _window(self).over(x))
-        return functools.reduce(jnp.maximum, (x_k for _, x_k in elements)), ()
+        return functools.reduce(_first_larger, (x_k for _, x_k in elements)), ()
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         rows, columns = _window(self).over(x)
         elements = _elements(x, (rows, columns))
-        y = functools.reduce(jnp.maximum, (x_k for _, x_k in elements))
+        y = functools.reduce(_first_larger, (x_k for _, x_k in elements))
         # Windows may overlap: a pixel that is the maximum of several sums their gradients.
         dy = at_least_float32(dy)
         dx = jnp.zeros(x.shape, dy.dtype)
@@ -165,6 +165,10 @@ def _elements(x: Array, slides: tuple[Slide, Slide]) -> list[tuple[tuple[int, in
         for i in range(rows.k)
         for j in range(columns.k)
     ]
+
+
+def _first_larger(y: Array, x: Array) -> Array:
+    return jnp.where((y >= x) | jnp.isnan(y), y, x)
 
 
 def _window_sums(x: Array, size: tuple[int, int], stride: tuple[int, int]) -> Array:

@@ -14,7 +14,7 @@ import optax
 from fbp._layer import Array, Params, PyTree
 from fbp._objective import Objective, ObjectiveLike, ObjectiveParams
 from fbp.losses import SoftmaxCrossEntropy
-from fbp.train._step import State, state_of, steps_of
+from fbp.train._step import State, one_by_one, state_of, steps_of
 
 Metrics = dict[str, float]
 
@@ -55,6 +55,7 @@ def fit(
     steps: int,
     chunks: int,
     log: Callable[[int, Metrics], None],
+    scan: bool = True,
 ) -> Fit:
     """Trains in chunks of scanned steps, measuring at the end of each.
 
@@ -71,11 +72,12 @@ def fit(
       steps: how many updates.
       chunks: into how many chunks they are cut.
       log: called with the number of updates and the metrics, first at 0.
+      scan: whether the steps of a chunk are one program.
 
     Raises:
       FloatingPointError: the loss is not finite before the first update.
     """
-    run = steps_of(objective, optimizer)
+    run = steps_of(objective, optimizer) if scan else one_by_one(objective, optimizer)
     metrics = evaluate(params)
     if not _finite(metrics):
         raise FloatingPointError(f"the loss is {metrics['loss']} before the first update")

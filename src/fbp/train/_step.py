@@ -103,6 +103,22 @@ def steps_of(
     return jax.jit(steps, donate_argnums=0)
 
 
+def one_by_one(
+    objective: Objective | Microbatch, optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[State, Array]]:
+    """The same function as `steps_of`'s, by n calls of one step: for what XLA slows in a loop."""
+    step = jax.jit(_step(objective, optimizer), donate_argnums=0)
+
+    def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Array]:
+        values = []
+        for i in range(jax.tree.leaves(batches)[0].shape[0]):
+            state, value = step(state, jax.tree.map(lambda a, i=i: a[i], batches), key)
+            values.append(value)
+        return state, jnp.stack(values)
+
+    return steps
+
+
 def _step(
     objective: ObjectiveLike, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[State, Array]]:

@@ -1,6 +1,7 @@
 """What can be trained: the built-in tasks, and a table of one's own."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,11 @@ def build_model(spec: dict[str, Any]) -> Layer:
     if spec.get("kind") == "mlp" and spec.get("activation") == "relu":
         return models.mlp(spec["sizes"], Relu())
     if spec.get("kind") == "convnet":
-        _, *widths, n_out = spec["sizes"]
-        image = Unflatten(tuple(spec["image"]))
-        net = models.convnet(spec["image"][-1], n_out, widths, spec["blocks"])
-        return Serial(image=image, convnet=net)
+        (n_in, *widths, n_out), image = spec["sizes"], tuple(spec["image"])
+        if math.prod(image) != n_in:
+            raise InputError(f"expected an image of {n_in} numbers, got {image}")
+        net = models.convnet(image[-1], n_out, widths, spec["blocks"])
+        return Serial(image=Unflatten(image), convnet=net)
     raise InputError(f"expected a model that this version knows, got {spec}")
 
 
@@ -110,7 +112,12 @@ def digits() -> Task:
 def convnet() -> Task:
     """The same digits, seen as images by a small residual network."""
     return dataclasses.replace(
-        digits(), name="convnet", hidden=(16, 32), image=(8, 8, 1), steps=600, lr=1e-2
+        digits(),
+        name="convnet",
+        hidden=(16, 32),
+        image=(8, 8, 1),
+        steps=1000,
+        weight_decay=0.5,
     )
 
 

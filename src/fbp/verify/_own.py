@@ -9,13 +9,23 @@ import numpy as np
 
 from fbp._layer import Layer, Loss
 from fbp._objective import Microbatch, Objective
-from fbp.combinators import Parallel, Remat, Residual, Serial, Stack
+from fbp._tree import path_of
+from fbp.combinators import Parallel, Remat, Residual, Serial, Stack, Sum
 from fbp.layers import (
+    AvgPool2D,
+    BatchNorm,
     Bias,
+    Conv2D,
     Dense,
+    Dropout,
+    FixedBatchNorm,
+    Flatten,
     Gelu,
+    GlobalAvgPool2D,
+    GroupNorm,
     LeakyRelu,
     LogSoftmax,
+    MaxPool2D,
     Relu,
     Scale,
     Sigmoid,
@@ -23,6 +33,7 @@ from fbp.layers import (
     Softmax,
     Softplus,
     Tanh,
+    Unflatten,
 )
 from fbp.losses import (
     Huber,
@@ -56,11 +67,26 @@ def own_rules() -> list[Rule]:
         "Silu": Silu(),
         "Softmax": Softmax(),
         "LogSoftmax": LogSoftmax(),
+        "BatchNorm": BatchNorm(_IN),
+        "FixedBatchNorm": FixedBatchNorm(_IN),
+        "Dropout": Dropout(0.5),
+        "Unflatten": Unflatten((_IN, 1)),
         "Serial": block,
         "Residual": Residual(block),
         "Parallel": Parallel(left=block, right=Silu()),
         "Stack": Stack(Residual(Dense(_IN, _IN)), 2),
         "Remat": Remat(block),
+        "Sum": Sum(skip=Dense(_IN, _IN), block=block),
+    }
+    of_images: dict[str, Layer] = {
+        "Conv2D": Conv2D(_IN, 2, 3),
+        "Conv2D, strided": Conv2D(_IN, 2, (2, 3), (2, 1), padding=1, bias=False),
+        "Conv2D in groups": Conv2D(_IN, 2 * _IN, 2, groups=_IN, dilation=2),
+        "MaxPool2D": MaxPool2D(3, 2, 1),
+        "AvgPool2D": AvgPool2D(3, 2, 1),
+        "GlobalAvgPool2D": GlobalAvgPool2D(),
+        "GroupNorm": GroupNorm(_IN, _IN),
+        "Flatten": Flatten(),
     }
     numbers, shares, labels = _floats(1, _ROWS, _OUT), _distribution(), _labels()
     losses: dict[str, tuple[Loss, Any]] = {
@@ -78,6 +104,7 @@ def own_rules() -> list[Rule]:
     batch = _floats(0, _ROWS, _IN), labels
     return [
         *(_rule(name, layer, _of_layer(layer)) for name, layer in layers.items()),
+        *(_rule(name, layer, _of_image(layer)) for name, layer in of_images.items()),
         *(_rule(name, loss, _of_loss(loss, target)) for name, (loss, target) in losses.items()),
         _rule("Objective", objective, lambda: (drawn(objective), batch)),
         # A last part of one example: it counts for less than the others.
@@ -89,7 +116,14 @@ def drawn(owner: Any, seed: int = 0) -> Any:
     """Parameters of a layer, a loss or an objective, also of those that start at 0 or 1."""
     rng = np.random.default_rng(seed)
     params = jax.eval_shape(owner.init, jax.random.key(0))
-    return jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), params)
+
+    def draw(path: Any, a: Any) -> Any:
+        values = rng.normal(size=a.shape)
+        # A variance is not negative.
+        values = np.abs(values) if path_of(path[-1:]) == "var" else values
+        return jnp.asarray(values, a.dtype)
+
+    return jax.tree.map_with_path(draw, params)
 
 
 def _rule(name: str, f: Any, make: Callable[[], tuple[Any, ...]]) -> Rule:
@@ -98,6 +132,10 @@ def _rule(name: str, f: Any, make: Callable[[], tuple[Any, ...]]) -> Rule:
 
 def _of_layer(layer: Layer) -> Callable[[], tuple[Any, ...]]:
     return lambda: (drawn(layer), _floats(0, _ROWS, _IN))
+
+
+def _of_image(layer: Layer) -> Callable[[], tuple[Any, ...]]:
+    return lambda: (drawn(layer), _floats(0, 2, _ROWS, _OUT, _IN))
 
 
 def _of_loss(loss: Loss, target: Any) -> Callable[[], tuple[Any, ...]]:
