@@ -74,6 +74,16 @@ def test_inside_nothing(capsys, monkeypatch):
 
 
 @pytest.mark.slow
+def test_language_model(capsys):
+    experiment = load("language_model")
+    corpus = experiment.stdlib_text()
+    results = experiment.run(seed=0, steps=110, corpus=corpus)
+    losses = [results[name]["val_loss"] for name in results if name != "fbp, LSTM"]
+    assert max(losses) - min(losses) < 0.02
+    assert max(losses) < 3.5
+
+
+@pytest.mark.slow
 def test_convnet_digits(capsys):
     (accuracy,) = load("convnet_digits").main(seeds=1, steps=200)
     assert accuracy >= 0.95

@@ -104,7 +104,7 @@ def steps_of(
 
 
 def one_by_one(
-    objective: Objective | Microbatch, optimizer: optax.GradientTransformation
+    objective: ObjectiveLike, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[State, Array]]:
     """The same function as `steps_of`'s, by n calls of one step: for what XLA slows in a loop."""
     step = jax.jit(_step(objective, optimizer), donate_argnums=0)
