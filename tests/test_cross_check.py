@@ -221,14 +221,14 @@ def test_zero_gradients_pass_and_must_be_zero() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Rule(fbp.Layer):
-    """A layer from functions, with one parameter p that starts at `start`."""
+    """A layer from functions, with one parameter p that starts at `first`."""
 
-    start: float
+    first: float
     f: Callable[[Any, Any], Any]
     df: Callable[[Any, Any, Any], Any]
 
     def init(self, key: Any) -> Any:
-        return {"p": jnp.asarray(self.start)}
+        return {"p": jnp.asarray(self.first)}
 
     def forward(self, params: Any, x: Any, key: Any = None) -> Any:
         return self.f(params["p"], x), ()

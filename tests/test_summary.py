@@ -14,8 +14,8 @@ from fbp.explain._summary import size
 
 
 def layers_in(layer: Any) -> int:
-    if isinstance(layer, fbp.LoRA):
-        return 1  # one with its dense layer
+    if isinstance(layer, fbp.LoRA | fbp.Recurrent):
+        return 1  # one with its dense layer, or with its cell
     held = [getattr(layer, field.name) for field in dataclasses.fields(layer)]
     inside = [v for value in held for v in (value if isinstance(value, tuple) else (value,))]
     return 1 + sum(layers_in(v) for v in inside if isinstance(v, fbp.Layer))
