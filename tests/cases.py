@@ -406,11 +406,11 @@ def assert_close(got: PyTree, want: PyTree, limit: float) -> None:
     )
 
 
-# These take seconds each to compile, whatever is tested.
+# Some take seconds each to compile, whatever is tested; and of the families there are many.
 LARGE = {
     *("stack/of_stack", "remat/of_stack", "noise/remat_in_stack", "noise/remat_of_stack"),
-    *(name for family in FAMILIES for name in family.LARGE),
-}
+    *(case.name for family in FAMILIES for case in family.make_cases()),
+} - CORE
 
 
 def by_name(cases: list[Case]) -> Any:

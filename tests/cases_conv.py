@@ -198,5 +198,3 @@ CORE = {
     *("group_norm", "batch_norm", "batch_norm/recomputed", "fixed_batch_norm"),
     *("dropout", "dropout/recomputed", "sum", "sum/recomputed"),
 }
-
-LARGE = {"conv/residual_stack", "convnet", "convnet/batch_norm", "convnet/two_blocks"}

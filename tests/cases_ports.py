@@ -39,4 +39,3 @@ def make_cases() -> list[Case]:
 
 
 CORE = {"tie", "freeze/in_serial", "lora"}
-LARGE = {"freeze/in_stack", "lora/in_stack"}

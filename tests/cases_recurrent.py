@@ -64,5 +64,3 @@ def make_cases() -> list[Case]:
 
 
 CORE = {"lstm_cell", "gru_cell", "lstm", "lstm/truncated", "gru"}
-
-LARGE = {"lstm/stacked", "lstm/stack", "lstm/remat", "lstm/residual"}

@@ -146,8 +146,3 @@ CORE = {
     *("embedding", "unembed", "positions", "layer_norm", "rms_norm", "swiglu", "split_heads"),
     *("merge_heads", "rope", "attention/everything", "attention/causal", "attention/in_serial"),
 }
-LARGE = {
-    case.name
-    for case in make_cases()
-    if case.name.startswith(("attention/", "rope/")) and case.name not in CORE
-}

@@ -631,4 +631,5 @@ def test_the_tables_are_whole() -> None:
     }
     abstract = {name for name in public if inspect.isabstract(getattr(fbp, name))}
     assert abstract == {"Cell", "Layer"}
-    assert public - abstract <= seen
+    # `Cast` computes in other digits than the tests here expect: see test_ports.py.
+    assert public - abstract - {"Cast"} <= seen

@@ -67,7 +67,7 @@ class Embedding(Layer):
             )
         # A negative index would count from the end.
         rows = jnp.where(outside, self.n, x)
-        return params["w"].at[rows].get(mode="fill", fill_value=jnp.nan), ()
+        return jnp.asarray(params["w"]).at[rows].get(mode="fill", fill_value=jnp.nan), ()
 
     def backward(
         self, params: dict[str, Array], x: Array, res: Any, dy: Array
