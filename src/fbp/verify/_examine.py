@@ -314,7 +314,14 @@ class Examination:
                     f"autodiff by {theirs / unit:.1f}",
                 )
         elif error > max(0.1, 64 * theirs) and theirs < 1e-2 and unit < 1e-4 and not imprecise:
-            if error * scale <= unit ** (2 / 3) * self.leaves[k].usual * self._growth(probe) ** 2:
+            usual, growth = self.leaves[k].usual, self._growth(probe)
+            left = unit ** (2 / 3) * growth**2
+            if scale <= unit * usual:
+                # It vanishes where exponentials of products saturate. Such a product errs by
+                # unit * growth^2, what the exponential is of by as much relatively, and the
+                # gradient has two more factors that have grown.
+                left = max(left, unit * growth**4)
+            if error * scale <= left * usual:
                 return  # of a saturated gradient, what is left beside numbers of the usual size
             self._in_dtype(
                 *("RANGE", k, probe, pair),
