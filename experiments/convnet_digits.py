@@ -1,9 +1,9 @@
-"""Handwritten digits, five seeds: the loop of one neuron on a network of 26,122 parameters.
+"""Handwritten digits as images, five seeds: a residual network of 19,706 parameters.
 
     python experiments/convnet_digits.py
 
-About 15 seconds on 2 CPU cores. Expected: at least 97.0 % of the 359 held-out digits right on
-every seed, 99 % on average.
+About 4 minutes on one of 2 cores of a 2.6 GHz Xeon. Expected: at least 98.0 % of the 359 held-out
+digits right on every seed, 98.9 % on average.
 """
 
 import tempfile

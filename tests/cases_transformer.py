@@ -144,5 +144,5 @@ def make_cases() -> list[Case]:
 
 CORE = {
     *("embedding", "unembed", "positions", "layer_norm", "rms_norm", "swiglu", "split_heads"),
-    *("merge_heads", "rope", "attention/everything", "attention/causal", "attention/in_serial"),
+    *("rope", "attention/everything"),
 }

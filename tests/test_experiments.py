@@ -89,6 +89,13 @@ def test_convnet_digits(capsys):
     assert accuracy >= 0.95
 
 
+@pytest.mark.slow
+def test_convnet_digits_on_five_seeds(capsys):
+    accuracies = load("convnet_digits").main()
+    assert min(accuracies) >= 0.98
+    assert np.mean(accuracies) >= 0.985
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.stem)
 def test_opens_with_command_duration_and_expected_numbers(path):
     head = path.read_text(encoding="utf-8").split('"""')[1]

@@ -18,6 +18,7 @@ def convnet(
     widths: Sequence[int] = (64, 128, 256),
     blocks: int = 2,
     norm: Callable[[int], Layer] = functools.partial(GroupNorm, 8),  # noqa: B008
+    activation: Layer = Relu(),  # noqa: B008
 ) -> Serial:
     """A residual network: images (..., H, W, n_in) in, scores (..., n_out) out.
 
@@ -34,6 +35,7 @@ def convnet(
       widths: channels of each stage.
       blocks: residual blocks in each stage.
       norm: makes a normalization of so many channels: 8 groups, or `fbp.BatchNorm`.
+      activation: a Layer.
 
     Raises:
       ValueError: no widths or no blocks; or what `norm` raises, where 8 does not divide a width.
@@ -47,33 +49,39 @@ def convnet(
     stages: dict[str, Layer] = {}
     n = widths[0]
     for i, width in enumerate(widths, start=1):
-        first = _block(n, width, norm, stride=1 if i == 1 else 2)
-        rest = [_block(width, width, norm) for _ in range(blocks - 1)]
+        first = _block(n, width, norm, activation, stride=1 if i == 1 else 2)
+        rest = [_block(width, width, norm, activation) for _ in range(blocks - 1)]
         stages[f"stage_{i}"] = Serial(first, *rest)
         n = width
     return Serial(
         stem=_conv(n_in, widths[0], 3),
         norm=norm(widths[0]),
-        relu=Relu(),
+        activation=activation,
         **stages,
         pool=GlobalAvgPool2D(),
         dense=Dense(n, n_out),
     )
 
 
-def _block(n_in: int, n_out: int, norm: Callable[[int], Layer], stride: int = 1) -> Serial:
-    """relu(skip(x) + f(x)), where the skip is x itself if that has the shape of f(x)."""
+def _block(
+    n_in: int,
+    n_out: int,
+    norm: Callable[[int], Layer],
+    activation: Layer,
+    stride: int = 1,
+) -> Serial:
+    """activation(skip(x) + f(x)), where the skip is x itself if that has the shape of f(x)."""
     f = Serial(
         conv_1=_conv(n_in, n_out, 3, stride),
         norm_1=norm(n_out),
-        relu_1=Relu(),
+        activation_1=activation,
         conv_2=_conv(n_out, n_out, 3),
         norm_2=norm(n_out),
     )
     if (n_in, stride) == (n_out, 1):
-        return Serial(sum=Residual(f), relu=Relu())
+        return Serial(sum=Residual(f), activation=activation)
     skip = Serial(conv=_conv(n_in, n_out, 1, stride), norm=norm(n_out))
-    return Serial(sum=Sum(skip=skip, f=f), relu=Relu())
+    return Serial(sum=Sum(skip=skip, f=f), activation=activation)
 
 
 def _conv(n_in: int, n_out: int, kernel: int, stride: int = 1) -> Conv2D:
