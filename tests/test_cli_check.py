@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fbp
-from fbp import combinators, layers, losses
+from fbp import combinators, layers, losses, ports
 from fbp.cli import main
 from fbp.cli._inputs import parse_inputs
 from fbp.verify import _own, _registry
@@ -283,7 +283,7 @@ def test_every_layer_and_loss_is_in_the_table():
     assert len({rule.name for rule in rules}) == len(rules)
     kinds = {
         value
-        for room in (layers, combinators, losses)
+        for room in (layers, combinators, losses, ports)
         for value in vars(room).values()
         if inspect.isclass(value)
         and issubclass(value, fbp.Layer | fbp.Loss)

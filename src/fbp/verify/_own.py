@@ -41,8 +41,10 @@ from fbp.losses import (
     MeanSquaredError,
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
+    UnembedCrossEntropy,
     Weighted,
 )
+from fbp.verify._own_sequences import sequence_layers
 from fbp.verify._registry import Rule
 
 # Prime sizes: no two axes can be confused.
@@ -102,10 +104,13 @@ def own_rules() -> list[Rule]:
     }
     objective = Objective(Serial(Dense(_IN, _OUT), Gelu()), SoftmaxCrossEntropy())
     batch = _floats(0, _ROWS, _IN), labels
+    head = UnembedCrossEntropy(_IN, _OUT, chunk=3)
     return [
         *(_rule(name, layer, _of_layer(layer)) for name, layer in layers.items()),
         *(_rule(name, layer, _of_image(layer)) for name, layer in of_images.items()),
+        *(_rule(name, layer, _given(layer, x)) for name, (layer, x) in sequence_layers().items()),
         *(_rule(name, loss, _of_loss(loss, target)) for name, (loss, target) in losses.items()),
+        _rule("UnembedCrossEntropy", head, lambda: (drawn(head), _floats(0, _ROWS, _IN), labels)),
         _rule("Objective", objective, lambda: (drawn(objective), batch)),
         # A last part of one example: it counts for less than the others.
         _rule("Microbatch", Microbatch(objective, 2), lambda: (drawn(objective), batch)),
@@ -132,6 +137,10 @@ def _rule(name: str, f: Any, make: Callable[[], tuple[Any, ...]]) -> Rule:
 
 def _of_layer(layer: Layer) -> Callable[[], tuple[Any, ...]]:
     return lambda: (drawn(layer), _floats(0, _ROWS, _IN))
+
+
+def _given(layer: Layer, x: Any) -> Callable[[], tuple[Any, ...]]:
+    return lambda: (drawn(layer), x)
 
 
 def _of_image(layer: Layer) -> Callable[[], tuple[Any, ...]]:
