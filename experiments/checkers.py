@@ -1,9 +1,9 @@
 """python experiments/checkers.py [--seeds N] [--only REGEX] [--sizes tiny,real] [--checkers REGEX]
                                   [--told] [--fast] [--workers N] [--limit S] [--json FILE]
 
-About 6 hours on the 2 cores of a 2.6 GHz Xeon with five seeds and both sizes; with --fast (one seed,
-tiny, torch's fast mode only) about 30 minutes. Expected, at tiny sizes with five seeds of 341 bugs,
-1,705 runs each:
+About 6 hours on the 2 cores of a 2.6 GHz Xeon with five seeds and both sizes; with --fast (one
+seed, tiny, torch's fast mode only) about 30 minutes. Expected, at tiny sizes with five seeds of 341
+bugs, 1,705 runs each:
 
                      detected   leaf named   term named   warm, median
     fbp                100.0 %      100.0 %       90.7 %         0.14 s

@@ -195,5 +195,5 @@ def _norms() -> list[Case]:
 
 CORE = {
     *("conv/everything", "max_pool/overlapping", "avg_pool/overlapping", "flatten", "group_norm"),
-    *("batch_norm", "dropout", "sum/recomputed"),
+    *("batch_norm", "fixed_batch_norm", "global_avg_pool", "dropout", "sum/recomputed"),
 }

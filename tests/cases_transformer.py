@@ -144,5 +144,5 @@ def make_cases() -> list[Case]:
 
 CORE = {
     *("embedding", "unembed", "positions", "layer_norm", "rms_norm", "swiglu", "split_heads"),
-    *("rope", "attention/everything"),
+    *("merge_heads", "rope", "attention/everything"),
 }

@@ -20,6 +20,7 @@ from cases import (
     auto,
     by_name,
     by_name_core_first,
+    by_name_core_mostly,
     cast,
     draw,
     floats,
@@ -125,7 +126,7 @@ def test_gradients_have_trees_shapes_and_dtypes(case: Case, dtypes: str, x64: No
             assert (leaf.shape, leaf.dtype) == (wants[path].shape, wants[path].dtype), path
 
 
-@by_name_core_first(CASES)
+@by_name_core_mostly(CASES)
 def test_jit_vmap_scan_and_donation_change_nothing(case: Case, x64: None) -> None:
     key = key_of(case)
     examples = [draw(case, seed, jnp.float64) for seed in range(2)]
@@ -163,7 +164,7 @@ def test_jit_vmap_scan_and_donation_change_nothing(case: Case, x64: None) -> Non
         assert_close(donated(*copies, key), one_model[0], ROUNDING)
 
 
-@by_name_core_first(CASES)
+@by_name_core_mostly(CASES)
 def test_eager_and_jit_agree(case: Case, x64: None) -> None:
     params, x = draw(case, 0, jnp.float64)
     y = output(case.layer, params, x)
@@ -176,7 +177,7 @@ def test_eager_and_jit_agree(case: Case, x64: None) -> None:
 SECOND_ORDER = 1e-10
 
 
-@by_name_core_first(CASES)
+@by_name_core_mostly(CASES)
 def test_autodiff_through_the_backward_gives_hessians(case: Case, x64: None) -> None:
     params, x = draw(case, 0, jnp.float64)
     y = output(case.layer, params, x)

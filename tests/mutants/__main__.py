@@ -23,11 +23,13 @@ ROOMS = ("layers", "combinators", "ports", "losses")
 SHARED = ["fbp._objective", "fbp._layer:add", "fbp._layer:like", "fbp._layer:at_least_float32"]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
+FILES += ["unembed", "conv", "recurrent", "ports", "sequences"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
 NEAR = {
-    "layers": ["contract", "elementwise_reference", "mutants_killed"],
-    "combinators": ["contract", "combinators", "mutants_killed"],
-    "losses": ["losses", "elementwise_reference", "step", "mutants_killed"],
+    "layers": ["contract", "elementwise_reference", "mutants_killed", "conv", "sequences"],
+    "combinators": ["contract", "combinators", "mutants_killed", "recurrent"],
+    "ports": ["contract", "ports"],
+    "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
     "_objective.py": ["step", "mutants_killed"],
     "_layer.py": ["contract", "losses", "step", "mutants_killed"],
 }
@@ -40,6 +42,13 @@ CALLED = {
     **{"shares": ["weight", "count"], "weighted_sum": ["weight", "count"]},
     **{"unweighted": ["weight"], "broadcast_weight": ["weight", "refused"]},
     **{"add": ["residual"], "like": ["trees_shapes"], "at_least_float32": ["bfloat16"]},
+    **{"Conv2D": ["conv"], "MaxPool2D": ["max_pool"], "AvgPool2D": ["avg_pool"]},
+    **{"GlobalAvgPool2D": ["global_avg"], "GroupNorm": ["group_norm"], "Sum": ["sum"]},
+    **{"BatchNorm": ["batch_norm"], "FixedBatchNorm": ["fixed_batch"], "Rope": ["rope"]},
+    **{"LayerNorm": ["layer_norm"], "RMSNorm": ["rms_norm"], "SplitHeads": ["split_heads"]},
+    **{"MergeHeads": ["merge_heads"], "Recurrent": ["lstm"], "UnembedCrossEntropy": ["unembed"]},
+    **{"_dot": ["attention"], "_grouped": ["attention"], "_window": ["pool"], "_pad": ["pool"]},
+    **{"_first_larger": ["max_pool"], "_window_sums": ["avg_pool"], "_mean": ["norm"]},
     **{"_tanh_argument": ["gelu_tanh"], "_near": ["gelu_tanh"], "_normal_cdf": ["gelu_erf"]},
 }
 

@@ -1,0 +1,168 @@
+"""What the layers of sequences compute, beside other ways to compute it; and what they refuse."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fbp
+
+RNG = np.random.default_rng(0)
+# Float64, sums of at most 100 terms: see ROUNDING in test_contract.py.
+CLOSE = 1e-12
+
+
+def qkv(t: int, heads: int, groups: int, size: int) -> tuple[np.ndarray, ...]:
+    shapes = [(2, t, n, size) for n in (heads, groups, groups)]
+    return tuple(RNG.normal(size=shape) for shape in shapes)
+
+
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "attention": ({}, {}),
+    "attention_causal": ({"causal": True}, {"is_causal": True}),
+    "attention_scale": ({"scale": 0.3}, {"scale": 0.3}),
+    "attention_window": (
+        {"causal": True, "window": 3},
+        {"is_causal": True, "local_window_size": (2, 0)},
+    ),
+}
+
+
+@pytest.mark.parametrize("t", [7, 67], ids=["whole", "in_blocks"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_it_is_the_attention_of_jax(name: str, t: int, x64: None) -> None:
+    options, theirs = OPTIONS[name]
+    q, k, v = qkv(t, 6, 2, 4)
+    y, _ = fbp.Attention(**options).forward((), (q, k, v))
+    want = jax.nn.dot_product_attention(q, k, v, implementation="xla", **theirs)
+    # jax.nn takes its softmax in float32, whatever it is given.
+    np.testing.assert_allclose(y, want, atol=1e-5)
+
+
+def test_attention_with_a_softcap_and_padding(x64: None) -> None:
+    q, k, v = qkv(5, 2, 2, 3)
+    seen = np.array([[True, False, True, True, False], [False] * 5])
+    y, _ = fbp.Attention(softcap=1.5).forward((), (q, k, v, jnp.asarray(seen)))
+    s = 1.5 * np.tanh(np.einsum("bthk,bshk->bhts", q, k) / np.sqrt(3) / 1.5)
+    e = np.exp(s) * seen[:, None, None, :]
+    p = e / np.maximum(e.sum(-1, keepdims=True), 1e-300)
+    np.testing.assert_allclose(y, np.einsum("bhts,bshk->bthk", p, v), atol=CLOSE)
+    np.testing.assert_array_equal(y[1], 0)
+
+
+def test_a_query_that_sees_nothing_has_no_gradient() -> None:
+    x = (*map(jnp.asarray, qkv(3, 1, 1, 2)), jnp.zeros((2, 3), bool))
+    attention = fbp.Attention(causal=True)
+    y, res = attention.forward((), x)
+    _, dx = attention.backward((), x, res, jnp.ones_like(y))
+    for leaf in (y, *dx[:3]):
+        np.testing.assert_array_equal(leaf, 0)
+
+
+def test_scores_beyond_what_exp_can_hold() -> None:
+    q = jnp.full((2, 1, 1), 1e4)
+    x = (q, jnp.asarray([[[1e4]], [[-1e4]]]), jnp.asarray([[[3.0]], [[5.0]]]))
+    y, res = fbp.Attention().forward((), x)
+    np.testing.assert_array_equal(y[:, 0, 0], 3.0)
+    _, dx = fbp.Attention().backward((), x, res, jnp.ones_like(y))
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in dx)
+
+
+def test_rope_turns_pairs_of_numbers(x64: None) -> None:
+    q, k, v = qkv(5, 2, 1, 6)
+    (turned_q, turned_k, same), _ = fbp.Rope(base=50.0).forward((), (q, k, v))
+    angle = np.arange(5)[:, None] * 50.0 ** (-np.arange(3) / 3)
+    for got, a in ((turned_q, q), (turned_k, k)):
+        complex_ = (a[..., :3] + 1j * a[..., 3:]) * np.exp(1j * angle)[:, None, :]
+        np.testing.assert_allclose(got[..., :3] + 1j * got[..., 3:], complex_, atol=CLOSE)
+    np.testing.assert_array_equal(same, v)
+
+
+def test_rope_of_llama_3_slows_what_is_slow() -> None:
+    scaling = fbp.Llama3Scaling(factor=8.0, low=1.0, high=4.0, context=64)
+    waves = np.array([64 / 4 - 1, 64 / 1 + 1, 64 / 2.5])
+    frequencies = 2 * np.pi / waves
+    kept, slowed, between = scaling(frequencies) / frequencies
+    assert (kept, slowed) == (1.0, 1 / 8)
+    assert between == pytest.approx(0.5 / 8 + 0.5)
+
+
+def test_norms_and_gates(x64: None) -> None:
+    x, w, b = RNG.normal(size=(7, 6)), RNG.normal(size=6), RNG.normal(size=6)
+    centred = x - x.mean(-1, keepdims=True)
+    want = w * centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) + b
+    y, _ = fbp.LayerNorm(6).forward({"w": w, "b": b}, x)
+    np.testing.assert_allclose(y, want, atol=CLOSE)
+    y, _ = fbp.RMSNorm(6).forward({"w": w}, x)
+    np.testing.assert_allclose(
+        y, w * x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6), atol=CLOSE
+    )
+    y, _ = fbp.SwiGLU().forward((), x)
+    np.testing.assert_allclose(y, x[:, :3] / (1 + np.exp(-x[:, :3])) * x[:, 3:], atol=CLOSE)
+
+
+def test_positions_embedding_and_unembedding(x64: None) -> None:
+    w = RNG.normal(size=(7, 3))
+    ids = jnp.asarray([[0, 6, 2], [2, 2, 1]])
+    y, _ = fbp.Embedding(7, 3).forward({"w": w}, ids)
+    np.testing.assert_array_equal(y, w[np.asarray(ids)])
+    y, _ = fbp.Positions(7, 3).forward({"w": w}, y)
+    np.testing.assert_allclose(y, w[np.asarray(ids)] + w[:3], atol=CLOSE)
+    logits, _ = fbp.Unembed(3, 7).forward({"w": w}, y)
+    np.testing.assert_allclose(logits, np.asarray(y) @ w.T, atol=CLOSE)
+
+
+Q, KV = jnp.zeros((2, 4, 3)), jnp.zeros((2, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "message"),
+    [
+        (fbp.Embedding(5, 3), jnp.asarray([0, 5]), r"Embedding: expected ids in 0\.\.4, got 5"),
+        (fbp.Embedding(5, 3), jnp.asarray([0, -1]), r"Embedding: expected ids in 0\.\.4, got -1"),
+        (fbp.Positions(3, 2), jnp.zeros((4, 2)), r"Positions: expected x \(\.\.\., T, 2\) with T"),
+        (fbp.SwiGLU(), jnp.zeros((4, 3)), "SwiGLU: expected last axis of x to be even, got"),
+        (fbp.SplitHeads(4, 2), jnp.zeros(12), "SplitHeads: expected last axis of x to be a multi"),
+        (fbp.MergeHeads(), jnp.zeros(3), r"MergeHeads: expected x \(\.\.\., H, K\), got shape"),
+        (fbp.Rope(), (Q, Q, Q), r"Rope: expected q \(\.\.\., T, H, K\) with an even K, got"),
+        (
+            fbp.Attention(),
+            (Q, KV),
+            r"Attention: expected x = \(q, k, v\) or \(q, k, v, mask\), ",
+        ),
+        (fbp.Attention(), (Q, KV, Q), r"Attention: expected q \(\.\.\., T, H, K\), k"),
+        (fbp.Attention(), (KV, Q, Q), "Attention: expected heads of k to divide those of q, got"),
+        (
+            fbp.Attention(causal=True),
+            (Q, KV[:1], KV[:1]),
+            "Attention: expected as many keys as causal queries, got",
+        ),
+        (
+            fbp.Attention(),
+            (Q, KV, KV, jnp.zeros(3, bool)),
+            r"Attention: expected a mask of shape \(2,\), got \(3,\)",
+        ),
+        (fbp.LayerNorm(3), jnp.zeros((2, 4)), "LayerNorm: expected last axis of x to be 3, got"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(layer: fbp.Layer, x: Any, message: str) -> None:
+    params = layer.init(jax.random.key(0))
+    with pytest.raises(ValueError, match=f"^{message}"):
+        layer.forward(params, x)
+
+
+def test_bad_settings_get_one_clear_line() -> None:
+    with pytest.raises(ValueError, match=r"^Attention: expected a window of 1 or more with causal"):
+        fbp.Attention(window=3)
+    with pytest.raises(ValueError, match=r"^Attention: expected softcap above 0, got -1$"):
+        fbp.Attention(softcap=-1)
+    with pytest.raises(ValueError, match=r"^SplitHeads: expected kv_heads to divide heads, got 2"):
+        fbp.SplitHeads(3, 2)
+    with pytest.raises(ValueError, match=r"^gpt2: expected heads to divide the width, got 3 of 8$"):
+        fbp.models.gpt2(vocab=5, context=5, width=8, heads=3, layers=1)
+    with pytest.raises(TypeError, match=r"^Attention: expected a mask of bools, got int32$"):
+        fbp.Attention().forward((), (Q, KV, KV, jnp.zeros(2, int)))
+    with pytest.raises(TypeError, match=r"^Embedding: expected x to be an integer array, got"):
+        fbp.Embedding(5, 3).forward({"w": jnp.zeros((5, 3))}, jnp.zeros(3))
