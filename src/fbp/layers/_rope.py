@@ -80,17 +80,17 @@ class Rope(Layer):
         dq, dk = self._turn(dq, -1), self._turn(dk, -1)
         return (), (dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype))
 
-    def start(self, params: tuple[()], x: Qkv, length: int) -> tuple[Array, Array]:
-        return jnp.asarray(self.angles(length, x[0].shape[-1])), jnp.zeros((), jnp.int32)
+    def start(self, params: tuple[()], x: Qkv, length: int) -> tuple[Array, Array, Array]:
+        angles = self.angles(length, x[0].shape[-1])
+        return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles)), jnp.zeros((), jnp.int32)
 
     def step(
-        self, params: tuple[()], x: Qkv, state: tuple[Array, Array]
-    ) -> tuple[Qkv, tuple[Array, Array]]:
+        self, params: tuple[()], x: Qkv, state: tuple[Array, Array, Array]
+    ) -> tuple[Qkv, tuple[Array, Array, Array]]:
         q, k, v = x
-        angles, place = state
-        cos, sin = jnp.cos(angles[place]), jnp.sin(angles[place])
-        q, k = (turned(at_least_float32(a), cos, sin).astype(a.dtype) for a in (q, k))
-        return (q, k, v), (angles, place + 1)
+        cos, sin, place = state
+        q, k = (turned(at_least_float32(a), cos[place], sin[place]).astype(a.dtype) for a in (q, k))
+        return (q, k, v), (cos, sin, place + 1)
 
     def angles(self, length: int, size: int) -> np.ndarray:
         """The angles of places 0..length-1 for heads of this size: (length, size / 2).
