@@ -90,6 +90,7 @@ def test_convnet_digits(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_convnet_digits_on_five_seeds(capsys):
     accuracies = load("convnet_digits").main()
     assert min(accuracies) >= 0.98
