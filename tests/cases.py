@@ -430,15 +430,15 @@ def by_name_core_first(cases: list[Case]) -> Any:
 
 
 def by_name_core_mostly(cases: list[Case]) -> Any:
-    """Runs a test for each case, as `by_name_core_first`; but the rows of families that are not in
-    `CORE` have to be asked for: what is tested is of how a rule is written, not of its numbers, and
-    takes seconds each."""
+    """Runs a test for each case, as `by_name_core_first`; but of families the rows in `CORE` are
+    slow, and the others have to be asked for: what is tested is of how a rule is written, not of
+    its numbers, and takes seconds each."""
     families = {case.name for family in FAMILIES for case in family.make_cases()}
 
     def marks(case: Case) -> list[Any]:
-        if case.name in CORE:
-            return []
-        return [pytest.mark.slow, *([pytest.mark.exhaustive] if case.name in families else [])]
+        if case.name not in families:
+            return [] if case.name in CORE else [pytest.mark.slow]
+        return [pytest.mark.slow, *([] if case.name in CORE else [pytest.mark.exhaustive])]
 
     marked = [pytest.param(case, marks=marks(case)) for case in cases]
     return pytest.mark.parametrize("case", marked, ids=str)

@@ -285,6 +285,7 @@ SPECS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPECS)
 def test_what_is_written_is_what_the_model_says_comes_next(kind: str) -> None:
     text_model = TextModel.from_spec(SPECS[kind])
@@ -351,6 +352,7 @@ def test_a_language_model_trains_and_writes(kind: str, folder: Path, capsys: Any
     assert "got one on text" in refused(Run(run).load)
 
 
+@pytest.mark.slow
 def test_a_language_models_gradients_are_checked(folder: Path, capsys: Any) -> None:
     assert main(["train", "lstm", *TINY, "--steps", "1"]) == 0
     printed = capsys.readouterr().out.splitlines()
