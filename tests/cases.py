@@ -429,16 +429,26 @@ def by_name_core_first(cases: list[Case]) -> Any:
     return pytest.mark.parametrize("case", marked, ids=str)
 
 
+def by_name_mostly(cases: list[Case]) -> Any:
+    """Runs a test for each case, as `by_name`; but of families the rows that are not in `CORE` have
+    to be asked for: what is tested is of how a rule is written, not of its numbers."""
+    return _mostly(cases, lambda case: [pytest.mark.slow] if case.name in LARGE else [], [])
+
+
 def by_name_core_mostly(cases: list[Case]) -> Any:
     """Runs a test for each case, as `by_name_core_first`; but of families the rows in `CORE` are
-    slow, and the others have to be asked for: what is tested is of how a rule is written, not of
-    its numbers, and takes seconds each."""
+    slow, and the others have to be asked for, as in `by_name_mostly`."""
+    slow = [pytest.mark.slow]
+    return _mostly(cases, lambda case: [] if case.name in CORE else slow, slow)
+
+
+def _mostly(cases: list[Case], marks_of: Callable[[Case], list[Any]], core: list[Any]) -> Any:
     families = {case.name for family in FAMILIES for case in family.make_cases()}
 
     def marks(case: Case) -> list[Any]:
         if case.name not in families:
-            return [] if case.name in CORE else [pytest.mark.slow]
-        return [pytest.mark.slow, *([] if case.name in CORE else [pytest.mark.exhaustive])]
+            return marks_of(case)
+        return core if case.name in CORE else [pytest.mark.slow, pytest.mark.exhaustive]
 
     marked = [pytest.param(case, marks=marks(case)) for case in cases]
     return pytest.mark.parametrize("case", marked, ids=str)

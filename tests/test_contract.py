@@ -21,6 +21,7 @@ from cases import (
     by_name,
     by_name_core_first,
     by_name_core_mostly,
+    by_name_mostly,
     cast,
     draw,
     floats,
@@ -74,7 +75,7 @@ def test_backward_is_the_transposed_jacobian(case: Case, x64: None) -> None:
         assert_close(compiled(case.layer)(*args), reference(*args), ROUNDING)
 
 
-@by_name(CASES)
+@by_name_mostly(CASES)
 def test_backward_is_linear_in_dy(case: Case, x64: None) -> None:
     params, x = draw(case, 0, jnp.float64)
     y = output(case.layer, params, x)
@@ -105,7 +106,7 @@ DTYPES = {
 
 
 @pytest.mark.parametrize("dtypes", DTYPES)
-@by_name(CASES)
+@by_name_mostly(CASES)
 def test_gradients_have_trees_shapes_and_dtypes(case: Case, dtypes: str, x64: None) -> None:
     dtype, x_dtype = DTYPES[dtypes]
     params, x = draw(case, 0, dtype, x_dtype)
