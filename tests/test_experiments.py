@@ -77,10 +77,10 @@ def test_inside_nothing(capsys, monkeypatch):
 def test_language_model(capsys):
     experiment = load("language_model")
     corpus = experiment.stdlib_text()
-    results = experiment.run(seed=0, steps=110, corpus=corpus)
+    results = experiment.run(seed=0, steps=20, corpus=corpus)
     losses = [results[name]["val_loss"] for name in results if name != "fbp, LSTM"]
     assert max(losses) - min(losses) < 0.02
-    assert max(losses) < 3.5
+    assert max(losses) < 4.5
 
 
 @pytest.mark.slow
