@@ -74,6 +74,7 @@ def test_inside_nothing(capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_language_model(capsys):
     experiment = load("language_model")
     corpus = experiment.stdlib_text()
