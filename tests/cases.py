@@ -436,19 +436,32 @@ def by_name_mostly(cases: list[Case]) -> Any:
 
 
 def by_name_core_mostly(cases: list[Case]) -> Any:
-    """Runs a test for each case, as `by_name_core_first`; but of families the rows in `CORE` are
-    slow, and the others have to be asked for, as in `by_name_mostly`."""
+    """Runs a test for each case, as `by_name_core_first`; but of families some rows, of as many
+    kinds as there are, are slow, and the others have to be asked for, as in `by_name_mostly`."""
     slow = [pytest.mark.slow]
-    return _mostly(cases, lambda case: [] if case.name in CORE else slow, slow)
+    return _mostly(cases, lambda case: [] if case.name in CORE else slow, slow, KINDS)
 
 
-def _mostly(cases: list[Case], marks_of: Callable[[Case], list[Any]], core: list[Any]) -> Any:
+# Of a convolution, a fan-out, a lookup, noise, a recurrence, a norm, attention, a port.
+KINDS = {
+    *("conv/everything", "sum/recomputed", "embedding", "dropout", "lstm/truncated", "rms_norm"),
+    *("attention/everything", "tie"),
+}
+assert not KINDS - CORE
+
+
+def _mostly(
+    cases: list[Case],
+    marks_of: Callable[[Case], list[Any]],
+    marks_of_run: list[Any],
+    run: set[str] = CORE,
+) -> Any:
     families = {case.name for family in FAMILIES for case in family.make_cases()}
 
     def marks(case: Case) -> list[Any]:
         if case.name not in families:
             return marks_of(case)
-        return core if case.name in CORE else [pytest.mark.slow, pytest.mark.exhaustive]
+        return marks_of_run if case.name in run else [pytest.mark.slow, pytest.mark.exhaustive]
 
     marked = [pytest.param(case, marks=marks(case)) for case in cases]
     return pytest.mark.parametrize("case", marked, ids=str)

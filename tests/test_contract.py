@@ -249,7 +249,7 @@ def test_recompute_gives_the_output_again(case: Case) -> None:
 BFLOAT16_ULP = 2.0**-7
 
 
-@by_name_core_first(QUIET)
+@by_name_core_mostly(QUIET)
 def test_bfloat16_is_as_exact_as_autodiff(case: Case, x64: None) -> None:
     """Against float64 at the same bfloat16 numbers, beside `jax.vjp` of the same forward.
 
