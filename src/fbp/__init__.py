@@ -74,7 +74,10 @@ if TYPE_CHECKING:
     from fbp.ports import Freeze as Freeze
     from fbp.ports import LoRA as LoRA
     from fbp.ports import Tie as Tie
+    from fbp.ports import Update as Update
+    from fbp.ports import mixed_precision as mixed_precision
     from fbp.ports import trainable as trainable
+    from fbp.train import Clipped as Clipped
     from fbp.train import State as State
     from fbp.train import init_state as init_state
     from fbp.train import make_step as make_step
@@ -113,9 +116,9 @@ _ROOMS = {
         *["SoftmaxCrossEntropy", "UnembedCrossEntropy", "Weighted"],
     ],
     "models": [],
-    "ports": ["Cast", "Freeze", "LoRA", "Tie", "trainable"],
+    "ports": ["Cast", "Freeze", "LoRA", "mixed_precision", "Tie", "trainable", "Update"],
     "train": [
-        *["init_state", "make_step", "make_steps", "State", "state_of", "step_of"],
+        *["Clipped", "init_state", "make_step", "make_steps", "State", "state_of", "step_of"],
         *["steps_of", "with_batch_statistics"],
     ],
     "verify": ["audit", "check", "cross_check", "register", "Report", "WrongGradientError"],

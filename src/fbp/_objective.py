@@ -71,6 +71,26 @@ class Objective:
         dmodel, _ = self.model.backward(params.model, x, res, dy)
         return value, ObjectiveParams(dmodel, dloss)
 
+    # The same in two halves, for whoever decides between them how to go back.
+
+    def forward(
+        self, params: ObjectiveParams, batch: PyTree, key: Key = None
+    ) -> tuple[Array, PyTree]:
+        """Returns the loss, and what `backward` needs: forward and turn round."""
+        x, target = batch
+        y, res = self.model.forward(params.model, x, key)
+        value, dloss, dy = self.loss.value_and_grad(params.loss, y, target)
+        return value, (res, dloss, dy)
+
+    def backward(
+        self, params: ObjectiveParams, batch: PyTree, res: PyTree, dvalue: Any = 1
+    ) -> ObjectiveParams:
+        """Returns dvalue times the gradient of the loss."""
+        res, dloss, dy = res
+        dloss, dy = scaled(dvalue, (dloss, dy))
+        dmodel, _ = self.model.backward(params.model, batch[0], res, dy)
+        return ObjectiveParams(dmodel, dloss)
+
     def weight(self, batch: PyTree) -> Array:
         """Returns the share of this batch in a larger one: what the loss's mean divides by."""
         _, target = batch
@@ -153,6 +173,11 @@ class Microbatch:
             last = jax.tree.map(lambda a: a[n - rest :], batch)
             sums, _ = accumulate(sums, (jnp.asarray(whole), last))
         return like(sums, shapes)
+
+
+def scaled(dvalue: Any, grads: PyTree) -> PyTree:
+    """Gradients of dvalue times what they are gradients of."""
+    return jax.tree.map(lambda d: (dvalue * d).astype(d.dtype), grads)
 
 
 def objective_of(model: Layer, loss: Loss, microbatch: int | None) -> Objective | Microbatch:

@@ -20,16 +20,21 @@ def map_layers(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
     Example:
       map_layers(lambda layer: Tanh() if isinstance(layer, Relu) else layer, model)
     """
+    return f(map_held(lambda held: map_layers(f, held), layer))
+
+
+def map_held(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
+    """Returns the layer with f applied to the layers that it holds itself."""
     replaced = copy.copy(layer)
     for name, held in vars(layer).items():
         # Not by `dataclasses.replace`: the fields of a Group are not the arguments it takes.
-        object.__setattr__(replaced, name, _map_held(f, held))
-    return f(replaced)
+        object.__setattr__(replaced, name, _map_field(f, held))
+    return replaced
 
 
-def _map_held(f: Callable[[Layer], Layer], held: Any) -> Any:
+def _map_field(f: Callable[[Layer], Layer], held: Any) -> Any:
     if isinstance(held, Layer):
-        return map_layers(f, held)
+        return f(held)
     if isinstance(held, tuple) and any(isinstance(item, Layer) for item in held):
-        return tuple(_map_held(f, item) for item in held)
+        return tuple(_map_field(f, item) for item in held)
     return held

@@ -1,12 +1,18 @@
 """Depth: the same layer many times, each copy with parameters of its own."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, name_of, require_layer
 from fbp.combinators._residual import require_same
+
+
+EVERYTHING, INPUTS = "everything", "inputs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,23 +22,42 @@ class Stack(Layer):
     The forward is one `lax.scan` over the copies and the backward one reverse scan, so that the
     program is compiled once whatever n is. Every leaf of params has a leading axis of size n.
 
-    Keeps the input of every copy, stacked, and the residuals of every copy, stacked.
+    What is kept for the backward is a choice between memory and time:
+
+        keep          kept                            computed again
+        "everything"  n inputs, n residuals           nothing
+        "inputs"      n inputs, 1 residual            every forward
+        k             n / k inputs, then k inputs     every forward
+                      and k residuals
+
+    where residuals are what a copy itself keeps, those of one copy or of a group of k at a time.
 
     Args:
       layer: f. It keeps the shape and dtype of x.
       n: how many copies.
+      keep: "everything", "inputs", or a number k for the input of every k-th copy.
 
     Raises:
-      ValueError: f changes the shape or dtype of x; n is negative; params do not hold n copies.
+      ValueError: f changes the shape or dtype of x; n is negative; params do not hold n copies;
+        keep is none of these.
+
+    Source: Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost",
+    arXiv:1604.06174.
     """
 
     layer: Layer
     n: int
+    keep: str | int = EVERYTHING
 
     def __post_init__(self) -> None:
         require_layer(self, self.layer)
         if self.n < 0:
             raise ValueError(f"Stack: expected n to be 0 or more, got {self.n}")
+        counts = isinstance(self.keep, int) and not isinstance(self.keep, bool) and self.keep > 0
+        if not (counts or self.keep in (EVERYTHING, INPUTS)):
+            raise ValueError(
+                f'Stack: expected keep of "everything", "inputs" or 1 or more, got {self.keep!r}'
+            )
 
     def init(self, key: Array) -> Params:
         return jax.vmap(self.layer.init)(jax.random.split(key, self.n))
@@ -40,6 +65,85 @@ class Stack(Layer):
     def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
         self._require_copies(params)
         keys = None if key is None else jax.random.split(key, self.n)
+        if self.keep == EVERYTHING or not self.n:
+            return self._run((params, keys), x, self.n)
+        kept = []
+        for first, size, groups in self._groups():
+
+            def group(x: PyTree, start: Array, size: int = size) -> tuple[PyTree, PyTree]:
+                y, _ = self._run(_part((params, keys), start, size), x, size)
+                return y, x
+
+            x, xs = lax.scan(group, x, first + size * jnp.arange(groups))
+            kept.append(xs)
+        return x, (tuple(kept), keys)
+
+    def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
+        def take(walked: PyTree, i: Array, p: Params, dparams: Params) -> tuple[PyTree, Params]:
+            return walked, dparams
+
+        if not self.n:
+            return params, dy
+        _, dparams, dx = self.walk_back(lambda _: params, res, dy, (), take)
+        return dparams, dx
+
+    def walk_back(
+        self,
+        params_of: Callable[[PyTree], Params],
+        res: PyTree,
+        dy: PyTree,
+        walked: PyTree,
+        take: Callable[[PyTree, Array, Params, Params], tuple[PyTree, PyTree]],
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        """The backward, which hands over the gradient of one copy after the other.
+
+        Args:
+          params_of: `params_of(walked)` returns the params, stacked.
+          res: as `forward` returned it.
+          dy: the gradient of y.
+          walked: whatever goes along from the last copy to the first.
+          take: `take(walked, i, params_i, dparams_i)` returns the new `walked`, and what to stack.
+
+        Returns:
+          `walked` at the end, what `take` stacked, and dx. n is at least 1.
+        """
+
+        def one(state: tuple[PyTree, PyTree], copy: tuple[Array, PyTree]) -> tuple[Any, PyTree]:
+            dy, walked = state
+            i, (x, res) = copy
+            p = jax.tree.map(lambda a: a[0], _part(params_of(walked), i, 1))
+            dparams, dx = self.layer.backward(p, x, res, dy)
+            walked, out = take(walked, i, p, dparams)
+            return (dx, walked), out
+
+        state = dy, walked
+        if self.keep == EVERYTHING:
+            copies = jnp.arange(self.n), res
+            (dx, walked), out = lax.scan(one, state, copies, length=self.n, reverse=True)
+            return walked, out, dx
+
+        kept, keys = res
+        outs = []
+        for (first, size, groups), xs in reversed(list(zip(self._groups(), kept, strict=True))):
+
+            def group(
+                state: tuple[PyTree, PyTree], begin: tuple[Array, PyTree], size: int = size
+            ) -> tuple[Any, PyTree]:
+                # As in `Remat`: the second forward waits for dy.
+                state, (start, x) = lax.optimization_barrier((state, begin))
+                copies = _part((params_of(state[1]), keys), start, size)
+                _, again = self._run(copies, x, size)
+                return lax.scan(one, state, (start + jnp.arange(size), again), reverse=True)
+
+            begins = first + size * jnp.arange(groups), xs
+            state, out = lax.scan(group, state, begins, reverse=True)
+            out = jax.tree.map(lambda a, n=groups * size: a.reshape(n, *a.shape[2:]), out)
+            outs.insert(0, out)
+        dx, walked = state
+        return walked, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outs), dx
+
+    def _run(self, copies: tuple[Params, Key], x: PyTree, n: int) -> tuple[PyTree, PyTree]:
+        """The forward through n copies, which keeps everything."""
 
         def one(x: PyTree, copy: tuple[Params, Key]) -> tuple[PyTree, PyTree]:
             p, k = copy
@@ -47,16 +151,13 @@ class Stack(Layer):
             require_same(self, x, y)
             return y, (x, res)
 
-        return lax.scan(one, x, (params, keys), length=self.n)
+        return lax.scan(one, x, copies, length=n)
 
-    def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
-        def one(dy: PyTree, copy: tuple[Params, tuple[PyTree, PyTree]]) -> tuple[PyTree, Params]:
-            p, (x, res) = copy
-            dparams, dx = self.layer.backward(p, x, res, dy)
-            return dx, dparams
-
-        dx, dparams = lax.scan(one, dy, (params, res), length=self.n, reverse=True)
-        return dparams, dx
+    def _groups(self) -> list[tuple[int, int, int]]:
+        """(first copy, copies a group, groups): what whole groups leave over comes first."""
+        size = 1 if self.keep == INPUTS else min(int(self.keep), self.n)
+        groups, rest = divmod(self.n, size)
+        return [(0, rest, 1)] * (rest > 0) + [(rest, size, groups)]
 
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         def one(p: Params) -> PyTree:
@@ -77,3 +178,8 @@ class Stack(Layer):
                     f"{name_of(self)}: expected params with a leading axis of size {self.n}, "
                     f"got shape {leaf.shape}"
                 )
+
+
+def _part(stacked: PyTree, start: Array, size: int) -> PyTree:
+    """Some of the copies, one after another."""
+    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size), stacked)

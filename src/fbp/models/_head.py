@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp._layer import Array, Key, Layer, Params, PyTree, like, name_of
+from fbp._objective import scaled
 from fbp.combinators import Serial
 from fbp.layers import Unembed
 from fbp.losses import UnembedCrossEntropy
-from fbp.ports import Freeze, Tie
+from fbp.ports import Cast, Freeze, Tie
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class NextToken:
                 f"{name_of(self)}: expected a model that ends with unembed=Unembed(...)"
             )
         unembed = self._unembed()
-        if isinstance(unembed, Freeze):
+        while isinstance(unembed, Cast | Freeze):
             unembed = unembed.layer
         if not isinstance(unembed, Unembed):
             raise TypeError(f"{name_of(self)}: expected an Unembed at its end, got {unembed!r}")
@@ -55,21 +56,33 @@ class NextToken:
         ids, labels = batch
         trunk, p, head = self._parts(params)
         y, _ = trunk.forward(p, ids, key)
-        return self._loss.value(head, y, labels)
+        return self._loss.value(self._cast(head), y, labels)
 
     def value_and_grad(
         self, params: Params, batch: PyTree, key: Key = None
     ) -> tuple[Array, Params]:
         """Returns the loss and its gradient: forward, turn round, backward."""
+        value, res = self.forward(params, batch, key)
+        return value, self.backward(params, batch, res)
+
+    def forward(self, params: Params, batch: PyTree, key: Key = None) -> tuple[Array, PyTree]:
+        """Returns the loss, and what `backward` needs: forward and turn round."""
         ids, labels = batch
         trunk, p, head = self._parts(params)
         y, res = trunk.forward(p, ids, key)
-        value, dhead, dy = self._loss.value_and_grad(head, y, labels)
+        value, dhead, dy = self._loss.value_and_grad(self._cast(head), y, labels)
         if isinstance(self._unembed(), Freeze):
             dhead = jax.tree.map(jnp.zeros_like, dhead)
-        dtrunk, _ = trunk.backward(p, ids, res, dy)
+        return value, (res, like(dhead, head), dy)
+
+    def backward(self, params: Params, batch: PyTree, res: PyTree, dvalue: Any = 1) -> Params:
+        """Returns dvalue times the gradient of the loss."""
+        res, dhead, dy = res
+        dhead, dy = scaled(dvalue, (dhead, dy))
+        trunk, p, _ = self._parts(params)
+        dtrunk, _ = trunk.backward(p, batch[0], res, dy)
         dparams = {**dtrunk, "unembed": dhead}
-        return value, self.model.tied(dparams) if isinstance(self.model, Tie) else dparams
+        return self.model.tied(dparams) if isinstance(self.model, Tie) else dparams
 
     def weight(self, batch: PyTree) -> Array:
         """Returns the share of this batch in a larger one: how many tokens count."""
@@ -78,6 +91,11 @@ class NextToken:
     def _unembed(self) -> Layer:
         serial: Any = self.model.layer if isinstance(self.model, Tie) else self.model
         return serial.layers[-1]
+
+    def _cast(self, head: Params) -> Params:
+        """The last layer's params in the dtype that it computes in."""
+        unembed = self._unembed()
+        return unembed.cast(head) if isinstance(unembed, Cast) else head
 
     @property
     def _loss(self) -> UnembedCrossEntropy:

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, like, require_layer
+from fbp.combinators import Parallel, Serial, Stack, Sum
+from fbp.combinators._map import map_held
+from fbp.ports._tie import Tie
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,28 +44,46 @@ class Cast(Layer):
         return self.layer.init(key)
 
     def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
-        return self.layer.forward(self._cast(params), self._cast(x), key)
+        return self.layer.forward(self.cast(params), self.cast(x), key)
 
     def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
-        dparams, dx = self.layer.backward(self._cast(params), self._cast(x), res, self._cast(dy))
+        dparams, dx = self.layer.backward(self.cast(params), self.cast(x), res, self.cast(dy))
         # None is the gradient of an integer.
         floats = jax.tree.map(lambda a: a if _is_float(a) else None, x)
         return like(dparams, params), like(dx, floats)
 
     def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
-        return self.layer.recompute(self._cast(params), self._cast(x), res)
+        return self.layer.recompute(self.cast(params), self.cast(x), res)
 
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
-        return self.layer.start(self._cast(params), self._as_cast(x), length)
+        return self.layer.start(self.cast(params), self._as_cast(x), length)
 
     def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        return self.layer.step(self._cast(params), self._cast(x), state)
+        return self.layer.step(self.cast(params), self.cast(x), state)
 
     def _as_cast(self, x: PyTree) -> PyTree:
-        return jax.eval_shape(self._cast, x)
+        return jax.eval_shape(self.cast, x)
 
-    def _cast(self, tree: PyTree) -> PyTree:
+    def cast(self, tree: PyTree) -> PyTree:
+        """The arrays of a tree, those of floats in `dtype`."""
         return jax.tree.map(lambda a: a.astype(self.dtype) if _is_float(a) else a, tree)
+
+
+def mixed_precision(model: Layer, dtype: DTypeLike = jnp.bfloat16) -> Layer:
+    """Returns the model with a `Cast` around each layer: masters as they are, arithmetic in dtype.
+
+    The same numbers as `Cast(model, dtype)`, but each block of a `Stack` casts its own params when
+    its turn comes, so that no copy of all parameters in dtype is ever alive.
+
+    Args:
+      model: any layer. `Serial`, `Parallel`, `Sum`, `Stack` and `Tie` are gone into.
+      dtype: what it computes in.
+    """
+    if isinstance(model, Stack):
+        return map_held(lambda block: Cast(block, dtype), model)
+    if isinstance(model, Serial | Parallel | Sum | Tie):
+        return map_held(lambda layer: mixed_precision(layer, dtype), model)
+    return Cast(model, dtype)
 
 
 def _is_float(a: Any) -> bool:

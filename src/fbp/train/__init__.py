@@ -1,6 +1,7 @@
 """Training: data, steps, runs. The only room that reads and writes files."""
 
 from fbp.train._batch_statistics import with_batch_statistics as with_batch_statistics
+from fbp.train._clipped import Clipped as Clipped
 from fbp.train._loop import batches as batches
 from fbp.train._predict import predict as predict
 from fbp.train._pretrained import Pretrained as Pretrained

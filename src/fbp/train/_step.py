@@ -10,6 +10,7 @@ from jax import lax
 
 from fbp._layer import Array, Key, Layer, Loss, Params, PyTree
 from fbp._objective import Objective, ObjectiveLike, objective_of
+from fbp.train._in_backward import update_in_backward
 
 
 class State(NamedTuple):
@@ -84,18 +85,44 @@ def make_steps(
 
 
 def step_of(
-    objective: ObjectiveLike, optimizer: optax.GradientTransformation
+    objective: ObjectiveLike, optimizer: Any, *, in_backward: bool = False
 ) -> Callable[..., tuple[State, Array]]:
     """`make_step` for an objective: `Objective`, `Microbatch`, or any other value with their
-    methods, as `fbp.models.NextToken`. The state is that of `state_of(params, optimizer)`."""
-    return jax.jit(_step(objective, optimizer), donate_argnums=0)
+    methods, as `fbp.models.NextToken`. The state is that of `state_of(params, optimizer)`.
+
+    With `in_backward=True` the optimizer runs inside the backward pass: the params and the state of
+    every copy in a `Stack` are written as soon as the copy's gradient is known, so that gradients
+    of one copy are alive at a time where a plain step holds those of all. The numbers are those of
+    the plain step, to rounding, except that a step whose loss is not finite changes nothing.
+
+    What it costs:
+
+        a bounded norm    `fbp.Clipped(optimizer, norm)`: by the exact norm, one more backward; by
+                          the previous step's, nothing
+        a `Microbatch`    the gradient of all parts but the last is kept, as in a plain step; only
+                          the last part's is not
+        everything else   nothing
+
+    The optimizer's update of a copy must depend on that copy alone, as it does for all that work
+    element by element, with schedules and masks. A Stack is found inside Serial, Parallel, Sum,
+    Residual, Remat and Tie; all other parameters are updated after the backward.
+
+    Args:
+      objective: what to make small.
+      optimizer: any optax optimizer, or `fbp.Clipped` of one.
+      in_backward: whether each Stack's parameters are updated within its backward.
+
+    Raises:
+      ValueError: with `in_backward`, the optimizer's update of a copy depends on others.
+    """
+    return jax.jit(_step(objective, optimizer, in_backward), donate_argnums=0)
 
 
 def steps_of(
-    objective: ObjectiveLike, optimizer: optax.GradientTransformation
+    objective: ObjectiveLike, optimizer: Any, *, in_backward: bool = False
 ) -> Callable[..., tuple[State, Array]]:
     """`make_steps` for an objective, as `step_of` is `make_step`."""
-    step = _step(objective, optimizer)
+    step = _step(objective, optimizer, in_backward)
 
     def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Array]:
         return lax.scan(lambda state, batch: step(state, batch, key), state, batches)
@@ -104,10 +131,10 @@ def steps_of(
 
 
 def one_by_one(
-    objective: ObjectiveLike, optimizer: optax.GradientTransformation
+    objective: ObjectiveLike, optimizer: Any
 ) -> Callable[..., tuple[State, Array]]:
     """The same function as `steps_of`'s, by n calls of one step: for what XLA slows in a loop."""
-    step = jax.jit(_step(objective, optimizer), donate_argnums=0)
+    step = step_of(objective, optimizer)
 
     def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Array]:
         values = []
@@ -120,7 +147,7 @@ def one_by_one(
 
 
 def _step(
-    objective: ObjectiveLike, optimizer: optax.GradientTransformation
+    objective: ObjectiveLike, optimizer: Any, in_backward: bool = False
 ) -> Callable[..., tuple[State, Array]]:
     update = optax.with_extra_args_support(optimizer).update
 
@@ -128,6 +155,11 @@ def _step(
         params, opt_state, number = state
         if key is not None:
             key = jax.random.fold_in(key, number)
+        if in_backward:
+            params, opt_state, value, done = update_in_backward(
+                objective, optimizer, params, opt_state, batch, key
+            )
+            return State(params, opt_state, number + done), value
         value, dparams = objective.value_and_grad(params, batch, key)
         updates, opt_state = update(
             dparams,

@@ -1,0 +1,183 @@
+"""The optimizer inside the backward pass."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from fbp._layer import Array, Key, Layer, Params, PyTree, add, at_least_float32, require_layer
+from fbp.combinators import Stack
+
+
+class UpdateParams(NamedTuple):
+    """The params of an `Update`.
+
+    Attributes:
+      params: the layer's own.
+      state: the optimizer's.
+      go: a bool; without it params and state stay as they are.
+      grads: a gradient to add to the layer's, as of other parts of the batch; None for none.
+      squares: the sum of squares of the gradient, which `backward` tells; None before.
+    """
+
+    params: Params
+    state: PyTree
+    go: Array
+    grads: Params | None = None
+    squares: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Update(Layer):
+    """Gives the next params in the place of dparams: the optimizer runs inside the backward.
+
+        g                      = dparams of the layer
+        next params and state  = optimizer(g, params, state)
+
+    Around a `Stack` this happens within the reverse scan, copy by copy: the gradient of one copy is
+    alive at a time, and params and state are written where they were read, if the caller gives them
+    away (`donate_argnums`). The optimizer's update of a copy must depend on that copy alone, which
+    is so for all that work element by element: see `fbp.step_of(..., in_backward=True)`, which
+    asks this of whole models, and clips.
+
+    Args:
+      layer: any layer.
+      optimizer: an optax optimizer.
+
+    Source: Lv et al., "Full Parameter Fine-tuning for Large Language Models with Limited
+    Resources", ACL 2024, arXiv:2306.09782.
+    """
+
+    layer: Layer
+    optimizer: Any
+
+    def __post_init__(self) -> None:
+        require_layer(self, self.layer)
+
+    def init(self, key: Array) -> UpdateParams:
+        params = self.layer.init(key)
+        state = self.optimizer.init(params)
+        return UpdateParams(params, state, jnp.asarray(True))
+
+    def forward(self, params: UpdateParams, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+        return self.layer.forward(params.params, x, key)
+
+    def backward(
+        self, params: UpdateParams, x: PyTree, res: PyTree, dy: PyTree
+    ) -> tuple[UpdateParams, PyTree]:
+        if isinstance(self.layer, Stack) and self.layer.n:
+            return self._in_scan(self.layer, params, res, dy)
+        dparams, dx = self.layer.backward(params.params, x, res, dy)
+        return self._next(params, dparams), dx
+
+    def recompute(self, params: UpdateParams, x: PyTree, res: PyTree) -> PyTree:
+        return self.layer.recompute(params.params, x, res)
+
+    def _next(self, old: UpdateParams, g: Params) -> UpdateParams:
+        """The params and the state after one update."""
+        if old.grads is not None:
+            g = jax.tree.map(lambda a, b: (a + b).astype(b.dtype), old.grads, g)
+        squares = sum_of_squares(g)
+
+        def update() -> tuple[Params, PyTree]:
+            updates, state = self.optimizer.update(g, old.state, old.params)
+            return optax.apply_updates(old.params, updates), state
+
+        # A branch, and not a choice of values: the compiler cannot write over params in place as
+        # long as it may still read them for the choice, and it would copy the whole stack.
+        params, state = lax.cond(old.go, update, lambda: (old.params, old.state))
+        return old._replace(params=params, state=state, squares=squares)
+
+    def _in_scan(
+        self, stack: Stack, old: UpdateParams, res: PyTree, dy: PyTree
+    ) -> tuple[UpdateParams, PyTree]:
+        leaves, tree = jax.tree.flatten(old.state)
+        copied = per_copy(self.optimizer, old.params)
+
+        def state_of(stacked: list[Array]) -> PyTree:
+            """The state, its leaves of one entry a copy taken from here."""
+            stacked = list(stacked)
+            return tree.unflatten(
+                stacked.pop(0) if is_copied else leaf
+                for is_copied, leaf in zip(copied, leaves, strict=True)
+            )
+
+        def stacked_of(state: PyTree) -> list[Array]:
+            return [a for a, c in zip(jax.tree.leaves(state), copied, strict=True) if c]
+
+        def take(walked: Any, i: Array, _: Params, g: Params) -> tuple[Any, None]:
+            params, stacked, squares = walked
+            # One copy, with the axis of copies: an optimizer that looks at axes sees the same.
+            p, s, grads = jax.tree.map(
+                lambda a: lax.dynamic_slice_in_dim(a, i, 1), (params, stacked, old.grads)
+            )
+            g = jax.tree.map(lambda a: a[None], g)
+            one = self._next(old._replace(params=p, state=state_of(s), grads=grads), g)
+            new = one.params, stacked_of(one.state)
+            params, stacked = jax.tree.map(
+                lambda a, b: lax.dynamic_update_slice_in_dim(a, b, i, 0), (params, stacked), new
+            )
+            return (params, stacked, squares + one.squares), None
+
+        walked = old.params, stacked_of(old.state), jnp.zeros((), jnp.float32)
+        (params, stacked, squares), _, dx = stack.walk_back(
+            lambda walked: walked[0], res, dy, walked, take
+        )
+        # What copies share, as the number of updates, moves once: as in an update of no copies.
+        none, s = jax.tree.map(lambda a: a[:0], (old.params, stacked_of(old.state)))
+        shared = self._next(old._replace(params=none, state=state_of(s), grads=None), none).state
+        leaves = jax.tree.leaves(shared)
+        return old._replace(params=params, state=state_of(stacked), squares=squares), dx
+
+
+@dataclasses.dataclass(frozen=True)
+class SquaredNorm(Layer):
+    """Gives the sum of squares of dparams in their place, of a Stack without stacking them.
+
+    Takes `UpdateParams`, of which it needs `params` and adds `grads`.
+    """
+
+    layer: Layer
+
+    def init(self, key: Array) -> Params:
+        return self.layer.init(key)
+
+    def forward(self, params: UpdateParams, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+        return self.layer.forward(params.params, x, key)
+
+    def backward(
+        self, params: UpdateParams, x: PyTree, res: PyTree, dy: PyTree
+    ) -> tuple[Array, PyTree]:
+        if not (isinstance(self.layer, Stack) and self.layer.n):
+            dparams, dx = self.layer.backward(params.params, x, res, dy)
+            return sum_of_squares(dparams if params.grads is None else add(params.grads, dparams)), dx
+
+        def take(squares: Array, i: Array, _: Params, g: Params) -> tuple[Array, None]:
+            if params.grads is not None:
+                g = add(jax.tree.map(lambda a: a[i], params.grads), g)
+            return squares + sum_of_squares(g), None
+
+        squares, _, dx = self.layer.walk_back(
+            lambda _: params.params, res, dy, jnp.zeros((), jnp.float32), take
+        )
+        return squares, dx
+
+
+def sum_of_squares(tree: PyTree) -> Array:
+    """Of all numbers of a tree, in at least float32."""
+    squares = [(at_least_float32(leaf) ** 2).sum() for leaf in jax.tree.leaves(tree)]
+    return sum(squares, jnp.zeros((), jnp.float32))
+
+
+def per_copy(optimizer: Any, params: Params) -> list[bool]:
+    """Which leaves of the optimizer's state have one entry a copy: those that grow with n."""
+
+    def more(a: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((a.shape[0] + 1, *a.shape[1:]), a.dtype)
+
+    shapes = (jax.eval_shape(optimizer.init, p) for p in (params, jax.tree.map(more, params)))
+    one, other = (jax.tree.leaves(state) for state in shapes)
+    return [a.shape != b.shape for a, b in zip(one, other, strict=True)]

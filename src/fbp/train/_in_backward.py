@@ -1,0 +1,198 @@
+"""A training step that runs its optimizer inside the backward pass."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fbp._layer import Array, Key, Layer, Params, PyTree, add
+from fbp._objective import Microbatch, scaled
+from fbp.combinators import Parallel, Remat, Residual, Serial, Stack, Sum
+from fbp.combinators._map import map_held
+from fbp.ports import Tie, Update, UpdateParams
+from fbp.ports._update import SquaredNorm, sum_of_squares
+from fbp.train._clipped import EXACT, PREVIOUS, Clipped
+from fbp.train._parts import OnePart, Parts, require_separable
+
+# Layers that hand params down, and dparams up, as they are.
+_PASS_ON = (Parallel, Remat, Residual, Serial, Sum, Tie)
+
+
+def update_in_backward(
+    objective: Any, optimizer: Any, params: Params, opt_state: PyTree, batch: PyTree, key: Key
+) -> tuple[Params, PyTree, Array, Array]:
+    """One step; returns the next params and optimizer state, the loss, and whether it is finite.
+
+    Each `Stack` is updated within its reverse scan; every other parameter after the backward, as in
+    a plain step. If the loss or the norm is not finite, params and state stay as they are.
+    """
+    clip = optimizer if isinstance(optimizer, Clipped) else None
+    value, share, before, objective, batch, key = _last_part(objective, params, batch, key)
+    last, res = objective.forward(params, batch, key)
+    value = value + share * last
+
+    back = _WayBack.of(objective, optimizer if clip is None else clip.optimizer, params)
+    go, scale = jnp.isfinite(value), jnp.ones(())
+    if clip is not None:
+        exact = clip.by == EXACT
+        norm = back.norm(params, before, batch, res, share) if exact else opt_state.norm
+        go, scale = go & jnp.isfinite(norm), clip.scale(norm)
+    before = None if before is None else scaled(scale, before)
+    state = opt_state if clip is None else clip.inner(opt_state)
+    params, state, norm = back.update(params, state, go, before, batch, res, scale * share)
+    if clip is not None and clip.by == PREVIOUS:
+        state = clip.with_norm(state, jnp.where(go, norm / scale, opt_state.norm))
+    return params, state, value, go
+
+
+def _last_part(objective: Any, params: Params, batch: PyTree, key: Key) -> tuple[Any, ...]:
+    """All parts of a batch but the last, walked; and the last, for `update_in_backward` to walk.
+
+    Returns: the loss so far, the last part's share, the gradient so far (None: there is one part),
+    and the objective, the batch and the key of the last part.
+    """
+    n = jax.tree.leaves(batch)[0].shape[0]
+    if not isinstance(objective, Microbatch):
+        return jnp.zeros(()), jnp.ones(()), None, objective, batch, key
+    if n <= objective.size:
+        return jnp.zeros(()), jnp.ones(()), None, objective.objective, batch, key
+    cut = n - (n % objective.size or objective.size)
+    first, last = (jax.tree.map(lambda a, s=s: a[s], batch) for s in (slice(cut), slice(cut, n)))
+    keys = (None, None) if key is None else jax.random.split(key)
+    w_first, w_last = objective.weight(first), objective.weight(last)
+    total = jnp.where(w_first + w_last == 0, 1, w_first + w_last)
+    value, grads = objective.value_and_grad(params, first, keys[0])
+    share = w_first / total
+    return share * value, w_last / total, scaled(share, grads), objective.objective, last, keys[1]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Stands in the params for those of the Stack of this number."""
+
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stand(Layer):
+    """Stands in a model for the Stack of this number, to see where combinators put its params."""
+
+    number: int
+
+    def init(self, key: Array) -> Any:
+        return _Place(self.number)
+
+    def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+        raise NotImplementedError
+
+    def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class _WayBack:
+    """The backward of an objective, with a port around each Stack of its model.
+
+    Attributes:
+      objective: an `Objective`, or what has its methods and its `model`.
+      parts: its params, each Stack's as one part and every other array as one.
+      stacks: which part is each Stack's.
+    """
+
+    objective: Any
+    parts: Parts
+    stacks: list[int]
+
+    @classmethod
+    def of(cls, objective: Any, optimizer: Any, params: Params) -> "_WayBack":
+        stood = _with_ports(objective, lambda number, stack: _Stand(number))
+        places = jax.eval_shape(stood.init, jax.random.key(0))
+        nodes, tree = jax.tree.flatten(places, is_leaf=lambda node: isinstance(node, _Place))
+        place_of = {node.number: k for k, node in enumerate(nodes) if isinstance(node, _Place)}
+        parts = Parts(optimizer, tree, tree.flatten_up_to(params))
+        stacks = [place_of[number] for number in range(len(place_of))]
+        require_separable(parts, stacks)
+        return cls(objective, parts, stacks)
+
+    def norm(
+        self, params: Params, before: Params | None, batch: PyTree, res: PyTree, dvalue: Array
+    ) -> Array:
+        """The norm of the gradient, by a backward that keeps none of a Stack."""
+        ports = _with_ports(self.objective, lambda number, stack: SquaredNorm(stack))
+        wrapped = self._wrapped(params, {k: () for k in self.stacks}, jnp.asarray(True), before)
+        found = self.parts.of(ports.backward(wrapped, batch, res, dvalue))
+        squares = sum((found[k] for k in self.stacks), jnp.zeros(()))
+        return jnp.sqrt(squares + sum_of_squares(self._others(found, before)))
+
+    def update(
+        self,
+        params: Params,
+        state: PyTree,
+        go: Array,
+        before: Params | None,
+        batch: PyTree,
+        res: PyTree,
+        dvalue: Array,
+    ) -> tuple[Params, PyTree, Array]:
+        """The next params and state, and the norm of the gradient."""
+        parts, own = self.parts, self.parts.of(params)
+        ports = _with_ports(
+            self.objective, lambda number, stack: Update(stack, OnePart(parts, self.stacks[number]))
+        )
+        states = {k: parts.state(state, {k: own[k]}) for k in self.stacks}
+        wrapped = self._wrapped(params, states, go, before)
+        found = parts.of(ports.backward(wrapped, batch, res, dvalue))
+
+        grads = self._others(found, before)
+        rest = {k: own[k] for k in grads}
+        state_of_rest = parts.state(state, rest)
+        updates, next_state = parts.update(grads, state_of_rest, rest)
+        squares = sum_of_squares(grads) + sum(found[k].squares for k in self.stacks)
+
+        def chosen(new: PyTree, old: PyTree) -> PyTree:
+            return jax.tree.map(lambda a, b: jnp.where(go, a, b), new, old)
+
+        rest = chosen(optax.apply_updates(rest, updates), rest)
+        for k in self.stacks:
+            rest[k] = found[k].params
+        leaves, tree = jax.tree.flatten(chosen(next_state, state_of_rest))
+        for k in self.stacks:
+            mine = jax.tree.leaves(found[k].state)
+            for i, owned in enumerate(parts.owned(k)):
+                leaves[i] = mine[i] if owned else leaves[i]
+        return parts.whole(rest), tree.unflatten(leaves), jnp.sqrt(squares)
+
+    def _wrapped(
+        self, params: Params, states: dict[int, PyTree], go: Array, before: Params | None
+    ) -> Params:
+        """The params, those of each Stack as its port takes them."""
+        own = self.parts.of(params)
+        earlier = [None] * len(own) if before is None else self.parts.of(before)
+        for k in self.stacks:
+            own[k] = UpdateParams(own[k], states[k], go, earlier[k])
+        return self.parts.tree.unflatten(own)
+
+    def _others(self, found: list[PyTree], before: Params | None) -> dict[int, PyTree]:
+        """The gradients of the parts that are no Stack's."""
+        others = {k: g for k, g in enumerate(found) if k not in self.stacks}
+        if before is not None:
+            earlier = self.parts.of(before)
+            others = {k: add(g, earlier[k]) for k, g in others.items()}
+        return others
+
+
+def _with_ports(objective: Any, port: Callable[[int, Stack], Layer]) -> Any:
+    """The objective, `port(number, stack)` in the place of each Stack of its model."""
+    numbers = itertools.count()
+
+    def put(layer: Layer) -> Layer:
+        if isinstance(layer, Stack) and layer.n:
+            return port(next(numbers), layer)
+        return map_held(put, layer) if isinstance(layer, _PASS_ON) else layer
+
+    return dataclasses.replace(objective, model=put(objective.model))
