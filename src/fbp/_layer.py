@@ -134,6 +134,11 @@ def add(dx: PyTree, *others: PyTree) -> PyTree:
     return jax.tree.map(lambda first, *rest: sum(rest, first), dx, *others)
 
 
+def scaled(dvalue: Any, grads: PyTree) -> PyTree:
+    """Gradients of dvalue times what they are gradients of."""
+    return jax.tree.map(lambda d: (dvalue * d).astype(d.dtype), grads)
+
+
 def like(dparams: PyTree, params: PyTree) -> PyTree:
     """Rounds gradients, summed in at least float32, to the dtypes of their parameters."""
     return jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)

@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, like, name_of, require_layer
+from fbp._layer import (
+    Array,
+    Key,
+    Layer,
+    Loss,
+    Params,
+    PyTree,
+    like,
+    name_of,
+    require_layer,
+    scaled,
+)
 
 
 class ObjectiveLike(Protocol):
@@ -173,11 +184,6 @@ class Microbatch:
             last = jax.tree.map(lambda a: a[n - rest :], batch)
             sums, _ = accumulate(sums, (jnp.asarray(whole), last))
         return like(sums, shapes)
-
-
-def scaled(dvalue: Any, grads: PyTree) -> PyTree:
-    """Gradients of dvalue times what they are gradients of."""
-    return jax.tree.map(lambda d: (dvalue * d).astype(d.dtype), grads)
 
 
 def objective_of(model: Layer, loss: Loss, microbatch: int | None) -> Objective | Microbatch:

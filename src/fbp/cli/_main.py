@@ -6,6 +6,7 @@ import sys
 import tyro
 
 from fbp.cli._audit import Audit
+from fbp.cli._bench import Bench
 from fbp.cli._check import Check
 from fbp.cli._mutate import Mutate
 from fbp.cli._predict import Predict
@@ -16,7 +17,7 @@ from fbp.cli._train import Train
 def main(args: list[str] | None = None) -> int:
     """Runs a command; every failure a user can mend is one line and a status of 2."""
     command = tyro.cli(
-        Train | Predict | Sample | Check | Audit | Mutate,
+        Train | Predict | Sample | Check | Audit | Mutate | Bench,
         prog="fbp",
         description="Functional backprop for JAX: backward passes written by hand.",
         args=args,

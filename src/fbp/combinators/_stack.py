@@ -11,7 +11,6 @@ from jax import lax
 from fbp._layer import Array, Key, Layer, Params, PyTree, name_of, require_layer
 from fbp.combinators._residual import require_same
 
-
 EVERYTHING, INPUTS = "everything", "inputs"
 
 
@@ -123,7 +122,7 @@ class Stack(Layer):
             return walked, out, dx
 
         kept, keys = res
-        outs = []
+        outs: list[PyTree] = []
         for (first, size, groups), xs in reversed(list(zip(self._groups(), kept, strict=True))):
 
             def group(

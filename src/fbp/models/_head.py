@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, like, name_of
-from fbp._objective import scaled
+from fbp._layer import Array, Key, Layer, Params, PyTree, like, name_of, scaled
 from fbp.combinators import Serial
 from fbp.layers import Unembed
 from fbp.losses import UnembedCrossEntropy

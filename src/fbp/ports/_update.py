@@ -76,6 +76,12 @@ class Update(Layer):
     def recompute(self, params: UpdateParams, x: PyTree, res: PyTree) -> PyTree:
         return self.layer.recompute(params.params, x, res)
 
+    def start(self, params: UpdateParams, x: PyTree, length: int) -> PyTree:
+        return self.layer.start(params.params, x, length)
+
+    def steps(self, params: UpdateParams, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.layer.steps(params.params, x, state)
+
     def _next(self, old: UpdateParams, g: Params) -> UpdateParams:
         """The params and the state after one update."""
         if old.grads is not None:
@@ -94,6 +100,8 @@ class Update(Layer):
     def _in_scan(
         self, stack: Stack, old: UpdateParams, res: PyTree, dy: PyTree
     ) -> tuple[UpdateParams, PyTree]:
+        leaves: list[Array]
+        tree: Any
         leaves, tree = jax.tree.flatten(old.state)
         copied = per_copy(self.optimizer, old.params)
 
@@ -153,7 +161,9 @@ class SquaredNorm(Layer):
     ) -> tuple[Array, PyTree]:
         if not (isinstance(self.layer, Stack) and self.layer.n):
             dparams, dx = self.layer.backward(params.params, x, res, dy)
-            return sum_of_squares(dparams if params.grads is None else add(params.grads, dparams)), dx
+            return sum_of_squares(
+                dparams if params.grads is None else add(params.grads, dparams)
+            ), dx
 
         def take(squares: Array, i: Array, _: Params, g: Params) -> tuple[Array, None]:
             if params.grads is not None:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, add
-from fbp._objective import Microbatch, scaled
+from fbp._layer import Array, Key, Layer, Params, PyTree, add, scaled
+from fbp._objective import Microbatch
 from fbp.combinators import Parallel, Remat, Residual, Serial, Stack, Sum
 from fbp.combinators._map import map_held
 from fbp.ports import Tie, Update, UpdateParams
@@ -112,6 +112,7 @@ class _WayBack:
     def of(cls, objective: Any, optimizer: Any, params: Params) -> "_WayBack":
         stood = _with_ports(objective, lambda number, stack: _Stand(number))
         places = jax.eval_shape(stood.init, jax.random.key(0))
+        tree: Any
         nodes, tree = jax.tree.flatten(places, is_leaf=lambda node: isinstance(node, _Place))
         place_of = {node.number: k for k, node in enumerate(nodes) if isinstance(node, _Place)}
         parts = Parts(optimizer, tree, tree.flatten_up_to(params))
@@ -124,7 +125,7 @@ class _WayBack:
     ) -> Array:
         """The norm of the gradient, by a backward that keeps none of a Stack."""
         ports = _with_ports(self.objective, lambda number, stack: SquaredNorm(stack))
-        wrapped = self._wrapped(params, {k: () for k in self.stacks}, jnp.asarray(True), before)
+        wrapped = self._wrapped(params, dict.fromkeys(self.stacks, ()), jnp.asarray(True), before)
         found = self.parts.of(ports.backward(wrapped, batch, res, dvalue))
         squares = sum((found[k] for k in self.stacks), jnp.zeros(()))
         return jnp.sqrt(squares + sum_of_squares(self._others(found, before)))
@@ -160,6 +161,7 @@ class _WayBack:
         rest = chosen(optax.apply_updates(rest, updates), rest)
         for k in self.stacks:
             rest[k] = found[k].params
+        tree: Any
         leaves, tree = jax.tree.flatten(chosen(next_state, state_of_rest))
         for k in self.stacks:
             mine = jax.tree.leaves(found[k].state)

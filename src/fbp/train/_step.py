@@ -130,9 +130,7 @@ def steps_of(
     return jax.jit(steps, donate_argnums=0)
 
 
-def one_by_one(
-    objective: ObjectiveLike, optimizer: Any
-) -> Callable[..., tuple[State, Array]]:
+def one_by_one(objective: ObjectiveLike, optimizer: Any) -> Callable[..., tuple[State, Array]]:
     """The same function as `steps_of`'s, by n calls of one step: for what XLA slows in a loop."""
     step = step_of(objective, optimizer)
 

@@ -1,0 +1,163 @@
+"""Who takes part."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fbp._layer import Layer
+from fbp.bench._modules import equinox_step, flax_step
+from fbp.bench._plain import PlainGPT
+from fbp.bench._sizes import GPTSizes
+from fbp.bench._torch import LR, WEIGHT_DECAY, torch_step
+from fbp.combinators import Stack, map_layers
+from fbp.interop import from_jax
+from fbp.layers import Attention
+from fbp.models import NextToken
+from fbp.ports import mixed_precision
+from fbp.train import state_of, steps_of
+
+# Takes batches (ids, labels), each (steps, B, T), and gives the loss of each step.
+Run = Callable[[tuple[np.ndarray, np.ndarray]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """A contender ready to run.
+
+    Attributes:
+      run: takes steps, and returns their losses when they are done.
+      compile_seconds: how long XLA took; None where it cannot be told apart.
+      arguments: bytes of what the step is given: parameters, optimizer state, batch.
+      temporaries: bytes of what the step needs besides, by the compiler.
+      peak: tells the most bytes held on the device, where the framework counts them.
+    """
+
+    run: Run
+    compile_seconds: float | None = None
+    arguments: int | None = None
+    temporaries: int | None = None
+    peak: Callable[[], int | None] = lambda: None
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One way to take a training step.
+
+    Attributes:
+      name: of its row.
+      needs: the package that it is written with.
+      build: `build(sizes, params, dtype, steps)`, steps as many as a run will take.
+      gpu_only: whether it needs a GPU.
+    """
+
+    name: str
+    needs: str
+    build: Callable[[GPTSizes, Any, Any, int], Built]
+    gpu_only: bool = False
+
+
+def adamw() -> Any:
+    """What all contenders update by."""
+    return optax.adamw(LR, weight_decay=WEIGHT_DECAY)
+
+
+def compiled(jitted: Any, *args: Any) -> tuple[Any, Built]:
+    """A jitted function compiled for these arguments, and what that cost."""
+    began = time.perf_counter()
+    program = jitted.lower(*args).compile()
+    seconds = time.perf_counter() - began
+    memory = program.memory_analysis()
+    arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    return program, Built(lambda batches: None, seconds, arguments, temporaries)
+
+
+def of_objective(objective: Any, params: Any, batches: Any, **options: Any) -> Built:
+    """An objective's steps in one scan."""
+    optimizer = adamw()
+    state = state_of(params, optimizer)
+    program, built = compiled(steps_of(objective, optimizer, **options), state, batches)
+
+    def run(batches: Any) -> np.ndarray:
+        nonlocal state
+        state, losses = program(state, batches)
+        return np.asarray(losses)
+
+    return dataclasses.replace(built, run=run)
+
+
+def _plain(**options: Any) -> Callable[..., Built]:
+    def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
+        return of_objective(PlainGPT(sizes, dtype, **options), params, sizes.batches(steps))
+
+    return build
+
+
+def cudnn_attention(params: tuple[()], qkv: Any) -> jax.Array:
+    """Causal attention by NVIDIA's library, which has a backward of its own."""
+    return jax.nn.dot_product_attention(*qkv, is_causal=True, implementation="cudnn")
+
+
+def _fbp(
+    keep: str | int = "everything", in_backward: bool = False, cudnn: bool = False
+) -> Callable[..., Built]:
+    def altered(layer: Layer) -> Layer:
+        if isinstance(layer, Stack):
+            return dataclasses.replace(layer, keep=keep)
+        return from_jax(cudnn_attention) if cudnn and isinstance(layer, Attention) else layer
+
+    def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
+        model = map_layers(altered, sizes.model())
+        if dtype != jnp.float32:
+            model = mixed_precision(model, dtype)
+        objective = NextToken(model)
+        return of_objective(objective, params, sizes.batches(steps), in_backward=in_backward)
+
+    return build
+
+
+def _module(step: Callable[..., Any]) -> Callable[..., Built]:
+    def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
+        run, lower = step(sizes, params, adamw(), dtype)
+        began = time.perf_counter()
+        program = lower(*(a[0] for a in sizes.batches(1))).compile()
+        # Equinox wraps what JAX compiled.
+        memory = getattr(program, "compiled", program).memory_analysis()
+        seconds = time.perf_counter() - began
+        return Built(run, seconds, memory.argument_size_in_bytes, memory.temp_size_in_bytes)
+
+    return build
+
+
+def _torch(is_compiled: bool) -> Callable[..., Built]:
+    def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
+        run, peak = torch_step(sizes, params, is_compiled, dtype == jnp.bfloat16)
+        return Built(run, peak=peak)
+
+    return build
+
+
+FBP, AUTODIFF = "fbp", "jax.grad"
+CONTENDERS = (
+    Contender(AUTODIFF, "jax", _plain()),
+    Contender("jax.grad, remat: dots", "jax", _plain(keeps="dots")),
+    Contender("jax.grad, remat: every dot", "jax", _plain(keeps="every dot")),
+    Contender("jax.grad, remat: nothing", "jax", _plain(keeps="nothing")),
+    Contender("jax.grad, cuDNN attention", "jax", _plain(attention="cudnn"), gpu_only=True),
+    Contender("jax.grad, unrolled", "jax", _plain(unrolled=True)),
+    Contender("flax nnx", "flax", _module(flax_step)),
+    Contender("equinox", "equinox", _module(equinox_step)),
+    Contender("PyTorch eager", "torch", _torch(False)),
+    Contender("PyTorch, torch.compile", "torch", _torch(True)),
+    Contender(FBP, "fbp", _fbp()),
+    Contender("fbp, cuDNN attention", "fbp", _fbp(cudnn=True), gpu_only=True),
+    Contender("fbp, keep=inputs", "fbp", _fbp("inputs")),
+    Contender("fbp, keep=2", "fbp", _fbp(2)),
+    Contender("fbp, in backward", "fbp", _fbp(in_backward=True)),
+    Contender("fbp, in backward, keep=inputs", "fbp", _fbp("inputs", True)),
+)

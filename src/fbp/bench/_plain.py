@@ -1,0 +1,84 @@
+"""The same GPT as one writes it in plain JAX, for autodiff."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fbp.bench._sizes import GPTSizes
+
+_POLICIES = jax.checkpoint_policies
+# What a block keeps for its backward; "all" is jax.grad as it is.
+POLICIES = {
+    "all": None,
+    "dots": _POLICIES.dots_with_no_batch_dims_saveable,
+    "every dot": _POLICIES.dots_saveable,
+    "nothing": _POLICIES.nothing_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainGPT:
+    """A loss of params and batch, and its gradient by `jax.value_and_grad`.
+
+    Attributes:
+      sizes: of the model.
+      dtype: of the arithmetic; parameters and the loss stay in float32.
+      keeps: one of POLICIES.
+      attention: `implementation` of `jax.nn.dot_product_attention`.
+      unrolled: whether blocks are written one after the other instead of scanned.
+    """
+
+    sizes: GPTSizes
+    dtype: Any = jnp.float32
+    keeps: str = "all"
+    attention: Any = None
+    unrolled: bool = False
+
+    def value(self, params: Any, batch: Any, key: Any = None) -> Any:
+        """The loss."""
+        ids, labels = batch
+        params = jax.tree.map(lambda a: a.astype(self.dtype), params)
+        x = params["embed"]["w"][ids] + params["positions"]["w"]
+        block = self.block
+        if self.keeps != "all":
+            block = jax.checkpoint(block, policy=POLICIES[self.keeps], prevent_cse=self.unrolled)
+        if self.unrolled:
+            for i in range(self.sizes.layers):
+                x, _ = block(x, jax.tree.map(lambda a, i=i: a[i], params["blocks"]))
+        else:
+            x, _ = jax.lax.scan(block, x, params["blocks"])
+        logits = norm(params["norm"], x) @ params["embed"]["w"].T
+        logits = logits.astype(jnp.float32)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    def value_and_grad(self, params: Any, batch: Any, key: Any = None) -> Any:
+        """The loss and its gradient."""
+        return jax.value_and_grad(self.value)(params, batch)
+
+    def block(self, x: Any, p: Any) -> tuple[Any, None]:
+        """One block."""
+        attention, feed_forward = p["attention"], p["feed_forward"]
+        qkv = dense(attention["qkv"], norm(attention["norm"], x))
+        q, k, v = (
+            a.reshape(*a.shape[:-1], self.sizes.heads, -1) for a in jnp.split(qkv, 3, axis=-1)
+        )
+        y = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=self.attention)
+        x = x + dense(attention["out"], y.reshape(x.shape))
+        hidden = dense(feed_forward["up"], norm(feed_forward["norm"], x))
+        return x + dense(feed_forward["down"], jax.nn.gelu(hidden)), None
+
+
+def norm(p: Any, x: Any) -> Any:
+    """LayerNorm, in float32."""
+    wide = x.astype(jnp.float32)
+    centred = wide - wide.mean(-1, keepdims=True)
+    rms = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return ((centred * rms).astype(x.dtype)) * p["w"] + p["b"]
+
+
+def dense(p: Any, x: Any) -> Any:
+    """x w + b."""
+    return x @ p["w"] + p["b"]

@@ -1,0 +1,83 @@
+"""The bare matrix products of a step: what a machine needs for them alone."""
+
+import functools
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fbp.bench._sizes import GPTSizes
+
+# A product of (m, k) and (k, n) as it is, and with either factor stored the other way round.
+_WAYS = ("mk,kn->mn", "km,kn->mn", "mk,nk->mn", "mk,kn->nm")
+
+
+def products_of(sizes: GPTSizes) -> dict[tuple[int, int, int, int], int]:
+    """How many products of (batch, m, k, n) a step has, forward and backward."""
+    d, n, rows = sizes.width, sizes.layers, sizes.tokens
+    found: dict[tuple[int, int, int, int], int] = {}
+
+    def add(count: int, b: int, m: int, k: int, n: int) -> None:
+        found[b, m, k, n] = found.get((b, m, k, n), 0) + count
+
+    weights = [(d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)]
+    for count, ins, outs in [*((n, *w) for w in weights), (1, d, sizes.vocab)]:
+        add(count, 1, rows, ins, outs)  # y = x w
+        add(count, 1, rows, outs, ins)  # dx = dy w^T
+        add(count, 1, ins, rows, outs)  # dw = x^T dy
+    heads, per_head = sizes.batch * sizes.heads, d // sizes.heads
+    # Causal: in four blocks of queries, each with the keys up to its last.
+    block = -(-sizes.context // 4)
+    for i in range(4):
+        keys = (i + 1) * block
+        add(3 * n, heads, block, per_head, keys)  # q k^T, twice, and dy v^T
+        add(2 * n, heads, block, keys, per_head)  # p v, ds k
+        add(2 * n, heads, keys, block, per_head)  # p^T dy, ds^T q
+    return found
+
+
+def seconds_of_products(sizes: GPTSizes, dtype: Any, rounds: int = 5) -> float:
+    """Seconds that a step's products take by themselves, each in the fastest way to store its
+    factors that XLA has."""
+    total = 0.0
+    for shape, count in products_of(sizes).items():
+        total += count * min(_seconds(shape, way, dtype, rounds) for way in _WAYS)
+    return total
+
+
+def _seconds(shape: tuple[int, int, int, int], way: str, dtype: Any, rounds: int) -> float:
+    b, m, k, n = shape
+    size = dict(zip("mkn", (m, k, n), strict=True))
+    inputs, output = way.split("->")
+    left, right = inputs.split(",")
+    keys = jax.random.split(jax.random.key(0))
+    factors = [
+        jax.random.normal(key, (b, *(size[axis] for axis in axes)), dtype)
+        for key, axes in zip(keys, (left, right), strict=True)
+    ]
+    # Long enough to be timed, and not so long that rounds take forever.
+    repeats = (
+        max(2, min(200, int(2e10 / (2 * b * m * k * n)))) if jax.default_backend() == "cpu" else 20
+    )
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def loop(x: jax.Array, w: jax.Array, repeats: int) -> jax.Array:
+        def body(_: int, carry: Any) -> Any:
+            x, y = carry
+            # The next product waits for this one: a number of it goes into the next factor.
+            x = lax.dynamic_update_slice(x, y[:1, :1, :1], (0, 0, 0))
+            return x, jnp.einsum(f"b{left},b{right}->b{output}", x, w)
+
+        y = jnp.zeros((b, *(size[axis] for axis in output)), dtype)
+        return lax.fori_loop(0, repeats, body, (x, y))[1]
+
+    loop(*factors, repeats).block_until_ready()
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        loop(*factors, repeats).block_until_ready()
+        times.append((time.perf_counter() - began) / repeats)
+    return statistics.median(times)

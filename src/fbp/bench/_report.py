@@ -1,0 +1,83 @@
+"""The table, the file and the picture."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fbp._text import align
+from fbp.bench._contenders import AUTODIFF, FBP
+from fbp.bench._measure import Figures
+from fbp.bench._sizes import GPTSizes
+
+
+def table(figures: Sequence[Figures], sizes: GPTSizes, products: float | None) -> str:
+    """The table that is read; `products` is the seconds of a step's products alone."""
+    by_name = {f.name: f for f in figures}
+    bases = [name for name in (AUTODIFF, FBP) if name in by_name]
+    head = ["", "ms/step", "min", "max", *(f"/ {name}" for name in bases)]
+    head += ["args MiB", "temps MiB", "peak MiB", "compile s", "TFLOP/s"]
+    rows = [[*head, *(["of rate"] if products else [])]]
+    for f in figures:
+        row = [f.name, *(f"{1e3 * s:.2f}" for s in (f.median, min(f.seconds), max(f.seconds)))]
+        row += [f"{f.ratio(by_name[name]):.2f}" for name in bases]
+        row += [mebibytes(b) for b in (f.arguments, f.temporaries, f.peak)]
+        row += ["-" if f.compile_seconds is None else f"{f.compile_seconds:.1f}"]
+        row += [f"{sizes.flops / f.median / 1e12:.3f}"]
+        rows.append([*row, *([f"{products / f.median:.2f}"] if products else [])])
+    return align(rows)
+
+
+def mebibytes(n: int | None) -> str:
+    """Bytes in a column of MiB."""
+    return "-" if n is None else f"{n / 2**20:.0f}"
+
+
+def remarks(figures: Sequence[Figures], sizes: GPTSizes, products: float | None) -> list[str]:
+    """What the numbers rest on: that all trained alike, and how steady the machine was."""
+    first = figures[0]
+    worst = max(figures, key=lambda f: f.agrees(first))
+    spread = statistics.median(max(f.seconds) / min(f.seconds) for f in figures)
+    lines = [
+        f"losses of the first steps: at most {worst.agrees(first):.1e} apart ({worst.name})",
+        f"on paper {sizes.flops / 1e9:.1f} GFLOP a step, {sizes.attention_flops / 1e9:.1f} of it "
+        "attention's causal half",
+        f"slowest round / fastest round: {spread:.2f} in the median",
+    ]
+    if spread > 1.3:
+        lines.append("the machine was busy with something else: repeat before you rely on this")
+    if products:
+        lines.append(f"the step's matrix products alone: {1e3 * products:.2f} ms")
+    return lines
+
+
+def write_json(
+    path: Path, workload: str, figures: Sequence[Figures], about: dict[str, Any]
+) -> None:
+    """Everything that was measured."""
+    rows = [dataclasses.asdict(f) for f in figures]
+    path.write_text(json.dumps({"workload": workload, **about, "figures": rows}, indent=1) + "\n")
+
+
+def draw(path: Path, title: str, figures: Sequence[Figures]) -> None:
+    """Time against memory: further left is faster, further down leaner."""
+    from matplotlib.figure import Figure
+
+    known = [f for f in figures if f.temporaries is not None and f.arguments is not None]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for f in known:
+        memory = ((f.arguments or 0) + (f.temporaries or 0)) / 2**20
+        ours = f.name.startswith(FBP)
+        axes.scatter(1e3 * f.median, memory, color="C3" if ours else "C0", zorder=3)
+        axes.annotate(
+            f.name, (1e3 * f.median, memory), xytext=(5, 4), textcoords="offset points", fontsize=8
+        )
+    axes.set(xlabel="ms a step", ylabel="MiB, arguments and temporaries", title=title)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.25)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,98 @@
+"""`fbp bench`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Time a training step of a GPT beside jax.grad, flax, equinox and PyTorch, in one process.
+
+    All start from the same parameters, see the same batches and update by AdamW; they take turns.
+    What is not installed is skipped, and said to be.
+    """
+
+    workload: Annotated[
+        Literal["gpt", "t1024", "t2048", "t4096", "vocab", "deep", "gpt2", "tiny"],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[WORKLOAD]"),
+    ] = "gpt"
+    """gpt: 6 layers, width 256, context 512. t1024, t2048, t4096: longer. vocab: 50,257 ids. deep:
+    12 layers of width 512. gpt2: GPT-2 124M. tiny: to try the command."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic; parameters are float32."""
+    only: Annotated[str, tyro.conf.arg(metavar="REGEX", help_behavior_hint="(default: all)")] = ""
+    """Names of rows."""
+    rounds: Annotated[int, tyro.conf.arg(metavar="N")] = 7
+    """Turns of each."""
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 2
+    """Steps a turn; fbp and plain JAX scan them."""
+    products: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Measure the step's matrix products alone too: the limit."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write every number."""
+    picture: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Draw time against memory, as .png, .svg or .pdf."""
+
+    def run(self) -> int:
+        """Measures, and prints the table."""
+        import re
+        import sys
+
+        from fbp.train import InputError
+
+        for name, least in (("rounds", 1), ("steps", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"expected --{name} to be {least} or more")
+        for file in (self.json, self.picture):
+            if file is not None and file.exists():
+                raise InputError(f"expected a new file, got {file}, which exists")
+        try:
+            pattern = re.compile(self.only)
+        except re.error as error:
+            raise InputError(f"expected --only to be a regular expression: {error}") from None
+
+        import jax
+        import jax.numpy as jnp
+
+        from fbp.bench import CONTENDERS, WORKLOADS, measure
+        from fbp.bench._products import seconds_of_products
+        from fbp.bench._report import draw, remarks, table, write_json
+
+        chosen = [c for c in CONTENDERS if pattern.search(c.name)]
+        if not chosen:
+            names = ", ".join(c.name for c in CONTENDERS)
+            raise InputError(f"expected --only to match one of: {names}")
+
+        def say(line: str) -> None:
+            if sys.stderr.isatty():
+                print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+        sizes, dtype = WORKLOADS[self.workload], jnp.dtype(self.dtype)
+        figures, notes = measure(
+            chosen, sizes, dtype=dtype, rounds=self.rounds, chunk=self.steps, say=say
+        )
+        limit = None
+        if self.products:
+            say("the products alone")
+            limit = seconds_of_products(sizes, dtype)
+        say("")
+        device = jax.devices()[0].device_kind
+        title = f"{self.workload}, {self.dtype}, {device}, jax {jax.__version__}"
+        print(f"{title}\n{sizes}")
+        for line in notes:
+            print(line)
+        if not figures:
+            return 1
+        print(table(figures, sizes, limit))
+        for line in remarks(figures, sizes, limit):
+            print(line)
+        about = {"dtype": self.dtype, "device": device, "jax": jax.__version__, "notes": notes}
+        if self.json is not None:
+            write_json(self.json, self.workload, figures, {**about, "products_seconds": limit})
+        if self.picture is not None:
+            draw(self.picture, title, figures)
+        return 0
