@@ -129,6 +129,12 @@ def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def at_least_int32(x: Array) -> Array:
+    """Widens integers of 8 and 16 bits: 256 is none of those, and no byte compares with it."""
+    narrow = jnp.issubdtype(x.dtype, jnp.integer) and x.dtype not in (jnp.int32, jnp.int64)
+    return x.astype(jnp.int32) if narrow else x
+
+
 def add(dx: PyTree, *others: PyTree) -> PyTree:
     """Sums the gradients that meet at a fan-out; None (an integer input) stays None."""
     return jax.tree.map(lambda first, *rest: sum(rest, first), dx, *others)

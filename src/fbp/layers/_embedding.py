@@ -13,6 +13,7 @@ from fbp._layer import (
     Key,
     Layer,
     at_least_float32,
+    at_least_int32,
     like,
     name_of,
     require_params,
@@ -60,6 +61,7 @@ class Embedding(Layer):
         if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.integer)):
             got = getattr(x, "dtype", type(x).__name__)
             raise TypeError(f"Embedding: expected x to be an integer array, got {got}")
+        x = at_least_int32(x)
         outside = (x < 0) | (x >= self.n)
         if not isinstance(outside, jax.core.Tracer) and outside.any():
             raise ValueError(
@@ -72,7 +74,7 @@ class Embedding(Layer):
     def backward(
         self, params: dict[str, Array], x: Array, res: Any, dy: Array
     ) -> tuple[dict[str, Array], None]:
-        dy = at_least_float32(dy)
+        x, dy = at_least_int32(x), at_least_float32(dy)
         rows = jnp.where(x < 0, self.n, x)
         dw = jnp.zeros((self.n, self.size), dy.dtype).at[rows].add(dy, mode="drop")
         return like({"w": dw}, params), None
