@@ -20,6 +20,9 @@ class Llama3Scaling:
     between the two f becomes a mean of both, ((1 - s) / factor + s) f with
     s = (C / wavelength - low) / (high - low).
 
+    Raises:
+      ValueError: factor or low is not above 0; high is not above low.
+
     Source: Grattafiori et al., "The Llama 3 Herd of Models", 2024, and the model's published code.
     """
 
@@ -27,6 +30,13 @@ class Llama3Scaling:
     low: float = 1.0
     high: float = 4.0
     context: int = 8192
+
+    def __post_init__(self) -> None:
+        if not (self.factor > 0 and self.high > self.low > 0):
+            raise ValueError(
+                f"Llama3Scaling: expected a factor above 0 and high above low above 0, got "
+                f"factor={self.factor}, low={self.low}, high={self.high}"
+            )
 
     def __call__(self, frequencies: np.ndarray) -> np.ndarray:
         turns = self.context * frequencies / (2 * math.pi)
