@@ -30,6 +30,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 Array = jax.Array
 Key = jax.Array | None
@@ -72,8 +73,9 @@ class Layer(abc.ABC):
         y, _ = self.forward(params, x)
         return y
 
-    # A sequence one place at a time, as sampling goes: y_t = step(x_t), with a state for what is
-    # looked back at. Layers without a view of other places, which most are, need neither.
+    # A sequence in parts, as sampling goes: y_t = step(x_t), with a state for what is looked back
+    # at. Layers without a view of other places, which most are, need none of this; one with such a
+    # view has a `start`, and `steps` or, where places cannot be taken at once, `step`.
 
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         """Returns the state before the first place, for sequences of at most `length`.
@@ -86,7 +88,24 @@ class Layer(abc.ABC):
     def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         """Returns y at the next place and the new state: what `forward`, without a key, gives at
         this place of the whole sequence."""
-        y, _ = self.forward(params, x)
+        y, state = self.steps(params, jax.tree.map(lambda a: a[None], x), state)
+        return jax.tree.map(lambda a: a[0], y), state
+
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        """Returns y at the next places and the state after them: `step` for each, in one go.
+
+        The places are the first axis of x and y, before those that `step` takes: to a layer without
+        a view of other places one more batch axis.
+        """
+        if type(self).step is Layer.step:
+            y, _ = self.forward(params, x)
+            return y, state
+
+        def one(state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
+            y, state = self.step(params, x, state)
+            return state, y
+
+        state, y = lax.scan(one, state, x)
         return y, state
 
 

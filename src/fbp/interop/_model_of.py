@@ -47,7 +47,7 @@ def _gpt2(config: Config) -> dict[str, Any]:
         "width": _size(config, "n_embd"),
         "heads": _size(config, "n_head"),
         "layers": _size(config, "n_layer"),
-        "hidden": _size(config, "n_inner", None),
+        "hidden": _size(config, "n_inner", default=None),
         "activation": ACTIVATIONS[activation],
         "eps": expect(config, "layer_norm_epsilon", float, 1e-5),
         "tied": expect(config, "tie_word_embeddings", bool, True),
@@ -65,8 +65,8 @@ def _llama(config: Config) -> dict[str, Any]:
         "heads": _size(config, "num_attention_heads"),
         "layers": _size(config, "num_hidden_layers"),
         "hidden": _size(config, "intermediate_size"),
-        "kv_heads": _size(config, "num_key_value_heads", None),
-        "head_size": _size(config, "head_dim", None),
+        "kv_heads": _size(config, "num_key_value_heads", default=None),
+        "head_size": _size(config, "head_dim", default=None),
         "base": expect({**config, **rope}, "rope_theta", float, 10_000.0, at_least=1),
         "scaling": _scaling(rope),
         "eps": expect(config, "rms_norm_eps", float, 1e-6),
@@ -90,8 +90,8 @@ def _scaling(rope: Config) -> Llama3Scaling | None:
     )
 
 
-def _size(config: Config, name: str, *default: None) -> Any:
-    return expect(config, name, int, *default, at_least=1)
+def _size(config: Config, name: str, **default: None) -> Any:
+    return expect(config, name, int, at_least=1, **default)
 
 
 def _require(config: Config, name: str, value: Any) -> None:

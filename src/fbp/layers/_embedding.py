@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
@@ -178,5 +179,6 @@ class Positions(Layer):
             raise ValueError(f"{name_of(self)}: expected at most {self.n} places, got {length}")
         return jnp.zeros((), jnp.int32)
 
-    def step(self, params: dict[str, Array], x: Array, state: Array) -> tuple[Array, Array]:
-        return x + params["w"][state], state + 1
+    def steps(self, params: dict[str, Array], x: Array, state: Array) -> tuple[Array, Array]:
+        w = lax.dynamic_slice_in_dim(params["w"], state, len(x))
+        return x + w.reshape(len(x), *(1,) * (x.ndim - 2), self.size), state + len(x)
