@@ -9,7 +9,7 @@ import pytest
 
 import fbp
 from fbp.cli import main
-from fbp.train import load_language_model
+from fbp.train import InputError, load_language_model
 
 Made = Callable[..., Path]
 TEXT = "\n".join(f"the number {i} comes before {i + 1}." for i in range(400))
@@ -117,6 +117,22 @@ def test_mistakes_are_one_line(
 ) -> None:
     assert run(*(str(arg).replace("{made}", str(made)) for arg in args)) == 2
     assert capsys.readouterr().err == f"fbp: {message.replace('{made}', str(made))}\n"
+
+
+def test_a_run_that_is_damaged_is_one_line(tmp_path: Path) -> None:
+    spec = {"kind": "gpt", "vocab": 256, "width": 8, "heads": 2, "layers": 1, "context": 8}
+    for config, message in [
+        ({"task": "llama", "model": {}}, f"expected what was tuned in {tmp_path}/model, got none"),
+        (
+            {"task": "gpt", "tokenizer": {"kind": "bytes"}, "model": {**spec, "context": 2.5}},
+            "expected context to be an integer of 1 or more, got 2.5",
+        ),
+        ({"task": "gpt", "tokenizer": {"kind": "bytes"}, "model": [spec]}, "expected a run's conf"),
+    ]:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(InputError, match=message) as caught:
+            load_language_model(tmp_path)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_run_of_a_table_is_no_language_model(tmp_path: Path) -> None:
