@@ -126,6 +126,7 @@ class Attention(Layer):
 
     def steps(self, params: tuple[()], x: Any, state: Any) -> tuple[Array, Any]:
         q, k, v, _ = self._unpack([jnp.moveaxis(a, 0, -3) for a in x])
+        # Places to come are zeros that are not seen.
         keys, values, place = state
         keys = lax.dynamic_update_slice_in_dim(keys, k, place, -3)
         values = lax.dynamic_update_slice_in_dim(values, v, place, -3)
