@@ -53,9 +53,9 @@ def test_a_frozen_matrix_has_no_gradient_product() -> None:
     assert flops[1] < 0.6 * flops[0]
 
 
-def test_nothing_flows_from_what_is_frozen() -> None:
+def test_freeze_lets_nothing_flow_through_what_is_computed_again() -> None:
     # The backward computes the frozen norm again, whose params move nothing there either.
-    model = fbp.Serial(norm=fbp.Freeze(fbp.LayerNorm(3)), dense=fbp.Dense(3, 2))
+    model = fbp.Serial(norm=fbp.Freeze(fbp.BatchNorm(3)), dense=fbp.Dense(3, 2))
     objective = fbp.Objective(model, fbp.MeanSquaredError())
     params = objective.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (4, 3))
