@@ -35,6 +35,17 @@ def test_names_are_imported_when_first_used() -> None:
     assert run(code) == "True False"
 
 
+def test_reading_weights_is_imported_when_first_used() -> None:
+    code = (
+        "import sys, fbp; fbp.models.mlp; print('fbp.interop' in sys.modules);"
+        "fbp.models.from_pretrained, fbp.models.save_pretrained, fbp.text.generate"
+    )
+    assert run(code) == "False"
+    assert {"mlp", "from_pretrained", "save_pretrained"} <= set(dir(fbp.models))
+    with pytest.raises(AttributeError, match=r"^module 'fbp.models' has no attribute 'nothing'$"):
+        fbp.models.nothing  # noqa: B018
+
+
 def test_every_public_name_resolves() -> None:
     assert len(set(fbp.__all__)) == len(fbp.__all__)
     for name in fbp.__all__:

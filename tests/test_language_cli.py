@@ -5,14 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import fbp
-from fbp import text
 from fbp.cli import main
-from fbp.train import load_language_model
+from fbp.train import InputError, load_language_model
 
 Made = Callable[..., Path]
 TEXT = "\n".join(f"the number {i} comes before {i + 1}." for i in range(400))
@@ -122,51 +119,20 @@ def test_mistakes_are_one_line(
     assert capsys.readouterr().err == f"fbp: {message.replace('{made}', str(made))}\n"
 
 
-@pytest.mark.slow
-def test_a_step_at_a_time_is_the_forward_pass() -> None:
-    for model in (
-        fbp.models.gpt2(vocab=13, context=9, width=8, heads=2, layers=2),
-        fbp.models.llama(
-            vocab=13, width=8, heads=4, kv_heads=2, layers=2, hidden=12, window=3, tied=True
+def test_a_run_that_is_damaged_is_one_line(tmp_path: Path) -> None:
+    spec = {"kind": "gpt", "vocab": 256, "width": 8, "heads": 2, "layers": 1, "context": 8}
+    for config, message in [
+        ({"task": "llama", "model": {}}, f"expected what was tuned in {tmp_path}/model, got none"),
+        (
+            {"task": "gpt", "tokenizer": {"kind": "bytes"}, "model": {**spec, "context": 2.5}},
+            "expected context to be an integer of 1 or more, got 2.5",
         ),
-        fbp.models.char_lstm(13, 8),
-    ):
-        params = model.init(jax.random.key(0))
-        params = jax.tree.map(
-            lambda a: a + 0.3 * np.random.default_rng(1).normal(size=a.shape), params
-        )
-        ids = jnp.asarray(np.random.default_rng(0).integers(13, size=(2, 9)))
-        logits, _ = model.forward(params, ids)
-        state = model.start(params, ids[:, 0], 9)
-        step = jax.jit(model.step)
-        for t in range(9):
-            y, state = step(params, ids[:, t], state)
-            # Float32, and logits of about 5.
-            np.testing.assert_allclose(y, logits[:, t], atol=2e-5)
-
-
-@pytest.mark.slow
-def test_the_likeliest_token_every_time_and_beyond_the_context() -> None:
-    model = fbp.models.gpt2(vocab=13, context=8, width=8, heads=2, layers=1)
-    params = jax.tree.map(
-        lambda a: a + np.random.default_rng(1).normal(size=a.shape), model.init(jax.random.key(0))
-    )
-    prompt, key = jnp.asarray([1, 2, 3]), jax.random.key(0)
-    greedy = text.Choice(temperature=0)
-    ids = [1, 2, 3]
-    for _ in range(5):
-        ids.append(int(model.forward(params, jnp.asarray(ids))[0][-1].argmax()))
-    written = text.generate(model, params, prompt, 5, key, greedy, context=8)
-    assert written.tolist() == ids[3:]
-    longer = text.generate(model, params, prompt, 20, key, greedy, context=8)
-    assert longer.shape == (20,)
-    assert longer[:5].tolist() == ids[3:]
-    with pytest.raises(
-        ValueError, match=r"^generate: expected a prompt of at most 8 tokens, got 9"
-    ):
-        text.generate(model, params, jnp.zeros(9, int), 1, key, greedy, context=8)
-    with pytest.raises(ValueError, match=r"^generate: expected a prompt \(\.\.\., P\), P >= 1"):
-        text.generate(model, params, jnp.zeros(0, int), 1, key, greedy)
+        ({"task": "gpt", "tokenizer": {"kind": "bytes"}, "model": [spec]}, "expected a run's conf"),
+    ]:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(InputError, match=message) as caught:
+            load_language_model(tmp_path)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_run_of_a_table_is_no_language_model(tmp_path: Path) -> None:

@@ -53,6 +53,21 @@ def test_a_frozen_matrix_has_no_gradient_product() -> None:
     assert flops[1] < 0.6 * flops[0]
 
 
+def test_freeze_lets_nothing_flow_through_what_is_computed_again() -> None:
+    # The backward computes the frozen norm again, whose params move nothing there either.
+    model = fbp.Serial(norm=fbp.Freeze(fbp.BatchNorm(3)), dense=fbp.Dense(3, 2))
+    objective = fbp.Objective(model, fbp.MeanSquaredError())
+    params = objective.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (4, 3))
+    direction = jax.tree.map(jnp.zeros_like, params)
+    direction.model["norm"] = jax.tree.map(jnp.ones_like, params.model["norm"])
+    _, moved = jax.jvp(
+        lambda p: objective.value_and_grad(p, (x, jnp.ones((4, 2)))), (params,), (direction,)
+    )
+    for leaf in jax.tree.leaves(moved):
+        np.testing.assert_array_equal(leaf, 0)
+
+
 def test_lora_starts_as_its_layer_and_merges_into_it() -> None:
     dense = fbp.Dense(3, 5)
     lora = fbp.LoRA(dense, 2, alpha=3.0)

@@ -114,6 +114,23 @@ def test_positions_embedding_and_unembedding(x64: None) -> None:
     np.testing.assert_allclose(logits, np.asarray(y) @ w.T, atol=CLOSE)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16"])
+def test_ids_of_few_bits(kind: str) -> None:
+    most = min(255, int(jnp.iinfo(kind).max))
+    layer, loss = fbp.Embedding(256, 3), fbp.UnembedCrossEntropy(3, 256, ignore=-1)
+    params, wide = layer.init(jax.random.key(0)), jnp.asarray([0, 5, most, 5])
+    ids = wide.astype(kind)
+    for x in (ids, np.asarray(ids)):
+        y, res = layer.forward(params, x)
+        np.testing.assert_array_equal(y, params["w"][wide])
+        np.testing.assert_array_equal(jax.jit(layer.forward)(params, x)[0], y)
+        dparams, _ = layer.backward(params, x, res, jnp.ones((4, 3)))
+        want = np.bincount(wide, minlength=256)
+        np.testing.assert_array_equal(dparams["w"], want[:, None] * np.ones(3))
+        got, want = (loss.value_and_grad(params, y, target)[0] for target in (x, wide))
+        assert got == want
+
+
 Q, KV = jnp.zeros((2, 4, 3)), jnp.zeros((2, 2, 3))
 
 

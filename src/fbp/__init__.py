@@ -121,12 +121,13 @@ _ROOMS = {
         *["Clipped", "init_state", "make_step", "make_steps", "State", "state_of", "step_of"],
         *["steps_of", "with_batch_statistics"],
     ],
+    "text": [],
     "verify": ["audit", "check", "cross_check", "register", "Report", "WrongGradientError"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = [*_ROOM_OF, "models"]  # noqa: PLE0604
+__all__ = [*_ROOM_OF, "models", "text"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 Array = jax.Array
 Key = jax.Array | None
@@ -72,8 +73,9 @@ class Layer(abc.ABC):
         y, _ = self.forward(params, x)
         return y
 
-    # A sequence one place at a time, as sampling goes: y_t = step(x_t), with a state for what is
-    # looked back at. Layers without a view of other places, which most are, need neither.
+    # A sequence in parts, as sampling goes: y_t = step(x_t), with a state for what is looked back
+    # at. Layers without a view of other places, which most are, need none of this; one with such a
+    # view has a `start`, and `steps` or, where places cannot be taken at once, `step`.
 
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         """Returns the state before the first place, for sequences of at most `length`.
@@ -86,7 +88,24 @@ class Layer(abc.ABC):
     def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         """Returns y at the next place and the new state: what `forward`, without a key, gives at
         this place of the whole sequence."""
-        y, _ = self.forward(params, x)
+        y, state = self.steps(params, jax.tree.map(lambda a: a[None], x), state)
+        return jax.tree.map(lambda a: a[0], y), state
+
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        """Returns y at the next places and the state after them: `step` for each, in one go.
+
+        The places are the first axis of x and y, before those that `step` takes: to a layer without
+        a view of other places one more batch axis.
+        """
+        if type(self).step is Layer.step:
+            y, _ = self.forward(params, x)
+            return y, state
+
+        def one(state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
+            y, state = self.step(params, x, state)
+            return state, y
+
+        state, y = lax.scan(one, state, x)
         return y, state
 
 
@@ -127,6 +146,12 @@ def split(key: Key, n: int) -> list[Key]:
 def at_least_float32(x: Array) -> Array:
     """Widens bfloat16 and float16, in which sums, means and exponentials lose too much."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def at_least_int32(x: Array) -> Array:
+    """Widens integers of 8 and 16 bits: 256 is none of those, and no byte compares with it."""
+    narrow = jnp.issubdtype(x.dtype, jnp.integer) and x.dtype not in (jnp.int32, jnp.int64)
+    return x.astype(jnp.int32) if narrow else x
 
 
 def add(dx: PyTree, *others: PyTree) -> PyTree:

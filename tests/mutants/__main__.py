@@ -21,6 +21,7 @@ EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 ROOMS = ("layers", "combinators", "ports", "losses")
 # Functions of `_layer.py` and `_mean.py` that rules of other files are made of.
 SHARED = ["fbp._objective", "fbp._layer:add", "fbp._layer:like", "fbp._layer:at_least_float32"]
+SHARED += ["fbp._layer:at_least_int32"]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
 FILES += ["unembed", "conv", "recurrent", "ports", "sequences"]
@@ -31,16 +32,17 @@ NEAR = {
     "ports": ["contract", "ports"],
     "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
     "_objective.py": ["step", "mutants_killed"],
-    "_layer.py": ["contract", "losses", "step", "mutants_killed"],
+    "_layer.py": ["contract", "losses", "step", "mutants_killed", "sequences"],
 }
 # What the tests call a class or a function where it is not its own name.
 SOFTMAX = ["softmax", "soft", "label", "classes", "ignored", "parts"]
 CALLED = {
     **{"MeanSquaredError": ["mse"], "MeanAbsoluteError": ["mae"], "Elementwise": ["mse", "weight"]},
-    **{"SigmoidCrossEntropy": ["sigmoid"], "SoftmaxCrossEntropy": SOFTMAX, "_widened": SOFTMAX},
+    **{"SigmoidCrossEntropy": ["sigmoid"], "SoftmaxCrossEntropy": SOFTMAX},
     **{"Microbatch": ["parts", "part"], "Objective": ["value_and_grad"], "_are_labels": SOFTMAX},
     **{"shares": ["weight", "count"], "weighted_sum": ["weight", "count"]},
     **{"unweighted": ["weight"], "broadcast_weight": ["weight", "refused"]},
+    **{"at_least_int32": [*SOFTMAX, "few_bits"]},
     **{"add": ["residual"], "like": ["trees_shapes"], "at_least_float32": ["bfloat16"]},
     **{"Conv2D": ["conv"], "MaxPool2D": ["max_pool"], "AvgPool2D": ["avg_pool"]},
     **{"GlobalAvgPool2D": ["global_avg"], "GroupNorm": ["group_norm"], "Sum": ["sum"]},

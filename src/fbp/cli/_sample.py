@@ -21,13 +21,9 @@ class Sample:
     """How many tokens to write."""
     temperature: Annotated[float, tyro.conf.arg(metavar="X")] = 0.8
     """0 takes the likeliest token; 1 draws from the model's own distribution."""
-    top_k: Annotated[
-        int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")
-    ] = None
+    top_k: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_ALL)] = None
     """Draw from the likeliest N tokens only."""
-    top_p: Annotated[
-        float | None, tyro.conf.arg(metavar="X", help_behavior_hint="(default: all)")
-    ] = None
+    top_p: Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint=_OF_ALL)] = None
     """Draw from the fewest tokens whose probabilities reach this."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """The same seed writes the same."""

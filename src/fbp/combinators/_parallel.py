@@ -61,8 +61,8 @@ class Parallel(Group):
             [layer.start(p, x, length) for layer, p in zip(self.layers, ps, strict=True)]
         )
 
-    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         parts = self.unpack(params), self.unpack(state, "state")
-        stepped = [layer.step(p, x, s) for layer, p, s in zip(self.layers, *parts, strict=True)]
-        ys, states = zip(*stepped, strict=True)
+        outputs = [layer.steps(p, x, s) for layer, p, s in zip(self.layers, *parts, strict=True)]
+        ys, states = zip(*outputs, strict=True)
         return self.pack(ys), self.pack(states)

@@ -62,6 +62,13 @@ class Recurrent(Layer):
         x = jnp.moveaxis(x, -2, 0)
         z = self.cell.project(params, x)
         start = self.cell.initial(params, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+        y, _, kept = self._run(params, z, start, len(x))
+        return jnp.moveaxis(y, 0, -2), kept
+
+    def _run(
+        self, params: Params, z: PyTree, start: PyTree, steps: int
+    ) -> tuple[Array, PyTree, PyTree]:
+        """Returns y, the state after the last step, and what the backward needs of each."""
 
         def one(state: PyTree, step: tuple[PyTree, Array]) -> tuple[PyTree, PyTree]:
             z_t, cut = step
@@ -70,8 +77,8 @@ class Recurrent(Layer):
             (y_t, after), res = self.cell.forward_step(params, z_t, state)
             return after, (y_t, (state, res))
 
-        _, (y, kept) = lax.scan(one, start, (z, self._cuts(len(x))))
-        return jnp.moveaxis(y, 0, -2), kept
+        end, (y, kept) = lax.scan(one, start, (z, self._cuts(steps)))
+        return y, end, kept
 
     def backward(self, params: Params, x: Array, res: PyTree, dy: Array) -> tuple[Params, Array]:
         x, dy = jnp.moveaxis(x, -2, 0), jnp.moveaxis(dy, -2, 0)
@@ -92,9 +99,9 @@ class Recurrent(Layer):
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         return self.cell.initial(params, x)
 
-    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        y_and_state, _ = self.cell.forward(params, (x, state))
-        return y_and_state
+    def steps(self, params: Params, x: Array, state: PyTree) -> tuple[Array, PyTree]:
+        y, state, _ = self._run(params, self.cell.project(params, x), state, len(x))
+        return y, state
 
     def _cuts(self, steps: int) -> Array:
         """Whether each step takes the state over as a constant."""

@@ -43,5 +43,5 @@ class Remat(Layer):
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         return self.layer.start(params, x, length)
 
-    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        return self.layer.step(params, x, state)
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.layer.steps(params, x, state)

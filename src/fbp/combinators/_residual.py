@@ -52,8 +52,8 @@ class Residual(Layer):
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         return self.layer.start(params, x, length)
 
-    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        fx, state = self.layer.step(params, x, state)
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        fx, state = self.layer.steps(params, x, state)
         return add(x, fx), state
 
 

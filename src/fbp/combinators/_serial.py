@@ -66,11 +66,11 @@ class Serial(Group):
             x, _ = jax.eval_shape(layer.step, p, x, states[-1])
         return self.pack(states)
 
-    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         states = []
         parts = self.unpack(params), self.unpack(state, "state")
         for layer, p, s in zip(self.layers, *parts, strict=True):
-            x, s = layer.step(p, x, s)
+            x, s = layer.steps(p, x, s)
             states.append(s)
         return x, self.pack(states)
 

@@ -164,9 +164,9 @@ class Stack(Layer):
 
         return jax.vmap(one, axis_size=self.n)(params)
 
-    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         def one(x: PyTree, copy: tuple[Params, PyTree]) -> tuple[PyTree, PyTree]:
-            return self.layer.step(copy[0], x, copy[1])
+            return self.layer.steps(copy[0], x, copy[1])
 
         return lax.scan(one, x, (params, state), length=self.n)
 

@@ -59,3 +59,15 @@ class Sum(Group):
         return add(
             *(layer.recompute(p, x, r) for layer, p, r in zip(self.layers, *parts, strict=True))
         )
+
+    def start(self, params: Params, x: PyTree, length: int) -> PyTree:
+        ps = self.unpack(params)
+        return self.pack(
+            [layer.start(p, x, length) for layer, p in zip(self.layers, ps, strict=True)]
+        )
+
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        parts = self.unpack(params), self.unpack(state, "state")
+        outputs = [layer.steps(p, x, s) for layer, p, s in zip(self.layers, *parts, strict=True)]
+        ys, states = zip(*outputs, strict=True)
+        return add(*ys), self.pack(states)

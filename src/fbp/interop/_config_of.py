@@ -22,7 +22,7 @@ def config_of(model: Layer) -> dict[str, Any]:
     """What a config.json says of a model made by `gpt2` or `llama`.
 
     Raises:
-      ValueError: the model is not one of these.
+      ValueError: the model is not one of these, or is one that a config.json has no words for.
     """
     tied = isinstance(model, Tie)
     serial: Any = model.layer if isinstance(model, Tie) else model
@@ -31,7 +31,8 @@ def config_of(model: Layer) -> dict[str, Any]:
         config = (_of_gpt2 if "positions" in parts else _of_llama)(parts)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
-            f"save_pretrained: expected a model made by gpt2 or llama, got {name_of(model)}"
+            f"save_pretrained: expected a model made by gpt2, or by llama without a window, "
+            f"got {name_of(model)}"
         ) from error
     return {**config, "tie_word_embeddings": tied}
 
@@ -122,7 +123,11 @@ def _of_llama(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _activation_name(activation: Layer) -> str:
-    return next(name for name, layer in ACTIVATIONS.items() if layer == activation)
+    for name, layer in ACTIVATIONS.items():
+        if layer == activation:
+            return name
+    known = ", ".join(ACTIVATIONS)
+    raise ValueError(f"save_pretrained: expected an activation of {known}, got {activation!r}")
 
 
 def _block(parts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -61,7 +61,8 @@ def read_header(source: str, file: BinaryIO, size: int) -> tuple[dict[str, Entry
     length = int.from_bytes(file.read(LENGTH), "little")
     if length > MAX_HEADER:
         raise FolderError(
-            f"{source}: expected a header of at most {MAX_HEADER:,} bytes, got {length:,}"
+            f"{source}: expected a header of at most {MAX_HEADER:,} bytes, got {length:,}: "
+            "the file is damaged or not a safetensors file"
         )
     if length > size - LENGTH:
         raise FolderError(

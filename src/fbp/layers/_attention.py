@@ -117,23 +117,24 @@ class Attention(Layer):
         return (), dx if mask is None else (*dx, None)
 
     def start(self, params: tuple[()], x: Any, length: int) -> tuple[Array, Array, Array]:
-        if not self.causal:
-            raise ValueError(f"{name_of(self)}: expected causal=True to go one place at a time")
+        if not self.causal or len(x) != 3:
+            what = "causal=True and x = (q, k, v) to go one place at a time"
+            raise ValueError(f"{name_of(self)}: expected {what}")
         _, k, v = x
         keys, values = (jnp.zeros((*a.shape[:-2], length, *a.shape[-2:]), a.dtype) for a in (k, v))
         return keys, values, jnp.zeros((), jnp.int32)
 
-    def step(self, params: tuple[()], x: Any, state: Any) -> tuple[Array, Any]:
-        q, k, v = x
+    def steps(self, params: tuple[()], x: Any, state: Any) -> tuple[Array, Any]:
+        q, k, v, _ = self._unpack([jnp.moveaxis(a, 0, -3) for a in x])
+        # Places to come are zeros that are not seen.
         keys, values, place = state
-        keys = lax.dynamic_update_slice_in_dim(keys, k[..., None, :, :], place, -3)
-        values = lax.dynamic_update_slice_in_dim(values, v[..., None, :, :], place, -3)
-        q = _grouped(q[..., None, :, :], k.shape[-2])
-        s = self._capped(q, keys)
-        s = jnp.where(self._sees(place - jnp.arange(keys.shape[-3])), s, -jnp.inf)
+        keys = lax.dynamic_update_slice_in_dim(keys, k, place, -3)
+        values = lax.dynamic_update_slice_in_dim(values, v, place, -3)
+        behind = place + jnp.arange(k.shape[-3])[:, None] - jnp.arange(keys.shape[-3])
+        s = jnp.where(self._sees(behind), self._capped(q, keys), -jnp.inf)
         y = _dot("grts,sgm->tgrm", jax.nn.softmax(s).astype(v.dtype), values)
-        y = y.reshape(*x[0].shape[:-1], v.shape[-1]).astype(v.dtype)
-        return y, (keys, values, place + 1)
+        y = jnp.moveaxis(y, -4, 0).reshape(*x[0].shape[:-1], v.shape[-1]).astype(v.dtype)
+        return y, (keys, values, place + len(y))
 
     def _scale(self, q: Array) -> float:
         return q.shape[-1] ** -0.5 if self.scale is None else self.scale

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
@@ -13,6 +14,7 @@ from fbp._layer import (
     Key,
     Layer,
     at_least_float32,
+    at_least_int32,
     like,
     name_of,
     require_params,
@@ -60,6 +62,7 @@ class Embedding(Layer):
         if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.integer)):
             got = getattr(x, "dtype", type(x).__name__)
             raise TypeError(f"Embedding: expected x to be an integer array, got {got}")
+        x = at_least_int32(x)
         outside = (x < 0) | (x >= self.n)
         if not isinstance(outside, jax.core.Tracer) and outside.any():
             raise ValueError(
@@ -72,7 +75,7 @@ class Embedding(Layer):
     def backward(
         self, params: dict[str, Array], x: Array, res: Any, dy: Array
     ) -> tuple[dict[str, Array], None]:
-        dy = at_least_float32(dy)
+        x, dy = at_least_int32(x), at_least_float32(dy)
         rows = jnp.where(x < 0, self.n, x)
         dw = jnp.zeros((self.n, self.size), dy.dtype).at[rows].add(dy, mode="drop")
         return like({"w": dw}, params), None
@@ -176,5 +179,6 @@ class Positions(Layer):
             raise ValueError(f"{name_of(self)}: expected at most {self.n} places, got {length}")
         return jnp.zeros((), jnp.int32)
 
-    def step(self, params: dict[str, Array], x: Array, state: Array) -> tuple[Array, Array]:
-        return x + params["w"][state], state + 1
+    def steps(self, params: dict[str, Array], x: Array, state: Array) -> tuple[Array, Array]:
+        w = lax.dynamic_slice_in_dim(params["w"], state, len(x))
+        return x + w.reshape(len(x), *(1,) * (x.ndim - 2), self.size), state + len(x)

@@ -36,7 +36,8 @@ class LayerNorm(Layer):
       n: D, the size of the last axis.
       eps: keeps a constant x from being divided by 0.
       bias: whether there is a b; without it params is {"w"} alone.
-      dtype: dtype of the parameters, which start at 1 and 0.
+      w_init: initializer of w. Ones; b starts at 0.
+      dtype: dtype of the parameters.
 
     Raises:
       ValueError: the last axis of x is not n; params are not of this layer.
@@ -103,7 +104,8 @@ class RMSNorm(Layer):
     Args:
       n: D, the size of the last axis.
       eps: keeps x = 0 from being divided by 0.
-      dtype: dtype of w, which starts at 1.
+      w_init: initializer of w. Ones.
+      dtype: dtype of w.
 
     Raises:
       ValueError: the last axis of x is not n; params are not of this layer.

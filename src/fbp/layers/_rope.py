@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
 from fbp.layers._heads import Qkv
@@ -20,6 +21,9 @@ class Llama3Scaling:
     between the two f becomes a mean of both, ((1 - s) / factor + s) f with
     s = (C / wavelength - low) / (high - low).
 
+    Raises:
+      ValueError: factor or low is not above 0; high is not above low.
+
     Source: Grattafiori et al., "The Llama 3 Herd of Models", 2024, and the model's published code.
     """
 
@@ -27,6 +31,13 @@ class Llama3Scaling:
     low: float = 1.0
     high: float = 4.0
     context: int = 8192
+
+    def __post_init__(self) -> None:
+        if not (self.factor > 0 and self.high > self.low > 0):
+            raise ValueError(
+                f"Llama3Scaling: expected a factor above 0 and high above low above 0, got "
+                f"factor={self.factor}, low={self.low}, high={self.high}"
+            )
 
     def __call__(self, frequencies: np.ndarray) -> np.ndarray:
         turns = self.context * frequencies / (2 * math.pi)
@@ -82,15 +93,20 @@ class Rope(Layer):
 
     def start(self, params: tuple[()], x: Qkv, length: int) -> tuple[Array, Array, Array]:
         angles = self.angles(length, x[0].shape[-1])
-        return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles)), jnp.zeros((), jnp.int32)
+        wide = jnp.promote_types(x[0].dtype, jnp.float32)
+        cos, sin = (jnp.asarray(f(angles), wide) for f in (np.cos, np.sin))
+        return cos, sin, jnp.zeros((), jnp.int32)
 
-    def step(
+    def steps(
         self, params: tuple[()], x: Qkv, state: tuple[Array, Array, Array]
     ) -> tuple[Qkv, tuple[Array, Array, Array]]:
         q, k, v = x
         cos, sin, place = state
-        q, k = (turned(at_least_float32(a), cos[place], sin[place]).astype(a.dtype) for a in (q, k))
-        return (q, k, v), (cos, sin, place + 1)
+        # One angle for all heads and all of the batch at a place.
+        here = len(q), *(1,) * (q.ndim - 2), -1
+        c, s = (lax.dynamic_slice_in_dim(a, place, len(q)).reshape(here) for a in (cos, sin))
+        q, k = (turned(at_least_float32(a), c, s).astype(a.dtype) for a in (q, k))
+        return (q, k, v), (cos, sin, place + len(q))
 
     def angles(self, length: int, size: int) -> np.ndarray:
         """The angles of places 0..length-1 for heads of this size: (length, size / 2).

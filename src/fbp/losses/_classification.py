@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Loss, at_least_float32, require_float
+from fbp._layer import Array, Loss, at_least_float32, at_least_int32, require_float
 from fbp.losses._elementwise import Elementwise
 from fbp.losses._mean import broadcast_weight, shares, unweighted, weighted_sum
 
@@ -67,7 +67,7 @@ class SoftmaxCrossEntropy(Loss):
     ) -> tuple[Array, tuple[()], Array]:
         require_float(self, y, "y")
         target, weight = unweighted(target)
-        target = _widened(target)
+        target = at_least_int32(jnp.asarray(target))
         weight = self._row_weight(target, weight)
         q = self._distribution(target, weight, y)
 
@@ -87,7 +87,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def weight(self, target: Any) -> Array:
         target, weight = unweighted(target)
-        target = _widened(target)
+        target = at_least_int32(jnp.asarray(target))
         rows = target.shape if _are_labels(target) else target.shape[:-1]
         weight = self._row_weight(target, weight)
         return jnp.sum(jnp.ones(rows[:1]) if weight is None else weight)
@@ -127,13 +127,6 @@ class SoftmaxCrossEntropy(Loss):
                 )
             q = jnp.where(allowed[..., None], q, jnp.nan)
         return q
-
-
-def _widened(target: Array) -> Array:
-    """Labels of few bits, which cannot be compared with numbers that need more, as int32."""
-    target = jnp.asarray(target)
-    narrow = _are_labels(target) and target.dtype not in (jnp.int32, jnp.int64)
-    return target.astype(jnp.int32) if narrow else target
 
 
 def _are_labels(target: Array) -> bool:

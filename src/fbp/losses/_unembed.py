@@ -13,6 +13,7 @@ from fbp._layer import (
     Array,
     Loss,
     at_least_float32,
+    at_least_int32,
     like,
     name_of,
     require_params,
@@ -160,7 +161,7 @@ class UnembedCrossEntropy(Loss):
         require_trailing(self, y, (self.size,), "y")
         require_params(self, params, w=(self.n, self.size))
         target, weight = unweighted(target)
-        target = jnp.asarray(target)
+        target = at_least_int32(jnp.asarray(target))
         if not jnp.issubdtype(target.dtype, jnp.integer):
             raise TypeError(f"{name_of(self)}: expected integer labels, got {target.dtype}")
         if target.shape != y.shape[:-1]:
@@ -192,7 +193,7 @@ class UnembedCrossEntropy(Loss):
 
     def _weights(self, target: Array, weight: Array | None) -> Array:
         """The weight of each token, 0 where its label is ignored."""
-        target = jnp.asarray(target)
+        target = at_least_int32(jnp.asarray(target))
         counts = jnp.ones(target.shape) if self.ignore is None else target != self.ignore
         counts = at_least_float32(counts.astype(float))
         return counts if weight is None else counts * broadcast_weight(self, weight, counts.shape)

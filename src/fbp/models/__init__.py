@@ -1,7 +1,7 @@
 """Models: each a short function that reads top to bottom."""
 
-from fbp.interop._hugging_face import from_pretrained as from_pretrained
-from fbp.interop._hugging_face import save_pretrained as save_pretrained
+from typing import TYPE_CHECKING, Any
+
 from fbp.models._char_lstm import char_lstm as char_lstm
 from fbp.models._convnet import convnet as convnet
 from fbp.models._gpt2 import gpt2 as gpt2
@@ -11,3 +11,22 @@ from fbp.models._mlp import mlp as mlp
 from fbp.models._mlp import neuron as neuron
 from fbp.models._tuned import with_lora as with_lora
 from fbp.models._tuned import without_lora as without_lora
+
+if TYPE_CHECKING:
+    from fbp.interop._hugging_face import from_pretrained as from_pretrained
+    from fbp.interop._hugging_face import save_pretrained as save_pretrained
+
+_OF_INTEROP = ("from_pretrained", "save_pretrained")
+
+
+def __getattr__(name: str) -> Any:
+    # Who makes a model of their own need not import what reads those of others.
+    if name in _OF_INTEROP:
+        from fbp.interop import _hugging_face
+
+        return getattr(_hugging_face, name)
+    raise AttributeError(f"module 'fbp.models' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_OF_INTEROP})

@@ -58,8 +58,8 @@ class Cast(Layer):
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         return self.layer.start(self.cast(params), self._as_cast(x), length)
 
-    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        return self.layer.step(self.cast(params), self.cast(x), state)
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.layer.steps(self.cast(params), self.cast(x), state)
 
     def _as_cast(self, x: PyTree) -> PyTree:
         return jax.eval_shape(self.cast, x)

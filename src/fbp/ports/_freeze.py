@@ -40,10 +40,10 @@ class Freeze(Layer):
         return jax.tree.map(jnp.zeros_like, params), dx
 
     def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
-        return self.layer.recompute(params, x, res)
+        return self.layer.recompute(jax.lax.stop_gradient(params), x, res)
 
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         return self.layer.start(params, x, length)
 
-    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        return self.layer.step(params, x, state)
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.layer.steps(params, x, state)

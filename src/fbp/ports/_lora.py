@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
@@ -55,7 +56,8 @@ class LoRA(Layer):
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
     def init(self, key: Array) -> dict[str, Any]:
-        return self.around(self.dense.init(key), key)
+        dense_key, key = jax.random.split(key)
+        return self.around(self.dense.init(dense_key), key)
 
     def around(self, dense_params: dict[str, Array], key: Array) -> dict[str, Any]:
         """Params that hold the dense layer's, with a and b as they start."""

@@ -62,8 +62,8 @@ class Tie(Layer):
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         return self.layer.start(self.untied(params), x, length)
 
-    def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        return self.layer.step(self.untied(params), x, state)
+    def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.layer.steps(self.untied(params), x, state)
 
     def untied(self, params: Params) -> Params:
         """The layer's own params: the array in both places."""

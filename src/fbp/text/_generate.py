@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._layer import Array, Layer, Params, PyTree
+from fbp._layer import Array, Layer, Params, PyTree, at_least_int32
 from fbp.text._choose import choose, require_choice
+
+# Attention's scores of a piece of the prompt are as many numbers as this times all places.
+_PIECE = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +46,10 @@ def generate(
 ) -> Array:
     """Writes n tokens after a prompt, each chosen from the logits after all before it.
 
-    What a layer looks back at is in its state: keys and values of attention, an LSTM's h and c. So
-    a token costs the same wherever it stands, and the whole is one compiled program. Where the
-    context is full, writing goes on from the last half of it, read anew.
+    What a layer looks back at is in its state: keys and values of attention, an LSTM's h and c. The
+    prompt fills it at once, then a token costs the same wherever it stands, and the whole is one
+    compiled program. Where the context is full, writing goes on from the last half of it, read
+    anew.
 
     Args:
       model: a causal model from ids (..., T) to logits (..., T, V).
@@ -60,8 +64,12 @@ def generate(
       The new ids (..., n).
 
     Raises:
-      ValueError: the prompt is empty, or longer than the context.
+      ValueError: the prompt is empty, or longer than the context; n is negative; logits are NaN, as
+        those of an id outside the vocabulary.
     """
+    if n < 0:
+        raise ValueError(f"generate: expected n of 0 or more, got {n}")
+    prompt = at_least_int32(jnp.asarray(prompt))  # of what is written some may need more bits
     if not prompt.ndim or not prompt.shape[-1]:
         raise ValueError(f"generate: expected a prompt (..., P), P >= 1, got shape {prompt.shape}")
     if context is not None and prompt.shape[-1] > context:
@@ -74,7 +82,12 @@ def generate(
             # The last token that is written need not be read.
             more = min(more, context - prompt.shape[-1] + 1)
         key, part = jax.random.split(key)
-        new = _write(model, params, prompt, more, part, choice)
+        new, failed = _write(model, params, prompt, more, part, choice)
+        if not isinstance(failed, jax.core.Tracer) and failed:
+            raise ValueError(
+                "generate: expected logits that are numbers, got NaN: params that are not numbers, "
+                "or an id of the prompt outside the vocabulary"
+            )
         written = jnp.concatenate([written, new], -1)
         if context is not None:
             prompt = jnp.concatenate([prompt, new], -1)[..., -max(1, context // 2) :]
@@ -84,20 +97,22 @@ def generate(
 @functools.partial(jax.jit, static_argnames=("model", "n", "choice"))
 def _write(
     model: Layer, params: Params, prompt: Array, n: int, key: Array, choice: Choice
-) -> Array:
-    """Two scans: one reads the prompt, one writes."""
+) -> tuple[Array, Array]:
+    """Returns the new ids, and whether logits were NaN.
+
+    Reads all of the prompt but its last token, whose logits are the first to choose from.
+    """
+    *_, places = prompt.shape
     prompt = jnp.moveaxis(prompt, -1, 0)
+    state = model.start(params, prompt[0], places + n - 1)
+    for start in range(0, places - 1, _PIECE):
+        _, state = model.steps(params, prompt[start : min(start + _PIECE, places - 1)], state)
 
-    def read(state: PyTree, ids: Array) -> tuple[PyTree, None]:
-        return model.step(params, ids, state)[1], None
-
-    def write(carry: tuple[PyTree, Array], key: Array) -> tuple[tuple[PyTree, Array], Array]:
+    def write(carry: tuple[PyTree, Array], key: Array) -> tuple[tuple[PyTree, Array], PyTree]:
         state, ids = carry
         logits, state = model.step(params, ids, state)
         ids = choice(logits, key).astype(ids.dtype)
-        return (state, ids), ids
+        return (state, ids), (ids, jnp.isnan(logits).any())
 
-    state = model.start(params, prompt[0], len(prompt) + n - 1)
-    state, _ = lax.scan(read, state, prompt[:-1])
-    _, ids = lax.scan(write, (state, prompt[-1]), jax.random.split(key, n))
-    return jnp.moveaxis(ids, 0, -1)
+    _, (ids, failed) = lax.scan(write, (state, prompt[-1]), jax.random.split(key, n))
+    return jnp.moveaxis(ids, 0, -1), failed.any()

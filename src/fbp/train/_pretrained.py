@@ -20,6 +20,7 @@ from fbp.train._text_model import TextModel
 # Where a fine-tuned model is, inside its run's folder.
 MODEL = "model"
 TOKENIZER = "tokenizer.json"
+KINDS = ("gpt2", "llama")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +80,12 @@ def load_language_model(folder: str | Path) -> tuple[TextModel, Params, Tokenize
         raise InputError(f"{folder}: expected the folder of a run or of a model, got none")
     if (folder / MODEL / CONFIG).exists():
         folder = folder / MODEL
-    if "model_type" in read_config(folder):
+    config = read_config(folder)
+    if "model_type" in config:
         found = Pretrained.load(folder)
         return found.text_model, found.params, found.tokenizer
+    if config.get("task") in KINDS:
+        raise InputError(f"{folder}: expected what was tuned in {folder / MODEL}, got none")
     return Run(folder).load_text()
 
 

@@ -32,10 +32,13 @@ class TextModel:
         """The model of a run's config, as `{"kind": "lstm", "vocab": 256, "width": ...}`.
 
         Raises:
-          InputError: it is of a kind that this version does not know.
-          KeyError, TypeError, ValueError: a size is missing or not one.
+          InputError: it is of a kind that this version does not know, or a size is not one.
+          KeyError, TypeError, ValueError: a size is missing or does not go with the others.
         """
         sizes = {name: size for name, size in spec.items() if name != "kind"}
+        for name, size in sizes.items():
+            if type(size) is not int or size < 1:
+                raise InputError(f"expected {name} to be an integer of 1 or more, got {size!r}")
         if spec["kind"] == "lstm":
             return cls(models.char_lstm(**sizes), spec["vocab"], None)
         if spec["kind"] == "gpt":
