@@ -97,8 +97,9 @@ def autodiff_in(source: str) -> list[str]:
     return found
 
 
-# The doors to and from other people's autodiff, and the proofs. No layer of fbp needs them.
-BESIDE = ("_custom_vjp.py", "interop", "verify")
+# The doors to and from other people's autodiff, what fbp is measured against, and the proofs. No
+# layer of fbp needs them.
+BESIDE = ("_custom_vjp.py", "bench", "interop", "verify")
 TRAINING_PATH = [path for path in FILES if path.relative_to(ROOT).parts[0] not in BESIDE]
 
 

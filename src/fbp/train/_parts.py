@@ -40,11 +40,20 @@ class Parts:
 
     def owned(self, k: int) -> list[bool]:
         """Which leaves of the optimizer's state are of part k: those that grow with it."""
+        return [a.shape != b.shape for a, b in self._grown(k)]
+
+    def grows_by_copies(self, k: int) -> bool:
+        """Whether the state of part k has one entry for each of its copies, and no other order."""
+        copies = {(leaf.shape[0],) for leaf in jax.tree.leaves(self.shapes[k])}
+        grown = [(a.shape, b.shape) for a, b in self._grown(k) if a.shape != b.shape]
+        return all(a[:1] in copies and b == (a[0] + 1, *a[1:]) for a, b in grown)
+
+    def _grown(self, k: int) -> list[tuple[Any, Any]]:
+        """The leaves of the optimizer's state as they are, and with one more copy in part k."""
         every = dict(enumerate(self.shapes))
         more = {**every, k: jax.tree.map(longer, self.shapes[k])}
         states = [jax.eval_shape(self.optimizer.init, self.whole(p)) for p in (every, more)]
-        pairs = zip(*map(jax.tree.leaves, states), strict=True)
-        return [a.shape != b.shape for a, b in pairs]
+        return list(zip(*map(jax.tree.leaves, states), strict=True))
 
     def state(self, state: PyTree, chosen: dict[int, PyTree]) -> PyTree:
         """The optimizer's state as it is of these parts alone."""
@@ -107,9 +116,8 @@ def require_separable(parts: Parts, stacks: list[int]) -> None:
     )
     try:
         with jax.ensure_compile_time_eval():
-            separable = bool(
-                jax.jit(functools.partial(_is_separable, parts, stacks))(params, grads)
-            )
+            separate = jax.jit(functools.partial(_is_separable, parts, stacks))
+            separable = all(map(parts.grows_by_copies, stacks)) and bool(separate(params, grads))
     except Exception:  # whatever an optimizer does that cannot do with a part of the parameters
         separable = False
     if not separable:

@@ -1,0 +1,93 @@
+"""`fbp bench`: the same training in every row, and products counted on paper."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fbp
+from fbp.bench import CONTENDERS, WORKLOADS, GPTSizes, measure
+from fbp.bench._plain import POLICIES, PlainGPT
+from fbp.bench._products import products_of
+from fbp.cli._main import main
+
+TINY = WORKLOADS["tiny"]
+
+
+def test_products_on_paper() -> None:
+    sizes = GPTSizes(layers=2, width=8, heads=2, context=4, batch=3, vocab=5)
+    weights = 2 * (8 * 24 + 8 * 8 + 2 * 8 * 32) + 5 * 8
+    assert sizes.dense_flops == 6 * 12 * weights
+    # Pairs of a query and a key that it sees, 10 of 16; width 4 a head, 6 heads, 7 products.
+    assert sizes.attention_flops == 2 * 7 * (2 * 10 * 4 * 6)
+    products = products_of(sizes)
+    flops = sum(2 * b * m * k * n * count for (b, m, k, n), count in products.items())
+    # In four blocks of one query each, nothing is above the diagonal.
+    assert flops == sizes.flops
+
+
+@pytest.mark.parametrize("options", [{}, {"unrolled": True}, *({"keeps": p} for p in POLICIES)])
+def test_plain_jax_trains_the_same_model(options: Any) -> None:
+    sizes = GPTSizes(layers=2, width=6, heads=2, context=5, batch=2, vocab=7)
+    params = sizes.params()
+    batch = tuple(a[0] for a in sizes.batches(1))
+    plain = PlainGPT(sizes, **options).value_and_grad(params, batch)
+    ours = fbp.models.NextToken(sizes.model()).value_and_grad(params, batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, ours)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path, capsys: Any) -> None:
+    file, picture = tmp_path / "figures.json", tmp_path / "figures.png"
+    command = ["bench", "tiny", "--only", "^(jax.grad|fbp)$", "--rounds", "2", "--products"]
+    assert main([*command, "--json", str(file), "--picture", str(picture)]) == 0
+    printed = capsys.readouterr().out
+    for name in ("jax.grad", "fbp"):
+        assert re.search(rf"^{name} +[\d.]+ +[\d.]+ +[\d.]+ ", printed, re.MULTILINE)
+    found = json.loads(file.read_text())
+    assert [row["name"] for row in found["figures"]] == ["jax.grad", "fbp"]
+    losses = [row["first_losses"] for row in found["figures"]]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert len(losses[0]) == 10
+    assert picture.stat().st_size > 1000
+    assert main([*command, "--json", str(file)]) == 2
+    assert "expected a new file" in capsys.readouterr().err
+
+
+@pytest.mark.torch
+def test_everyone_trains_the_same_model() -> None:
+    chosen = [c for c in CONTENDERS if "compile" not in c.name and "remat" not in c.name]
+    figures, _ = measure(chosen, TINY, rounds=1)
+    ours = {f.name: f for f in figures}["fbp"]
+    assert {"jax.grad", "PyTorch eager"} <= {f.name for f in figures}
+    for f in figures:
+        assert f.agrees(ours) < 1e-5, f.name
+        assert f.temporaries is None or f.temporaries > 0
+
+
+def test_in_bfloat16_too() -> None:
+    chosen = [c for c in CONTENDERS if c.name in ("jax.grad", "fbp")]
+    sizes = GPTSizes(layers=1, width=6, heads=2, context=5, batch=2, vocab=7)
+    plain, ours = measure(chosen, sizes, dtype=jnp.bfloat16, rounds=1)[0]
+    assert ours.agrees(plain) < 2**-8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rounds", "0"], "expected --rounds to be 1 or more"),
+        (["--steps", "-1"], "expected --steps to be 1 or more"),
+        (["--only", "("], "expected --only to be a regular expression"),
+        (["--only", "nobody"], "expected --only to match one of: jax.grad"),
+    ],
+)
+def test_bad_input_gets_one_line(arguments: list[str], said: str, capsys: Any) -> None:
+    assert main(["bench", "tiny", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1

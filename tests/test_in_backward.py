@@ -1,0 +1,219 @@
+"""The optimizer inside the backward pass: the plain step's numbers, in less memory."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import fbp
+from fbp._tree import path_of
+from fbp.ports import Update
+
+VOCAB, CONTEXT = 31, 8
+BLOCK = fbp.Serial(mix=fbp.Residual(fbp.Serial(a=fbp.Dense(5, 5), t=fbp.Tanh())), b=fbp.Dense(5, 5))
+MLP = fbp.Serial(start=fbp.Dense(3, 5), blocks=fbp.Stack(BLOCK, 3), end=fbp.Dense(5, 2))
+
+
+def matrices(params: Any) -> Any:
+    return jax.tree.map_with_path(lambda keys, _: path_of(keys).endswith(".w"), params)
+
+
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "sgd": lambda: optax.sgd(1e-2),
+    "momentum": lambda: optax.sgd(1e-2, momentum=0.9, nesterov=True),
+    "adamw": lambda: optax.adamw(
+        optax.warmup_cosine_decay_schedule(0.0, 1e-2, 3, 10), weight_decay=0.1, mask=matrices
+    ),
+    "rmsprop": lambda: optax.rmsprop(1e-3),
+    "injected": lambda: optax.inject_hyperparams(optax.adam)(learning_rate=1e-2),
+    "clipped": lambda: fbp.Clipped(optax.sgd(1.0), 0.05),
+    "clipped by the previous": lambda: fbp.Clipped(optax.sgd(1.0), 0.05, by="previous"),
+}
+
+
+def ten_steps(objective: Any, params: Any, batches: Any, optimizer: Any, **options: Any) -> Any:
+    state = fbp.state_of(params, optimizer)
+    return fbp.steps_of(objective, optimizer, **options)(state, batches)
+
+
+def assert_alike(one: Any, other: Any, tolerance: float = 2e-6) -> None:
+    def close(a: Any, b: Any) -> None:
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, float(jnp.abs(b).max())))
+
+    jax.tree.map(close, one, other)
+
+
+@pytest.fixture(scope="module")
+def mlp() -> tuple[Any, Any, Any]:
+    keys = jax.random.split(jax.random.key(0), 3)
+    objective = fbp.Objective(MLP, fbp.MeanSquaredError())
+    batches = jax.random.normal(keys[0], (10, 7, 3)), jax.random.normal(keys[1], (10, 7, 2))
+    return objective, objective.init(keys[2]), batches
+
+
+@pytest.fixture(scope="module")
+def gpt() -> tuple[Any, Any, Any]:
+    model = fbp.models.gpt2(vocab=VOCAB, context=CONTEXT, width=6, heads=2, layers=2, dropout=0.1)
+    ids = jax.random.randint(jax.random.key(1), (10, 2, CONTEXT + 1), 0, VOCAB)
+    batches = ids[..., :-1], ids[..., 1:]
+    return fbp.models.NextToken(model), model.init(jax.random.key(0)), batches
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_ten_steps_are_those_of_the_plain_step(name: str, mlp: Any) -> None:
+    optimizer = OPTIMIZERS[name]()
+    plain = ten_steps(*mlp, optimizer)
+    # Float32: a few hundred roundings of values of about 1.
+    assert_alike(ten_steps(*mlp, optimizer, in_backward=True), plain)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 9])
+@pytest.mark.parametrize("name", ["momentum", "clipped"])
+def test_parts_of_a_batch_add_up(name: str, size: int, mlp: Any) -> None:
+    objective, params, batches = mlp
+    optimizer = OPTIMIZERS[name]()
+    plain = ten_steps(fbp.Microbatch(objective, size), params, batches, optimizer)
+    args = fbp.Microbatch(objective, size), params, batches, optimizer
+    assert_alike(ten_steps(*args, in_backward=True), plain)
+
+
+def test_a_language_model_with_tied_embeddings(gpt: Any) -> None:
+    optimizer = fbp.Clipped(optax.sgd(0.5, momentum=0.9), 0.1)
+    plain = ten_steps(*gpt, optimizer)
+    assert_alike(ten_steps(*gpt, optimizer, in_backward=True), plain)
+
+
+def test_clipping_is_that_of_optax(mlp: Any) -> None:
+    optimizer = optax.chain(optax.clip_by_global_norm(0.05), optax.sgd(1.0))
+    state, losses = ten_steps(*mlp, optimizer)
+    clipped, others = ten_steps(*mlp, fbp.Clipped(optax.sgd(1.0), 0.05))
+    assert_alike((clipped.params, others), (state.params, losses))
+
+
+@pytest.mark.parametrize("keep", ["inputs", 2, 3])
+def test_whatever_a_stack_keeps(keep: str | int, mlp: Any) -> None:
+    objective, params, batches = mlp
+    model = fbp.Serial(start=MLP.layers[0], blocks=fbp.Stack(BLOCK, 3, keep), end=MLP.layers[2])
+    other = fbp.Objective(model, objective.loss)
+    optimizer = OPTIMIZERS["adamw"]()
+    plain = ten_steps(objective, params, batches, optimizer)
+    assert_alike(ten_steps(other, params, batches, optimizer, in_backward=True), plain)
+
+
+def test_two_stacks_and_stacks_in_combinators(mlp: Any) -> None:
+    _, _, batches = mlp
+    deep = fbp.Stack(fbp.Stack(fbp.Dense(5, 5), 2), 2)
+    # Names whose order is not that of the layers: params are dicts, and those are sorted.
+    model = fbp.Serial(
+        z=fbp.Dense(3, 5), y=fbp.Residual(deep), x=fbp.Remat(fbp.Stack(BLOCK, 2)), a=fbp.Dense(5, 2)
+    )
+    objective = fbp.Objective(model, fbp.MeanSquaredError())
+    params, optimizer = objective.init(jax.random.key(3)), OPTIMIZERS["adamw"]()
+    plain = ten_steps(objective, params, batches, optimizer)
+    assert_alike(ten_steps(objective, params, batches, optimizer, in_backward=True), plain)
+
+
+def test_masters_in_float32_and_arithmetic_in_bfloat16(gpt: Any) -> None:
+    objective, params, batches = gpt
+    cast = fbp.models.NextToken(fbp.mixed_precision(objective.model))
+    # One step: of ten, roundings in bfloat16 would be all one sees.
+    batches = jax.tree.map(lambda a: a[:1], batches)
+    plain = ten_steps(cast, params, batches, optax.sgd(0.5))
+    inside = ten_steps(cast, params, batches, optax.sgd(0.5), in_backward=True)
+    assert_alike(inside[0].params, plain[0].params, 1e-6)
+    assert {leaf.dtype for leaf in jax.tree.leaves(inside[0].params)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", ["adamw", "clipped", "clipped by the previous"])
+def test_a_loss_that_is_not_finite_changes_nothing(name: str, mlp: Any) -> None:
+    objective, params, batches = mlp
+    optimizer = OPTIMIZERS[name]()
+    step = fbp.step_of(objective, optimizer, in_backward=True)
+    before = fbp.state_of(params, optimizer)
+    bad = batches[0][0].at[3, 1].set(jnp.inf), batches[1][0]
+    after, value = step(jax.tree.map(jnp.copy, before), bad)
+    assert not jnp.isfinite(value)
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+    moved, _ = step(after, jax.tree.map(lambda a: a[1], batches))
+    assert moved.step == 1
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.chain(optax.clip_by_global_norm(1e-3), optax.adam(1e-3)),
+        optax.chain(optax.clip_by_block_rms(1.0), optax.sgd(1.0)),
+        optax.lamb(1e-3),
+        optax.adafactor(1e-3),
+        optax.flatten(optax.adam(1e-3)),
+    ],
+    ids=["global norm", "block rms", "lamb", "adafactor", "flatten"],
+)
+def test_an_optimizer_that_mixes_parameters_is_refused(optimizer: Any, mlp: Any) -> None:
+    objective, params, batches = mlp
+    step = fbp.step_of(objective, optimizer, in_backward=True)
+    with pytest.raises(ValueError, match=r"in_backward: expected an optimizer whose update"):
+        step(fbp.state_of(params, optimizer), jax.tree.map(lambda a: a[0], batches))
+
+
+def test_update_around_one_layer() -> None:
+    layer, optimizer = fbp.Dense(3, 2), optax.adam(0.1)
+    update = Update(layer, optimizer)
+    params = update.init(jax.random.key(0))
+    x, dy = jnp.ones((5, 3)), jnp.ones((5, 2))
+    y, res = update.forward(params, x)
+    new, dx = update.backward(params, x, res, dy)
+    dparams, dx_alone = layer.backward(params.params, x, (), dy)
+    updates, state = optimizer.update(dparams, params.state, params.params)
+    assert_alike((new.params, new.state), (optax.apply_updates(params.params, updates), state))
+    np.testing.assert_array_equal(dx, dx_alone)
+    np.testing.assert_allclose(new.squares, optax.tree.norm(dparams, squared=True), rtol=1e-6)
+    np.testing.assert_array_equal(update.steps(params, x, update.start(params, x[0], 5))[0], y)
+
+
+@pytest.mark.parametrize("bad", [{"norm": 0.0}, {"norm": 1.0, "by": "rows"}])
+def test_clipped_says_what_it_takes(bad: Any) -> None:
+    with pytest.raises(ValueError, match="Clipped: expected"):
+        fbp.Clipped(optax.sgd(1.0), **bad)
+
+
+COMPILED = """
+import jax, optax, fbp
+model = fbp.models.gpt2(vocab=512, context=32, width=64, heads=2, layers=12)
+objective, optimizer = fbp.models.NextToken(model), optax.adamw(1e-3)
+state = jax.eval_shape(
+    lambda key: fbp.state_of(objective.init(key), optimizer), jax.random.key(0)
+)
+ids = jax.ShapeDtypeStruct((1, 32), "int32")
+for inside in (False, True):
+    step = fbp.step_of(objective, optimizer, in_backward=inside).lower(state, (ids, ids)).compile()
+    print(step.memory_analysis().temp_size_in_bytes)
+print(step.as_text())
+"""
+
+
+@pytest.mark.slow
+def test_no_stacked_parameters_are_copied() -> None:
+    """In the program as users compile it: in a process that does not skip optimizations."""
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    plain, inside, program = run.stdout.split("\n", 2)
+    # No copy of a block's matrices or their moments, and its gradients not held all at once.
+    assert not re.findall(r"f32\[12,\d+,(?:64|128|192|256)\]\S* copy\(", program)
+    gradients = 12 * 12 * 64**2 * 4
+    assert int(plain) - int(inside) > 0.5 * gradients
