@@ -413,6 +413,7 @@ def assert_close(got: PyTree, want: PyTree, limit: float) -> None:
 # Some take seconds each to compile, whatever is tested; and of the families there are many.
 LARGE = {
     *("stack/of_stack", "remat/of_stack", "noise/remat_in_stack", "noise/remat_of_stack"),
+    *("stack/keep_inputs", "stack/keep_every_second", "stack/keep_first", "noise/stack_keep"),
     *(case.name for family in FAMILIES for case in family.make_cases()),
 } - CORE
 

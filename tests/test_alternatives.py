@@ -21,6 +21,12 @@ OURS = [r for r in alternatives.RULES if r.origin == "hand" or r.name.startswith
 LIBRARIES = [r for r in alternatives.RULES if r not in OURS]
 
 
+def some(rules):
+    """Rules as parameters: every third, the others on request."""
+    marks = [[pytest.mark.exhaustive] if i % 3 else [] for i in range(len(rules))]
+    return [pytest.param(rule, id=rule.name, marks=m) for rule, m in zip(rules, marks, strict=True)]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs_without_rules():
     """Programs traced without rules stay in jax's caches, also for other tests."""
@@ -81,7 +87,7 @@ def test_there_are_many_and_each_has_a_name_of_its_own():
     assert len(names) == len(set(names)) >= 75
 
 
-@pytest.mark.parametrize("rule", LIBRARIES, ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", some(LIBRARIES))
 def test_library_function_has_a_rule(rule):
     for module in rule.needs:
         if not checkers.installed(module):
@@ -90,7 +96,7 @@ def test_library_function_has_a_rule(rule):
     assert has_rule(jax.make_jaxpr(rule.make())(*args).jaxpr)
 
 
-@pytest.mark.parametrize("rule", OURS, ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", some(OURS))
 def test_rule_agrees_with_autodiff_in_float64(rule, x64):
     args = generic(rule.args(np.random.default_rng(0), "tiny"), np.random.default_rng(1))
     f = rule.make()

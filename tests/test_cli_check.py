@@ -303,8 +303,9 @@ def test_a_table_of_fbps_own(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_fbps_own_rules_are_right(capsys):
-    assert main(["check"]) == 0
+@pytest.mark.parametrize("budget", ["fast", pytest.param("default", marks=pytest.mark.exhaustive)])
+def test_fbps_own_rules_are_right(budget, capsys):
+    assert main(["check", "--budget", budget]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 + len(_own.own_rules())
     assert {line.split()[-2] for line in lines[2:-1]} == {"OK"}

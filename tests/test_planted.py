@@ -1,7 +1,7 @@
 """The planted bugs are bugs, and the right rules beside them are right.
 
 The reference is autodiff of the primal, without any rule, in float64. Every sixtieth
-bug and right rule is tried always, all of them among the slow tests.
+bug and right rule is tried always, every fourth among the slow tests, all with `-m exhaustive` too.
 """
 
 import functools
@@ -29,9 +29,14 @@ VERDICTS = "WRONG CONVENTION PRECISION RANGE NONDETERMINISTIC VARIANT STRUCTURE"
 
 
 def some(names):
-    """Names as parameters, of which all but every sixtieth are slow."""
-    slow = pytest.mark.slow
-    return [pytest.param(n, marks=[slow] if i % 60 else []) for i, n in enumerate(names)]
+    """Names as parameters: every sixtieth always, every fourth among the slow tests, all on request."""
+
+    def marks(i):
+        if not i % 60:
+            return []
+        return [pytest.mark.slow] if not i % 4 else [pytest.mark.slow, pytest.mark.exhaustive]
+
+    return [pytest.param(name, marks=marks(i)) for i, name in enumerate(names)]
 
 
 def with_first_verdict(*verdicts):
