@@ -29,7 +29,7 @@ VERDICTS = "WRONG CONVENTION PRECISION RANGE NONDETERMINISTIC VARIANT STRUCTURE"
 
 
 def some(names):
-    """Names as parameters: every sixtieth always, every fourth among the slow tests, all on request."""
+    """Every sixtieth name always, every fourth among the slow tests, all when asked for."""
 
     def marks(i):
         if not i % 60:
