@@ -22,12 +22,20 @@ ROOMS = ("layers", "combinators", "ports", "losses")
 # What rules of other files are made of.
 SHARED = ["fbp._objective", "fbp._layer:add", "fbp._layer:like", "fbp._layer:at_least_float32"]
 SHARED += ["fbp._cell", "fbp._cell:product_over_batch"]
+SHARED += [f"fbp.layers._standardize:{name}" for name in ("standardize", "dstandardize")]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
 FILES += ["unembed", "conv", "recurrent", "ports", "sequences"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
 NEAR = {
-    "layers": ["contract", "elementwise_reference", "mutants_killed", "conv", "sequences", "recurrent"],
+    "layers": [
+        "contract",
+        "elementwise_reference",
+        "mutants_killed",
+        "conv",
+        "sequences",
+        "recurrent",
+    ],
     "combinators": ["contract", "combinators", "mutants_killed", "recurrent"],
     "ports": ["contract", "ports"],
     "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
@@ -49,6 +57,9 @@ CALLED = {
     **{"BatchNorm": ["batch_norm"], "FixedBatchNorm": ["fixed_batch"], "Rope": ["rope"]},
     **{"LayerNorm": ["layer_norm"], "RMSNorm": ["rms_norm"], "SplitHeads": ["split_heads"]},
     **{"MergeHeads": ["merge_heads"], "Recurrent": ["lstm"], "UnembedCrossEntropy": ["unembed"]},
+    **{"standardize": ["norm"], "dstandardize": ["norm"], "turned": ["rope"]},
+    **{"_with": ["tie"], "_one_batch": ["conv"], "_elements": ["max_pool"]},
+    **{"_constants": ["batch_norm", "statistics"], "_batch_axes": ["batch_norm"]},
     **{"LSTMCell": ["lstm"], "GRUCell": ["gru"], "Cell": ["cell"], "product_over_batch": ["cell"]},
     **{"_dot": ["attention"], "_grouped": ["attention"], "_window": ["pool"], "_pad": ["pool"]},
     **{"_first_larger": ["max_pool"], "_window_sums": ["avg_pool"], "_mean": ["norm"]},

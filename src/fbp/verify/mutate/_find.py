@@ -46,9 +46,11 @@ def places_of(target: Any, helpers: bool = False) -> list[Place]:
     for function in functions:
         for place in located(function):
             places[place.file, place.node.lineno, place.node.col_offset] = place
-    for place in list(places.values()):
+    pending = list(places.values())
+    for place in pending:
         for helper in helpers_of(place, helpers, {p.name for p in places.values()}):
-            places.setdefault((helper.file, helper.node.lineno, helper.node.col_offset), helper)
+            places[helper.file, helper.node.lineno, helper.node.col_offset] = helper
+            pending.append(helper)
     return sorted(places.values(), key=lambda p: (p.file, p.node.lineno))
 
 
