@@ -71,7 +71,7 @@ SUMMING: dict[str, tuple[fbp.Layer, Any]] = {
     "batch_norm/float32": (fbp.BatchNorm(5), (7, 5)),
     "fixed_batch_norm": (fbp.FixedBatchNorm(5), (7, 5)),
     "fixed_batch_norm/float32": (fbp.FixedBatchNorm(5), (7, 5)),
-    "swiglu": (fbp.SwiGLU(), (7, 10)),
+    "swiglu": (fbp.SwiGLU(), (2, 7, 10)),
     "rope": (fbp.Rope(), lambda rng: (*rng.normal(size=(3, 7, 2, 4)),)),
     "max_pool": (fbp.MaxPool2D(2, 1), (5, 5, 3)),
     "avg_pool": (fbp.AvgPool2D(3, 1), (5, 5, 3)),
@@ -90,6 +90,7 @@ def test_narrow_gradients_of_sums_are_rounded_once(name: str, x64: None) -> None
     assert {leaf.dtype for leaf in jax.tree.leaves(y)} == {jnp.dtype("bfloat16")}
     dy = normal_like(1, y)
     got = rule(layer, params, x, dy)
+    assert jax.tree.map(jnp.shape, got) == jax.tree.map(jnp.shape, (params, x))
     wide = jax.jit(functools.partial(rule, layer))(*cast((params, x, dy), jnp.float64))
     for leaf, want in zip(jax.tree.leaves(got), jax.tree.leaves(wide), strict=True):
         half = float(jnp.finfo(leaf.dtype).eps) / 2

@@ -140,9 +140,9 @@ def test_scores_beyond_what_exp_can_hold() -> None:
 
 
 def test_rope_turns_pairs_of_numbers(x64: None) -> None:
-    q, k, v = qkv(5, 2, 1, 6)
+    q, k, v = qkv(7, 2, 1, 6)
     (turned_q, turned_k, same), _ = fbp.Rope(base=50.0).forward((), (q, k, v))
-    angle = np.arange(5)[:, None] * 50.0 ** (-np.arange(3) / 3)
+    angle = np.arange(7)[:, None] * 50.0 ** (-np.arange(3) / 3)
     for got, a in ((turned_q, q), (turned_k, k)):
         complex_ = (a[..., :3] + 1j * a[..., 3:]) * np.exp(1j * angle)[:, None, :]
         np.testing.assert_allclose(got[..., :3] + 1j * got[..., 3:], complex_, atol=CLOSE)
@@ -167,7 +167,7 @@ def test_rope_of_llama_3_slows_what_is_slow() -> None:
 
 
 def test_norms_and_gates(x64: None) -> None:
-    x, w, b = RNG.normal(size=(7, 6)), RNG.normal(size=6), RNG.normal(size=6)
+    x, w, b = RNG.normal(size=(2, 7, 6)), RNG.normal(size=6), RNG.normal(size=6)
     centred = x - x.mean(-1, keepdims=True)
     want = w * centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) + b
     y, _ = fbp.LayerNorm(6).forward({"w": w, "b": b}, x)
@@ -177,7 +177,15 @@ def test_norms_and_gates(x64: None) -> None:
         y, w * x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6), atol=CLOSE
     )
     y, _ = fbp.SwiGLU().forward((), x)
-    np.testing.assert_allclose(y, x[:, :3] / (1 + np.exp(-x[:, :3])) * x[:, 3:], atol=CLOSE)
+    a, b = x[..., :3], x[..., 3:]
+    np.testing.assert_allclose(y, a / (1 + np.exp(-a)) * b, atol=CLOSE)
+
+
+def test_split_heads_puts_gradients_side_by_side() -> None:
+    layer, x = fbp.SplitHeads(2, 1), jnp.arange(8.0)
+    (q, k, v), _ = layer.forward((), x)
+    assert (q.shape, k.shape, v.shape) == ((2, 2), (1, 2), (1, 2))
+    np.testing.assert_array_equal(layer.backward((), x, (), (q, k, v))[1], x)
 
 
 def test_positions_embedding_and_unembedding(x64: None) -> None:
