@@ -176,6 +176,20 @@ def test_max_pool_is_differentiated_alike_by_autodiff_where_maxima_are_equal() -
     np.testing.assert_array_equal(dx, by_autodiff)
 
 
+def test_max_pool_adds_up_in_float32() -> None:
+    """The pixel in the middle is the maximum of all four windows; in bfloat16 256 + 1 is 256."""
+    x = jnp.zeros((3, 3, 1), jnp.bfloat16).at[1, 1].set(1)
+    dy = jnp.asarray([[2, 1], [1, 256]], jnp.bfloat16)[..., None]
+    _, dx = maximum(2, 1).backward((), x, (), dy)
+    assert dx[1, 1, 0] == 260
+
+
+def test_global_avg_pool_of_more_pixels_than_float16_can_count() -> None:
+    x, dy = jnp.zeros((257, 256, 1), jnp.float16), jnp.ones(1, jnp.float16)
+    _, dx = fbp.GlobalAvgPool2D().backward((), x, (), dy)
+    np.testing.assert_array_equal(dx, np.float16(1 / x.size))
+
+
 def test_padding_is_never_a_maximum() -> None:
     x = -ones((2, 2, 1))
     y, _ = maximum(3, 1, 1).forward((), x)
