@@ -83,6 +83,14 @@ def test_lora_is_scaled_by_alpha_over_its_rank() -> None:
     assert (fbp.LoRA(dense, 2, alpha=3.0).scale, fbp.LoRA(dense, 2).scale) == (1.5, 1)
 
 
+def test_tie_keeps_one_array_for_both_places() -> None:
+    layer = fbp.Tie(fbp.Serial(a=fbp.Scale((3,)), b=fbp.Bias((3,))), "a", "b")
+    params = draw(layer)
+    assert params["b"] is None
+    x = jnp.arange(3.0)
+    np.testing.assert_array_equal(layer.forward(params, x)[0], x * params["a"] + params["a"])
+
+
 def test_lora_starts_as_its_layer_and_merges_into_it() -> None:
     dense = fbp.Dense(3, 5)
     lora = fbp.LoRA(dense, 2, alpha=3.0)
