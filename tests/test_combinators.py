@@ -200,6 +200,13 @@ def test_backward_uses_the_noise_of_the_forward(wrap: Any, x64: None) -> None:
         np.testing.assert_allclose((dy * y).sum(), (dx * x).sum(), rtol=0, atol=1e-14 * scale)
 
 
+def test_a_sum_is_computed_again_with_the_noise_it_had() -> None:
+    layer = fbp.Sum(Noise(), TANH, Noise())
+    params = params_of(layer)
+    y, res = layer.forward(params, X, jax.random.key(0))
+    np.testing.assert_array_equal(layer.recompute(params, X, res), y)
+
+
 def test_integers_have_no_gradient_through_combinators() -> None:
     lookup, x = Lookup(5, 3), jnp.asarray([0, 4, 4])
     for layer in (

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import assert_close, cast, rule
+from cases import assert_close, auto, cast, rule
 
 import fbp
 from fbp._tree import nbytes
@@ -168,6 +168,28 @@ def test_the_first_of_equal_maxima_has_the_gradient() -> None:
     np.testing.assert_array_equal(dx, [[0, 8, 0]])
 
 
+def test_max_pool_is_differentiated_alike_by_autodiff_where_maxima_are_equal() -> None:
+    x, dy = jnp.asarray([[1.0, 3.0], [3.0, 3.0]])[..., None], jnp.full((1, 1, 1), 5.0)
+    layer = maximum(2)
+    _, dx = jax.jit(functools.partial(rule, layer))((), x, dy)
+    _, by_autodiff = jax.jit(functools.partial(auto, layer))((), x, dy)
+    np.testing.assert_array_equal(dx, by_autodiff)
+
+
+def test_max_pool_adds_up_in_float32() -> None:
+    """The pixel in the middle is the maximum of all four windows; in bfloat16 256 + 1 is 256."""
+    x = jnp.zeros((3, 3, 1), jnp.bfloat16).at[1, 1].set(1)
+    dy = jnp.asarray([[2, 1], [1, 256]], jnp.bfloat16)[..., None]
+    _, dx = maximum(2, 1).backward((), x, (), dy)
+    assert dx[1, 1, 0] == 260
+
+
+def test_global_avg_pool_of_more_pixels_than_float16_can_count() -> None:
+    x, dy = jnp.zeros((257, 256, 1), jnp.float16), jnp.ones(1, jnp.float16)
+    _, dx = fbp.GlobalAvgPool2D().backward((), x, (), dy)
+    np.testing.assert_array_equal(dx, np.float16(1 / x.size))
+
+
 def test_padding_is_never_a_maximum() -> None:
     x = -ones((2, 2, 1))
     y, _ = maximum(3, 1, 1).forward((), x)
@@ -186,6 +208,17 @@ def test_nan_is_the_largest() -> None:
 def test_padding_counts_in_a_mean() -> None:
     y, _ = average(3, 1, 1).forward((), ones((2, 2, 1)))
     np.testing.assert_allclose(y, 4 / 9)
+
+
+def test_unflatten_turns_back_what_flatten_does() -> None:
+    x = jnp.arange(12.0).reshape(2, 1, 2, 3)
+    y, _ = fbp.Flatten().forward((), x)
+    assert y.shape == (2, 6)
+    unflatten = fbp.Unflatten((1, 2, 3))
+    np.testing.assert_array_equal(unflatten.forward((), y)[0], x)
+    params, dx = unflatten.backward((), y, (), x)
+    assert params == ()
+    np.testing.assert_array_equal(dx, y)
 
 
 # Dropout.

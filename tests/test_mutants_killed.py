@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ACTIVATIONS, Noise, assert_close
+from cases import (
+    ACTIVATIONS,
+    Case,
+    Noise,
+    assert_close,
+    cast,
+    draw,
+    normal_like,
+    output,
+    rule,
+)
 from test_losses import LOSSES, agrees, drawn, plain_mean
 
 import fbp
@@ -51,18 +61,68 @@ def test_products_are_not_rounded_before_they_are_summed() -> None:
     assert float(dw) == 2.0**-14
 
 
-def test_sums_over_a_batch_are_asked_for_in_float32() -> None:
+# What has sums in its rule: for each a layer and x. Dtypes of the params are in their names.
+SUMMING: dict[str, tuple[fbp.Layer, Any]] = {
+    "layer_norm": (fbp.LayerNorm(6), (7, 6)),
+    "rms_norm": (fbp.RMSNorm(6), (7, 6)),
+    "group_norm": (fbp.GroupNorm(2, 6), (2, 2, 3, 6)),
+    "group_norm/float32": (fbp.GroupNorm(2, 6), (2, 2, 3, 6)),
+    "batch_norm": (fbp.BatchNorm(5), (7, 5)),
+    "batch_norm/float32": (fbp.BatchNorm(5), (7, 5)),
+    "fixed_batch_norm": (fbp.FixedBatchNorm(5), (7, 5)),
+    "fixed_batch_norm/float32": (fbp.FixedBatchNorm(5), (7, 5)),
+    "swiglu": (fbp.SwiGLU(), (2, 7, 10)),
+    "rope": (fbp.Rope(), lambda rng: (*rng.normal(size=(3, 7, 2, 4)),)),
+    "avg_pool": (fbp.AvgPool2D(3, 1), (5, 5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", SUMMING)
+def test_narrow_gradients_of_sums_are_rounded_once(name: str, x64: None) -> None:
+    """To their own dtypes."""
+    layer, shape = SUMMING[name]
+    dtype = jnp.float32 if name.endswith("float32") else jnp.bfloat16
+    params, x = draw(Case(name, layer, shape), 0, dtype, jnp.bfloat16)
+    y = output(layer, params, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(y)} == {jnp.dtype("bfloat16")}
+    dy = normal_like(1, y)
+    got = rule(layer, params, x, dy)
+    assert jax.tree.map(jnp.shape, got) == jax.tree.map(jnp.shape, (params, x))
+    wide = jax.jit(functools.partial(rule, layer))(*cast((params, x, dy), jnp.float64))
+    for leaf, want in zip(jax.tree.leaves(got), jax.tree.leaves(wide), strict=True):
+        half = float(jnp.finfo(leaf.dtype).eps) / 2
+        # Sums of at most 12 terms that cancel are off by float32's roundings of these.
+        lost = 16 * EPS * float(abs(want).max())
+        want = np.asarray(want)
+        np.testing.assert_allclose(np.asarray(leaf, np.float64), want, rtol=half, atol=lost)
+
+
+LSTM, GRU = (cell(3, 5, dtype=jnp.bfloat16) for cell in (fbp.LSTMCell, fbp.GRUCell))
+# Layers with products, an x, and what they multiply it with.
+PRODUCTS: dict[str, tuple[fbp.Layer, Any]] = {
+    "dense": (fbp.Dense(3, 5), (7, 3)),
+    "unembed": (fbp.Unembed(3, 5), (7, 3)),
+    "lora": (fbp.LoRA(fbp.Dense(3, 5), 2), (7, 3)),
+    "conv": (fbp.Conv2D(3, 5, (2, 4)), (2, 6, 7, 3)),
+    "lstm_cell": (LSTM, lambda rng: (rng.normal(size=(7, 3)), fbp.LSTMState(*np.ones((2, 7, 5))))),
+    "gru_cell": (GRU, lambda rng: (rng.normal(size=(7, 3)), np.ones((7, 5)))),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_sums_over_a_batch_are_asked_for_in_float32(name: str) -> None:
     """Whatever a device adds bfloat16 products in by itself."""
-    layer = fbp.Dense(3, 5, dtype=jnp.bfloat16)
-    params = layer.init(jax.random.key(0))
-    x, dy = jnp.ones((7, 3), jnp.bfloat16), jnp.ones((7, 5), jnp.bfloat16)
-    program = jax.make_jaxpr(functools.partial(layer.backward, params))(x, (), dy)
+    layer, shape = PRODUCTS[name]
+    params, x = draw(Case(name, layer, shape), 0, jnp.bfloat16)
+    y, res = jax.eval_shape(layer.forward, params, x)
+    program = jax.make_jaxpr(layer.backward)(params, x, res, y)
     made = {
         eqn.outvars[0].aval.shape: eqn.outvars[0].aval.dtype
         for eqn in program.eqns
-        if eqn.primitive.name == "dot_general"
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated")
     }
-    assert made[3, 5] == jnp.float32
+    matrices = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+    assert {made[shape] for shape in matrices} == {jnp.dtype("float32")}
 
 
 # Losses.

@@ -262,6 +262,73 @@ def test_which_code_is_the_backward(tmp_path: Path) -> None:
     assert all("(x ** 3, x)" in m.after for m in mutate.mutants_of(module.cube))
 
 
+BASE = """class Base:
+    def forward(self, params, x, key=None):
+        return self.scale(x) + self.shift(x), ()
+
+    def backward(self, params, x, res, dy):
+        return (), self.slope(x) * self.scale(dy) + self.apart(x)
+
+    def recompute(self, params, x, res):
+        return self.shift(x)
+
+    def slope(self, x):
+        raise NotImplementedError
+
+    def scale(self, x):
+        return 2 * x
+
+    def apart(self, x):
+        return x - x
+"""
+HEIR = """from base import Base
+
+
+def same(x):
+    return x + 0
+
+
+class Heir(Base):
+    def shift(self, x):
+        return x + 1
+
+    def slope(self, x):
+        return 2 * self._once(x)
+
+    def scale(self, x):
+        return 3 * x
+
+    def _once(self, x):
+        return 1 * same(x)
+
+
+class Last(Heir):
+    def slope(self, x):
+        return 4 * x
+
+
+class Own(Heir):
+    def backward(self, params, x, res, dy):
+        return (), 5 * dy
+"""
+
+
+def test_a_class_writes_parts_of_an_inherited_backward(tmp_path: Path) -> None:
+    (tmp_path / "base.py").write_text(BASE)
+    (tmp_path / "heir.py").write_text(HEIR)
+    # Also what a helper alone uses.
+    heir = ["same", "Heir.slope", "Heir.scale", "Heir._once"]
+    assert functions_of("heir:Heir") == heir
+    assert functions_of("heir:Last") == ["Heir.scale", "Last.slope"]
+    assert functions_of("heir:Own") == ["Own.backward"]
+    assert functions_of("base:Base") == ["Base.backward", "Base.apart"]
+    assert functions_of("heir") == [*heir, "Last.slope", "Own.backward"]
+    # Also where all of it is in one file.
+    (tmp_path / "one.py").write_text(BASE + HEIR.replace("from base import Base", ""))
+    found = functions_of("one:Last")
+    assert found == ["Base.backward", "Base.apart", "Heir.scale", "Last.slope"]
+
+
 def test_a_file_in_a_package_is_that_package_s_module(tmp_path: Path) -> None:
     (tmp_path / "src" / "pack").mkdir(parents=True)
     (tmp_path / "src" / "pack" / "__init__.py").write_text("")
@@ -276,6 +343,7 @@ def test_rules_of_fbp(monkeypatch: pytest.MonkeyPatch) -> None:
     assert functions_of(fbp.Dense) == ["Dense.backward"]
     assert functions_of("fbp:Serial") == ["Serial.backward", "Serial.recompute", "Serial._inputs"]
     assert functions_of(fbp.Huber()) == ["Huber.element"]
+    assert functions_of(fbp.LSTMCell) == ["LSTMCell.backward_step", "LSTMCell.gather"]
     assert functions_of(fbp.Microbatch)[-1] == "Microbatch._weighted_sum"
     after = {m.after for m in mutate.mutants_of(fbp.Relu)}
     assert "dx = jnp.where(y == 0, dy, 0)" in after

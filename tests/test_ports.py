@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import assert_close, auto, normal_like, rule
+from cases import Noise, assert_close, auto, normal_like, rule
 
 import fbp
 from fbp._tree import named_leaves
@@ -66,6 +66,44 @@ def test_freeze_lets_nothing_flow_through_what_is_computed_again() -> None:
     )
     for leaf in jax.tree.leaves(moved):
         np.testing.assert_array_equal(leaf, 0)
+
+
+def test_a_frozen_layer_has_no_second_derivative_by_its_parameters_either() -> None:
+    layer, x, dy = fbp.Freeze(fbp.Dense(3, 5)), jnp.ones(3), jnp.ones(5)
+    params = draw(layer.layer)
+
+    def total(params: Any) -> Any:
+        return layer.backward(params, x, (), dy)[1].sum()
+
+    ddx = jax.jit(jax.grad(total))(params)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(ddx))
+
+
+NOISY = fbp.Serial(a=fbp.Scale((3,)), noise=Noise(), b=fbp.Scale((3,)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [fbp.Cast(NOISY, jnp.float32), fbp.Freeze(NOISY), fbp.Tie(NOISY, "a", "b")],
+    ids=["cast", "freeze", "tie"],
+)
+def test_ports_of_what_is_cheap_compute_it_again(layer: fbp.Layer) -> None:
+    params, x = draw(layer), jnp.arange(6.0).reshape(2, 3)
+    y, res = layer.forward(params, x, jax.random.key(1))
+    np.testing.assert_array_equal(layer.recompute(params, x, res), y)
+
+
+def test_lora_is_scaled_by_alpha_over_its_rank() -> None:
+    dense = fbp.Dense(3, 5)
+    assert (fbp.LoRA(dense, 2, alpha=3.0).scale, fbp.LoRA(dense, 2).scale) == (1.5, 1)
+
+
+def test_tie_keeps_one_array_for_both_places() -> None:
+    layer = fbp.Tie(fbp.Serial(a=fbp.Scale((3,)), b=fbp.Bias((3,))), "a", "b")
+    params = draw(layer)
+    assert params["b"] is None
+    x = jnp.arange(3.0)
+    np.testing.assert_array_equal(layer.forward(params, x)[0], x * params["a"] + params["a"])
 
 
 def test_lora_starts_as_its_layer_and_merges_into_it() -> None:

@@ -1,5 +1,6 @@
 """Cells and `Recurrent`: truncation, PyTorch beside them, one step beside many, bad input."""
 
+import dataclasses
 import functools
 import importlib.util
 from typing import Any
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import assert_close, auto, normal_like, rule
+from cases import assert_close, auto, cast, normal_like, rule
 
 import fbp
 
@@ -87,6 +88,30 @@ def test_an_empty_sequence_has_no_gradient() -> None:
     dparams, dx = layer.backward(params, x, res, y)
     assert dx.shape == x.shape
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(dparams))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_what_a_step_owes_is_rounded_once(name: str, x64: None) -> None:
+    """To what the products with the parameters take; the state's gradient not at all."""
+    cell = dataclasses.replace(CELLS[name], dtype=jnp.bfloat16)
+    x_t = jax.ShapeDtypeStruct((2, 7, 3), jnp.bfloat16)
+    params = normal_like(0, jax.eval_shape(cell.init, jax.random.key(0)))
+    state = normal_like(1, jax.eval_shape(cell.initial, params, x_t))
+    z = jax.eval_shape(cell.project, params, x_t)
+    y, res = jax.eval_shape(cell.forward_step, params, z, state)
+    # Any numbers are gates to the backward.
+    args = params, state, normal_like(2, res), normal_like(3, y)
+    da, dstate = cell.backward_step(*args)
+    want, _ = jax.jit(cell.backward_step)(*cast(args, jnp.float64))
+    for got, exact in zip(jax.tree.leaves(da), jax.tree.leaves(want), strict=True):
+        assert got.dtype == jnp.bfloat16
+        # Half an ulp; and where 1 - g^2 and the like cancel, what float32 loses.
+        lost = 2.0**-20 * float(abs(exact).max())
+        np.testing.assert_allclose(cast(got, jnp.float64), exact, rtol=2.0**-8, atol=lost)
+    assert {leaf.dtype for leaf in jax.tree.leaves(dstate)} == {jnp.dtype("float32")}
+    program = jax.make_jaxpr(cell.backward_step)(*args)
+    (product,) = [eqn for eqn in program.eqns if eqn.primitive.name == "dot_general"]
+    assert product.outvars[0].aval.dtype == jnp.float32
 
 
 def test_the_memory_of_an_lstm_is_wide_whatever_x_is() -> None:

@@ -1,11 +1,13 @@
 """What the layers of sequences compute, beside other ways to compute it; and what they refuse."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import assert_close, auto, normal_like, rule
 
 import fbp
 
@@ -41,6 +43,73 @@ def test_it_is_the_attention_of_jax(name: str, t: int, x64: None) -> None:
     np.testing.assert_allclose(y, want, atol=1e-5)
 
 
+def test_attention_s_gradients_of_blocks_are_sums(x64: None) -> None:
+    """A key has a part of its gradient from every block that sees it."""
+    layer, x = fbp.Attention(causal=True, window=40), tuple(map(jnp.asarray, qkv(64, 2, 1, 2)))
+    dy = normal_like(1, x[0])
+    want = jax.jit(functools.partial(auto, layer))((), x, dy)
+    assert_close(jax.jit(functools.partial(rule, layer))((), x, dy), want, CLOSE)
+
+
+def _of_program(primitive: str, f: Any, *args: Any) -> list[Any]:
+    """The operations of a kind of a program."""
+    program = jax.make_jaxpr(f)(*args)
+    return [eqn for eqn in program.eqns if eqn.primitive.name == primitive]
+
+
+NARROW = [jnp.bfloat16] * 3
+MIXED = [[jnp.float64, jnp.float32, jnp.float32], [jnp.float32, jnp.float64, jnp.float32]]
+
+
+@pytest.mark.parametrize("dtypes", [NARROW, *MIXED], ids=["bfloat16", "wide_q", "wide_k"])
+def test_attention_adds_blocks_in_at_least_float32(dtypes: list[Any], x64: None) -> None:
+    layer = fbp.Attention(causal=True)
+    x = tuple(jax.ShapeDtypeStruct((2, 1, 1), dtype) for dtype in dtypes)
+    y, res = jax.eval_shape(layer.forward, (), x)
+    sums = _of_program("scatter-add", functools.partial(layer.backward, ()), x, res, y)
+    wide = [jnp.promote_types(dtype, jnp.float32) for dtype in dtypes[1:]]
+    assert [eqn.outvars[0].aval.dtype for eqn in sums] == wide
+    _, dx = jax.eval_shape(layer.backward, (), x, res, y)
+    assert [leaf.dtype for leaf in dx] == dtypes
+
+
+def test_products_of_attention_are_of_the_dtype_of_x_and_added_in_float32() -> None:
+    """Of bfloat16, in which a GPU is fast; their sums are not."""
+    x = (jax.ShapeDtypeStruct((3, 1, 1), jnp.bfloat16),) * 3
+    layer = fbp.Attention(softcap=2.0)
+    y, res = jax.eval_shape(layer.forward, (), x)
+    products = _of_program("dot_general", functools.partial(layer.backward, ()), x, res, y)
+    assert {a.aval.dtype for e in products for a in e.invars} == {jnp.dtype("bfloat16")}
+    assert {e.outvars[0].aval.dtype for e in products} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("t", "s", "options", "want"),
+    [
+        (0, 0, {}, [(0, 0)]),
+        (0, 0, {"causal": True}, [(0, 0)]),
+        (256, 256, {}, [(256, 256)]),
+        (5, 7, {}, [(5, 7)]),
+        (7, 5, {}, [(7, 5)]),
+        (63, 63, {"causal": True}, [(63, 63)]),
+        (65, 65, {"causal": True}, [(33, 33), (32, 65)]),
+        (128, 128, {"causal": True}, [(32, 32), (32, 64), (32, 96), (32, 128)]),
+        (256, 256, {"causal": True}, [(64, 64), (64, 128), (64, 192), (64, 256)]),
+        (128, 128, {"causal": True, "window": 40}, [(32, 32), (32, 64), (32, 71), (32, 71)]),
+    ],
+    ids=str,
+)
+def test_a_block_of_attention_has_no_more_keys_than_it_may_see(
+    t: int, s: int, options: Any, want: list[tuple[int, int]]
+) -> None:
+    q, k = (jax.ShapeDtypeStruct((n, 1, 1), jnp.float32) for n in (t, s))
+    forward = functools.partial(fbp.Attention(**options).forward, ())
+    products = _of_program("dot_general", forward, (q, k, k))
+    # Of each block's two, q k^T comes first.
+    sizes = [sorted(a.aval.size for a in eqn.invars) for eqn in products[::2]]
+    assert sizes == [sorted(block) for block in want]
+
+
 def test_attention_with_a_softcap_and_padding(x64: None) -> None:
     q, k, v = qkv(5, 2, 2, 3)
     seen = np.array([[True, False, True, True, False], [False] * 5])
@@ -71,13 +140,21 @@ def test_scores_beyond_what_exp_can_hold() -> None:
 
 
 def test_rope_turns_pairs_of_numbers(x64: None) -> None:
-    q, k, v = qkv(5, 2, 1, 6)
+    q, k, v = qkv(7, 2, 1, 6)
     (turned_q, turned_k, same), _ = fbp.Rope(base=50.0).forward((), (q, k, v))
-    angle = np.arange(5)[:, None] * 50.0 ** (-np.arange(3) / 3)
+    angle = np.arange(7)[:, None] * 50.0 ** (-np.arange(3) / 3)
     for got, a in ((turned_q, q), (turned_k, k)):
         complex_ = (a[..., :3] + 1j * a[..., 3:]) * np.exp(1j * angle)[:, None, :]
         np.testing.assert_allclose(got[..., :3] + 1j * got[..., 3:], complex_, atol=CLOSE)
     np.testing.assert_array_equal(same, v)
+
+
+def test_rope_of_few_digits_is_computed_in_float32(x64: None) -> None:
+    x = (jax.ShapeDtypeStruct((5, 1, 2), jnp.bfloat16),) * 3
+    y, _ = jax.eval_shape(fbp.Rope().forward, (), x)
+    program = jax.make_jaxpr(fbp.Rope().backward)((), x, (), y)
+    made = {var.aval.dtype for eqn in program.eqns for var in eqn.outvars}
+    assert jnp.dtype("float64") not in made
 
 
 def test_rope_of_llama_3_slows_what_is_slow() -> None:
@@ -90,7 +167,7 @@ def test_rope_of_llama_3_slows_what_is_slow() -> None:
 
 
 def test_norms_and_gates(x64: None) -> None:
-    x, w, b = RNG.normal(size=(7, 6)), RNG.normal(size=6), RNG.normal(size=6)
+    x, w, b = RNG.normal(size=(2, 7, 6)), RNG.normal(size=6), RNG.normal(size=6)
     centred = x - x.mean(-1, keepdims=True)
     want = w * centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) + b
     y, _ = fbp.LayerNorm(6).forward({"w": w, "b": b}, x)
@@ -100,7 +177,15 @@ def test_norms_and_gates(x64: None) -> None:
         y, w * x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6), atol=CLOSE
     )
     y, _ = fbp.SwiGLU().forward((), x)
-    np.testing.assert_allclose(y, x[:, :3] / (1 + np.exp(-x[:, :3])) * x[:, 3:], atol=CLOSE)
+    a, b = x[..., :3], x[..., 3:]
+    np.testing.assert_allclose(y, a / (1 + np.exp(-a)) * b, atol=CLOSE)
+
+
+def test_split_heads_puts_gradients_side_by_side() -> None:
+    layer, x = fbp.SplitHeads(2, 1), jnp.arange(8.0)
+    (q, k, v), _ = layer.forward((), x)
+    assert (q.shape, k.shape, v.shape) == ((2, 2), (1, 2), (1, 2))
+    np.testing.assert_array_equal(layer.backward((), x, (), (q, k, v))[1], x)
 
 
 def test_positions_embedding_and_unembedding(x64: None) -> None:
@@ -129,6 +214,20 @@ def test_ids_of_few_bits(kind: str) -> None:
         np.testing.assert_array_equal(dparams["w"], want[:, None] * np.ones(3))
         got, want = (loss.value_and_grad(params, y, target)[0] for target in (x, wide))
         assert got == want
+
+
+def test_an_embedding_adds_up_in_float32() -> None:
+    layer, ids = fbp.Embedding(2, 1, dtype=jnp.bfloat16), jnp.zeros(4, jnp.int32)
+    dy = jnp.asarray([256, 1, 1, 2], jnp.bfloat16)[:, None]
+    dparams, _ = layer.backward({"w": jnp.zeros((2, 1), dy.dtype)}, ids, (), dy)
+    # In bfloat16 256 + 1 is 256.
+    np.testing.assert_array_equal(dparams["w"], [[260], [0]])
+
+
+def test_an_embedding_has_no_gradient_of_ids_that_are_outside() -> None:
+    layer, ids = fbp.Embedding(3, 1), jnp.asarray([-1, 3, 1])
+    dparams, _ = layer.backward({"w": jnp.zeros((3, 1))}, ids, (), jnp.ones((3, 1)))
+    np.testing.assert_array_equal(dparams["w"], [[0], [1], [0]])
 
 
 Q, KV = jnp.zeros((2, 4, 3)), jnp.zeros((2, 2, 3))

@@ -19,19 +19,29 @@ from fbp.verify.mutate._trial import Trial
 ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 ROOMS = ("layers", "combinators", "ports", "losses")
-# Functions of `_layer.py` and `_mean.py` that rules of other files are made of.
+# What rules of other files are made of.
 SHARED = ["fbp._objective", "fbp._layer:add", "fbp._layer:like", "fbp._layer:at_least_float32"]
 SHARED += ["fbp._layer:at_least_int32"]
+SHARED += ["fbp._cell", "fbp._cell:product_over_batch"]
+SHARED += [f"fbp.layers._standardize:{name}" for name in ("standardize", "dstandardize")]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
 FILES += ["unembed", "conv", "recurrent", "ports", "sequences"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
 NEAR = {
-    "layers": ["contract", "elementwise_reference", "mutants_killed", "conv", "sequences"],
+    "layers": [
+        "contract",
+        "elementwise_reference",
+        "mutants_killed",
+        "conv",
+        "sequences",
+        "recurrent",
+    ],
     "combinators": ["contract", "combinators", "mutants_killed", "recurrent"],
-    "ports": ["contract", "ports"],
+    "ports": ["contract", "ports", "mutants_killed"],
     "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
     "_objective.py": ["step", "mutants_killed"],
+    "_cell.py": ["contract", "recurrent", "mutants_killed"],
     "_layer.py": ["contract", "losses", "step", "mutants_killed", "sequences"],
 }
 # What the tests call a class or a function where it is not its own name.
@@ -47,8 +57,13 @@ CALLED = {
     **{"Conv2D": ["conv"], "MaxPool2D": ["max_pool"], "AvgPool2D": ["avg_pool"]},
     **{"GlobalAvgPool2D": ["global_avg"], "GroupNorm": ["group_norm"], "Sum": ["sum"]},
     **{"BatchNorm": ["batch_norm"], "FixedBatchNorm": ["fixed_batch"], "Rope": ["rope"]},
-    **{"LayerNorm": ["layer_norm"], "RMSNorm": ["rms_norm"], "SplitHeads": ["split_heads"]},
-    **{"MergeHeads": ["merge_heads"], "Recurrent": ["lstm"], "UnembedCrossEntropy": ["unembed"]},
+    **{"LayerNorm": ["layer_norm", "norms"], "RMSNorm": ["rms_norm", "norms"]},
+    **{"SplitHeads": ["split_heads"], "MergeHeads": ["merge_heads"]},
+    **{"Recurrent": ["lstm"], "UnembedCrossEntropy": ["unembed"]},
+    **{"standardize": ["norm"], "dstandardize": ["norm"], "turned": ["rope"]},
+    **{"_with": ["tie"], "_one_batch": ["conv"], "_elements": ["max_pool"]},
+    **{"_constants": ["batch_norm", "statistics"], "_batch_axes": ["batch_norm"]},
+    **{"LSTMCell": ["lstm"], "GRUCell": ["gru"], "Cell": ["cell"], "product_over_batch": ["cell"]},
     **{"_dot": ["attention"], "_grouped": ["attention"], "_window": ["pool"], "_pad": ["pool"]},
     **{"_first_larger": ["max_pool"], "_window_sums": ["avg_pool"], "_mean": ["norm"]},
     **{"_tanh_argument": ["gelu_tanh"], "_near": ["gelu_tanh"], "_normal_cdf": ["gelu_erf"]},

@@ -2,16 +2,24 @@
 
 import functools
 import inspect
+import os
 import sys
 from types import ModuleType
 from typing import Any
 
 from fbp.verify._named import CheckError, load_module, load_object, split_name
 from fbp.verify.mutate._operators import Place
-from fbp.verify.mutate._source import MutateError, file_of, helpers_of, located, realpath
+from fbp.verify.mutate._source import (
+    MutateError,
+    file_of,
+    helpers_of,
+    located,
+    realpath,
+    used_of_self,
+)
 
 # The methods of a class that are its chain rule.
-_METHODS = ("backward", "recompute", "value_and_grad", "element")
+_METHODS = ("backward", "recompute", "value_and_grad")
 
 
 def places_of(target: Any, helpers: bool = False) -> list[Place]:
@@ -38,9 +46,11 @@ def places_of(target: Any, helpers: bool = False) -> list[Place]:
     for function in functions:
         for place in located(function):
             places[place.file, place.node.lineno, place.node.col_offset] = place
-    for place in list(places.values()):
+    pending = list(places.values())
+    for place in pending:
         for helper in helpers_of(place, helpers, {p.name for p in places.values()}):
-            places.setdefault((helper.file, helper.node.lineno, helper.node.col_offset), helper)
+            places[helper.file, helper.node.lineno, helper.node.col_offset] = helper
+            pending.append(helper)
     return sorted(places.values(), key=lambda p: (p.file, p.node.lineno))
 
 
@@ -103,15 +113,33 @@ def _functions(target: Any) -> list[Any]:
         return inner or [target]
     if not isinstance(target, type):
         target = type(target)
-    methods = []
-    for name in (*_METHODS, "weight") if hasattr(target, "value_and_grad") else _METHODS:
-        owner = next((base for base in target.__mro__ if name in vars(base)), None)
-        method = inspect.unwrap(getattr(target, name)) if owner else None
-        if not inspect.isfunction(method) or getattr(method, "__isabstractmethod__", False):
-            continue
-        if owner is target or file_of(method) == _class_file(target):
-            methods.append(method)
-    return methods
+    return _methods(target)
+
+
+def _methods(owner: type) -> list[Any]:
+    """The methods that are a class's chain rule: those written in it, or in its file."""
+    found: dict[Any, int] = {}
+    for name in (*_METHODS, "weight") if hasattr(owner, "value_and_grad") else _METHODS:
+        depth, method = _found(owner, name)
+        found[method] = depth
+        # An inherited rule is made of what those that inherit it write of it; not so `recompute`,
+        # which is made of a forward.
+        if depth and method and name != "recompute" and os.path.exists(file_of(method)):
+            parts = [part for place in located(method) for part in used_of_self(place.node)]
+            written = [_found(owner, part) for part in parts]
+            found |= {part: above for above, part in written if above < depth}
+    file = _class_file(owner)
+    return [m for m, depth in found.items() if m and (depth == 0 or file_of(m) == file)]
+
+
+def _found(owner: type, name: str) -> tuple[int, Any]:
+    """How many classes above its own a class has a method, and the method, or None."""
+    for depth, base in enumerate(owner.__mro__):
+        if name in vars(base):
+            method = _unwrapped(vars(base)[name])
+            abstract = getattr(method, "__isabstractmethod__", False)
+            return depth, method if inspect.isfunction(method) and not abstract else None
+    return 0, None
 
 
 def _class_file(owner: type) -> str:

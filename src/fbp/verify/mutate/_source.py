@@ -93,8 +93,13 @@ def _owner(name: str) -> str:
 def _used(node: ast.AST, owner: str) -> set[str]:
     """The names that a function uses, `self.name` as those of its class."""
     names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    return names | {
-        f"{owner}.{n.attr}"
+    return names | {f"{owner}.{name}" for name in used_of_self(node)}
+
+
+def used_of_self(node: ast.AST) -> list[str]:
+    """Each name in a `self.name` of a function."""
+    return [
+        n.attr
         for n in ast.walk(node)
         if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "self"
-    }
+    ]
