@@ -154,14 +154,98 @@ def test_a_loss_that_is_not_finite_changes_nothing(name: str, mlp: Any) -> None:
         optax.lamb(1e-3),
         optax.adafactor(1e-3),
         optax.flatten(optax.adam(1e-3)),
+        optax.MultiSteps(optax.chain(optax.clip_by_global_norm(0.05), optax.sgd(1.0)), 4),
+        optax.contrib.dadapt_adamw(1.0),
+        optax.polyak_sgd(),
     ],
-    ids=["global norm", "block rms", "lamb", "adafactor", "flatten"],
+    ids=[
+        "global-norm",
+        "block-rms",
+        "lamb",
+        "adafactor",
+        "flatten",
+        "multi-steps",
+        "dadapt",
+        "polyak",
+    ],
 )
 def test_an_optimizer_that_mixes_parameters_is_refused(optimizer: Any, mlp: Any) -> None:
     objective, params, batches = mlp
     step = fbp.step_of(objective, optimizer, in_backward=True)
     with pytest.raises(ValueError, match=r"in_backward: expected an optimizer whose update"):
         step(fbp.state_of(params, optimizer), jax.tree.map(lambda a: a[0], batches))
+
+
+def test_parts_of_a_batch_draw_the_noise_of_the_plain_step(mlp: Any) -> None:
+    _, _, batches = mlp
+    noisy = fbp.Serial(start=fbp.Dense(3, 5), blocks=fbp.Stack(fbp.Dropout(0.5), 2))
+    model = fbp.Serial(noisy=noisy, blocks=fbp.Stack(BLOCK, 2), end=fbp.Dense(5, 2))
+    objective = fbp.Microbatch(fbp.Objective(model, fbp.MeanSquaredError()), 3)
+    params, optimizer = objective.init(jax.random.key(3)), optax.sgd(1e-2)
+    batch = jax.tree.map(lambda a: a[0, :6], batches)
+    states = []
+    for inside in (False, True):
+        step = fbp.step_of(objective, optimizer, in_backward=inside)
+        states.append(step(fbp.state_of(params, optimizer), batch, jax.random.key(5)))
+    assert_alike(states[1], states[0])
+
+
+def test_what_does_not_learn_stays(mlp: Any) -> None:
+    _, _, batches = mlp
+    block = fbp.Serial(a=fbp.LoRA(fbp.Dense(5, 5), 2), t=fbp.Tanh(), b=fbp.Freeze(fbp.Dense(5, 5)))
+    model = fbp.Serial(start=fbp.Dense(3, 5), blocks=fbp.Stack(block, 2), end=fbp.Dense(5, 2))
+    objective = fbp.Objective(model, fbp.MeanSquaredError())
+    learns = fbp.trainable(model)
+    mask = fbp.ObjectiveParams(learns, ())
+    optimizer = optax.masked(optax.adamw(1e-2), mask)
+    params = objective.init(jax.random.key(3))
+    plain = ten_steps(objective, params, batches, optimizer)
+    inside = ten_steps(objective, params, batches, optimizer, in_backward=True)
+    assert_alike(inside, plain)
+    frozen = inside[0].params.model["blocks"]["b"]
+    jax.tree.map(np.testing.assert_array_equal, frozen, params.model["blocks"]["b"])
+
+
+@pytest.mark.parametrize("by", ["exact", "previous"])
+def test_clipped_in_bfloat16(by: str, mlp: Any) -> None:
+    objective, params, batches = mlp
+    params, batches = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, batches))
+    optimizer = fbp.Clipped(optax.sgd(0.1), 0.05, by)
+    first = jax.tree.map(lambda a: a[:1], batches)
+    plain = ten_steps(objective, params, first, optimizer)
+    inside = ten_steps(objective, params, first, optimizer, in_backward=True)
+    # One step of 0.1 in bfloat16: of numbers of about 1, one rounding.
+    assert_alike(
+        *jax.tree.map(lambda a: a.astype(jnp.float32), (inside[0].params, plain[0].params)), 2.0**-7
+    )
+
+
+def test_a_norm_beyond_all_numbers_is_forgotten(mlp: Any) -> None:
+    objective, params, batches = mlp
+    optimizer = OPTIMIZERS["clipped by the previous"]()
+    step = fbp.step_of(objective, optimizer, in_backward=True)
+    x, target = jax.tree.map(lambda a: a[0], batches)
+    state, value = step(fbp.state_of(params, optimizer), (x, target * 1e18))
+    assert jnp.isfinite(value)
+    assert jnp.isfinite(state.opt_state.norm)
+
+
+def test_clipped_hands_on_what_an_optimizer_asks_for(mlp: Any) -> None:
+    objective, params, batches = mlp
+    optimizer = fbp.Clipped(optax.polyak_sgd(), 1.0)
+    _, value = fbp.step_of(objective, optimizer)(
+        fbp.state_of(params, optimizer), jax.tree.map(lambda a: a[0], batches)
+    )
+    assert jnp.isfinite(value)
+
+
+def test_a_model_without_a_stack_is_refused(mlp: Any) -> None:
+    _, _, batches = mlp
+    objective, optimizer = fbp.Objective(fbp.Dense(3, 2), fbp.MeanSquaredError()), optax.sgd(0.1)
+    step = fbp.step_of(objective, optimizer, in_backward=True)
+    state = fbp.state_of(objective.init(jax.random.key(0)), optimizer)
+    with pytest.raises(ValueError, match="in_backward: expected a model with a Stack inside"):
+        step(state, jax.tree.map(lambda a: a[0], batches))
 
 
 def test_update_around_one_layer() -> None:

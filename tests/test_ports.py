@@ -37,6 +37,22 @@ def test_cast_of_integers_and_of_float32_changes_nothing() -> None:
     assert_close(rule(cast, params, ids, dy), rule(layer, params, ids, dy), 0.0)
 
 
+@pytest.mark.parametrize(
+    "unembed",
+    [fbp.Cast(fbp.Freeze(fbp.Unembed(3, 7))), fbp.Freeze(fbp.Cast(fbp.Unembed(3, 7)))],
+    ids=["cast of freeze", "freeze of cast"],
+)
+def test_a_frozen_head_does_not_learn_in_few_digits_either(unembed: fbp.Layer) -> None:
+    model = fbp.Serial(embed=fbp.Embedding(7, 3), norm=fbp.LayerNorm(3), unembed=unembed)
+    params, ids = draw(model), jnp.asarray([[0, 4, 4]])
+    value, dparams = fbp.models.NextToken(model).value_and_grad(params, (ids, ids))
+    by_logits, _ = model.forward(params, ids)
+    want = fbp.SoftmaxCrossEntropy().value((), by_logits.astype(jnp.float32), ids)
+    np.testing.assert_allclose(value, want, rtol=2.0**-6)
+    assert not dparams["unembed"]["w"].any()
+    assert dparams["embed"]["w"].any()
+
+
 def test_a_frozen_matrix_has_no_gradient_product() -> None:
     dense = fbp.Dense(3, 5)
     params, x, dy = draw(dense), jnp.ones((7, 3)), jnp.ones((7, 5))

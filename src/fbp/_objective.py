@@ -149,9 +149,28 @@ class Microbatch:
         """Returns the loss and its gradient, one part at a time."""
         return self._weighted_sum(self.objective.value_and_grad, params, batch, key)
 
+    def but_last(
+        self, params: ObjectiveParams, batch: PyTree, key: Key = None
+    ) -> tuple[Any, tuple[Any, PyTree, Key]]:
+        """Returns the sums over all parts but the last, (value, dparams), or None if there is one
+        part only; and the last part's share, examples and key, which are left to the caller."""
+        return self._walk(self.objective.value_and_grad, params, batch, key, but_last=True)
+
     def _weighted_sum(
         self, f: Callable[..., PyTree], params: ObjectiveParams, batch: PyTree, key: Key
     ) -> PyTree:
+        sums, last = self._walk(f, params, batch, key, but_last=False)
+        return f(params, *last[1:]) if sums is None else sums
+
+    def _walk(
+        self,
+        f: Callable[..., PyTree],
+        params: ObjectiveParams,
+        batch: PyTree,
+        key: Key,
+        but_last: bool,
+    ) -> tuple[PyTree, Any]:
+        """The sums over all parts of a batch, None for one part; and the last part."""
         batch = jax.tree.map(jnp.asarray, batch)
         sizes = {str(leaf.shape[0]) if leaf.ndim else "none" for leaf in jax.tree.leaves(batch)}
         if len(sizes) != 1 or "none" in sizes:
@@ -159,14 +178,17 @@ class Microbatch:
             raise ValueError(f"{name_of(self)}: expected one size of the first axis, got [{got}]")
         n = jax.tree.leaves(batch)[0].shape[0]
         if n <= self.size:
-            return f(params, batch, key)
+            return None, (1, batch, key)
         total = self.objective.weight(batch)
         total = jnp.where(total == 0, 1, total)
 
-        def accumulate(sums: PyTree, part: tuple[Array, PyTree]) -> tuple[PyTree, None]:
-            i, examples = part
+        def shared(i: Any, examples: PyTree) -> tuple[Array, PyTree, Key]:
             share = self.objective.weight(examples) / total
-            terms = f(params, examples, None if key is None else jax.random.fold_in(key, i))
+            return share, examples, None if key is None else jax.random.fold_in(key, i)
+
+        def accumulate(sums: PyTree, part: tuple[Array, PyTree]) -> tuple[PyTree, None]:
+            share, *args = shared(*part)
+            terms = f(params, *args)
             return jax.tree.map(lambda s, t: s + (share * t).astype(s.dtype), sums, terms), None
 
         whole, rest = divmod(n, self.size)
@@ -179,11 +201,17 @@ class Microbatch:
         sums = jax.tree.map(
             lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)), shapes
         )
-        sums, _ = lax.scan(accumulate, sums, (jnp.arange(whole), parts))
+        number = jnp.arange(whole), parts
         if rest:
-            last = jax.tree.map(lambda a: a[n - rest :], batch)
-            sums, _ = accumulate(sums, (jnp.asarray(whole), last))
-        return like(sums, shapes)
+            last = whole, jax.tree.map(lambda a: a[n - rest :], batch)
+        else:
+            last = whole - 1, jax.tree.map(lambda a: a[-1], parts)
+            if but_last:
+                number = jax.tree.map(lambda a: a[:-1], number)
+        sums, _ = lax.scan(accumulate, sums, number)
+        if rest and not but_last:
+            sums, _ = accumulate(sums, last)
+        return like(sums, shapes), shared(*last) if but_last else None
 
 
 def objective_of(model: Layer, loss: Loss, microbatch: int | None) -> Objective | Microbatch:

@@ -61,7 +61,7 @@ def flax_step(sizes: GPTSizes, params: Any, optimizer: Any, dtype: Any) -> Any:
                 x = block(x)
             return self.embed.attend(self.norm(x))
 
-    @nnx.jit
+    @nnx.jit(donate_argnames=("gpt", "optimizer"))
     def train_step(gpt: GPT, optimizer: nnx.Optimizer, ids: Any, labels: Any) -> Any:
         value, grads = nnx.value_and_grad(lambda gpt: _mean_loss(gpt(ids), labels))(gpt)
         optimizer.update(gpt, grads)

@@ -1,4 +1,4 @@
-"""The bare matrix products of a step: what a machine needs for them alone."""
+"""The matrix products of fbp's step, alone: what a machine needs for them and nothing else."""
 
 import functools
 import statistics
@@ -32,7 +32,7 @@ def products_of(sizes: GPTSizes) -> dict[tuple[int, int, int, int], int]:
     # Causal: in four blocks of queries, each with the keys up to its last.
     block = -(-sizes.context // 4)
     for i in range(4):
-        keys = (i + 1) * block
+        keys = min((i + 1) * block, sizes.context)
         add(3 * n, heads, block, per_head, keys)  # q k^T, twice, and dy v^T
         add(2 * n, heads, block, keys, per_head)  # p v, ds k
         add(2 * n, heads, keys, block, per_head)  # p^T dy, ds^T q

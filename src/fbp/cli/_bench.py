@@ -31,7 +31,7 @@ class Bench:
     steps: Annotated[int, tyro.conf.arg(metavar="N")] = 2
     """Steps a turn; fbp and plain JAX scan them."""
     products: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
-    """Measure the step's matrix products alone too: the limit."""
+    """Measure the matrix products of fbp's step alone too."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Write every number."""
     picture: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None

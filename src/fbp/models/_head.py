@@ -39,9 +39,7 @@ class NextToken:
             raise TypeError(
                 f"{name_of(self)}: expected a model that ends with unembed=Unembed(...)"
             )
-        unembed = self._unembed()
-        while isinstance(unembed, Cast | Freeze):
-            unembed = unembed.layer
+        unembed, _ = self._unembed()
         if not isinstance(unembed, Unembed):
             raise TypeError(f"{name_of(self)}: expected an Unembed at its end, got {unembed!r}")
         if self.loss is None:
@@ -70,7 +68,7 @@ class NextToken:
         trunk, p, head = self._parts(params)
         y, res = trunk.forward(p, ids, key)
         value, dhead, dy = self._loss.value_and_grad(self._cast(head), y, labels)
-        if isinstance(self._unembed(), Freeze):
+        if any(isinstance(port, Freeze) for port in self._unembed()[1]):
             dhead = jax.tree.map(jnp.zeros_like, dhead)
         return value, (res, like(dhead, head), dy)
 
@@ -87,14 +85,20 @@ class NextToken:
         """Returns the share of this batch in a larger one: how many tokens count."""
         return self._loss.weight(batch[1])
 
-    def _unembed(self) -> Layer:
+    def _unembed(self) -> tuple[Layer, list[Cast | Freeze]]:
+        """The last layer, and the ports around it, the outermost first."""
         serial: Any = self.model.layer if isinstance(self.model, Tie) else self.model
-        return serial.layers[-1]
+        layer, ports = serial.layers[-1], []
+        while isinstance(layer, Cast | Freeze):
+            ports.append(layer)
+            layer = layer.layer
+        return layer, ports
 
     def _cast(self, head: Params) -> Params:
         """The last layer's params in the dtype that it computes in."""
-        unembed = self._unembed()
-        return unembed.cast(head) if isinstance(unembed, Cast) else head
+        for port in self._unembed()[1]:
+            head = port.cast(head) if isinstance(port, Cast) else head
+        return head
 
     @property
     def _loss(self) -> UnembedCrossEntropy:
@@ -109,6 +113,6 @@ class NextToken:
         serial.unpack(params)  # says what is wrong with them
         named = dict(zip(serial.names[:-1], serial.layers[:-1], strict=True))
         head = params["unembed"]
-        if isinstance(self._unembed(), Freeze):
+        if any(isinstance(port, Freeze) for port in self._unembed()[1]):
             head = jax.lax.stop_gradient(head)
         return Serial(**named), {name: params[name] for name in named}, head

@@ -72,11 +72,13 @@ class Cast(Layer):
 def mixed_precision(model: Layer, dtype: DTypeLike = jnp.bfloat16) -> Layer:
     """Returns the model with a `Cast` around each layer: masters as they are, arithmetic in dtype.
 
-    The same numbers as `Cast(model, dtype)`, but each block of a `Stack` casts its own params when
-    its turn comes, so that no copy of all parameters in dtype is ever alive.
+    As `Cast(model, dtype)`, but each block of a `Stack` casts its own params when its turn comes,
+    so that no copy of all of them in dtype is alive; and gradients that meet, as those of tied
+    arrays, are summed in the dtype of the masters.
 
     Args:
-      model: any layer. `Serial`, `Parallel`, `Sum`, `Stack` and `Tie` are gone into.
+      model: any layer. `Serial`, `Parallel`, `Sum`, `Stack` and `Tie` are gone into. The x of a
+        Stack must be of dtype, as it is after any other layer.
       dtype: what it computes in.
     """
     if isinstance(model, Stack):

@@ -20,7 +20,7 @@ class UpdateParams(NamedTuple):
       state: the optimizer's.
       go: a bool; without it params and state stay as they are.
       grads: a gradient to add to the layer's, as of other parts of the batch; None for none.
-      squares: the sum of squares of the gradient, which `backward` tells; None before.
+      squares: the sum of squares of the gradient, which `backward` tells.
     """
 
     params: Params
@@ -40,8 +40,8 @@ class Update(Layer):
     Around a `Stack` this happens within the reverse scan, copy by copy: the gradient of one copy is
     alive at a time, and params and state are written where they were read, if the caller gives them
     away (`donate_argnums`). The optimizer's update of a copy must depend on that copy alone, which
-    is so for all that work element by element: see `fbp.step_of(..., in_backward=True)`, which
-    asks this of whole models, and clips.
+    is so for all that work element by element; here this is not checked. It is by
+    `fbp.step_of(..., in_backward=True)`, which does this to whole models, and clips.
 
     Args:
       layer: any layer.
@@ -60,7 +60,7 @@ class Update(Layer):
     def init(self, key: Array) -> UpdateParams:
         params = self.layer.init(key)
         state = self.optimizer.init(params)
-        return UpdateParams(params, state, jnp.asarray(True))
+        return UpdateParams(params, state, jnp.asarray(True), squares=jnp.zeros(()))
 
     def forward(self, params: UpdateParams, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
         return self.layer.forward(params.params, x, key)

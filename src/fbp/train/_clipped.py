@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from fbp._layer import Array, Params, PyTree
+from fbp.ports._update import sum_of_squares
 
 EXACT, PREVIOUS = "exact", "previous"
 
@@ -33,8 +34,8 @@ class Clipped:
     over all parameters together. An optax optimizer like any other; with `in_backward=True` a step
     runs `optimizer` inside the backward pass, when ||g|| is not yet known. So either
 
-        by="exact"     the backward runs twice, first for the norm alone: about half as much time
-                       again, and the same numbers as without `in_backward`
+        by="exact"     the backward runs twice, first for the norm alone: as much time again as
+                       the backward takes, and the same numbers as without `in_backward`
         by="previous"  the norm of the previous step's gradient is taken for it, which costs
                        nothing; the first step is not clipped, and after a sudden change one step
                        is clipped too little
@@ -62,17 +63,18 @@ class Clipped:
             raise ValueError(f'Clipped: expected by "exact" or "previous", got {self.by!r}')
 
     def init(self, params: Params) -> PyTree:
-        return self.with_norm(self.optimizer.init(params), jnp.zeros(()))
+        inner = self.optimizer.init(params)
+        return PreviousNorm(inner, jnp.zeros(())) if self.by == PREVIOUS else inner
 
     def update(
         self, grads: Params, state: PyTree, params: Params | None = None, **extra: Any
     ) -> tuple[Params, PyTree]:
-        norm = optax.tree.norm(grads)
+        norm = jnp.sqrt(sum_of_squares(grads))
         scale = self.scale(norm if self.by == EXACT else state.norm)
         grads = jax.tree.map(lambda g: (scale * g).astype(g.dtype), grads)
         update = optax.with_extra_args_support(self.optimizer).update
         updates, inner = update(grads, self.inner(state), params, **extra)
-        return updates, self.with_norm(inner, norm)
+        return updates, self.with_norm(inner, norm, state)
 
     def scale(self, norm: Array) -> Array:
         """What a gradient of this norm is multiplied by."""
@@ -82,6 +84,9 @@ class Clipped:
         """The optimizer's own state."""
         return state.state if self.by == PREVIOUS else state
 
-    def with_norm(self, inner: PyTree, norm: Array) -> PyTree:
-        """The state, from the optimizer's own and the norm of this step's gradient."""
-        return PreviousNorm(inner, norm) if self.by == PREVIOUS else inner
+    def with_norm(self, inner: PyTree, norm: Array, before: PyTree) -> PyTree:
+        """The state, from the optimizer's own and the norm of this step's gradient. One that is not
+        finite is no measure for the next step: the state before has a better one."""
+        if self.by == EXACT:
+            return inner
+        return PreviousNorm(inner, jnp.where(jnp.isfinite(norm), norm, before.norm))

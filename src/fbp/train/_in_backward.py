@@ -25,49 +25,38 @@ _PASS_ON = (Parallel, Remat, Residual, Serial, Sum, Tie)
 def update_in_backward(
     objective: Any, optimizer: Any, params: Params, opt_state: PyTree, batch: PyTree, key: Key
 ) -> tuple[Params, PyTree, Array, Array]:
-    """One step; returns the next params and optimizer state, the loss, and whether it is finite.
+    """One step; returns the next params and optimizer state, the loss, and whether it was taken.
 
     Each `Stack` is updated within its reverse scan; every other parameter after the backward, as in
-    a plain step. If the loss or the norm is not finite, params and state stay as they are.
+    a plain step. If the loss, or the exact norm of a `Clipped`, is not finite, all stays as it is.
     """
     clip = optimizer if isinstance(optimizer, Clipped) else None
-    value, share, before, objective, batch, key = _last_part(objective, params, batch, key)
-    last, res = objective.forward(params, batch, key)
-    value = value + share * last
+    earlier, share = None, jnp.ones(())
+    if isinstance(objective, Microbatch):
+        # The gradient of all parts but the last, which goes along into the last one's backward.
+        earlier, (share, batch, key) = objective.but_last(params, batch, key)
+        objective = objective.objective
+    for needed in ("model", "forward", "backward"):
+        if not hasattr(objective, needed):
+            raise TypeError(f"in_backward: expected an objective with {needed}, got {objective!r}")
+    value, res = objective.forward(params, batch, key)
+    before = None
+    if earlier is not None:
+        value, before = earlier[0] + share * value, earlier[1]
 
     back = _WayBack.of(objective, optimizer if clip is None else clip.optimizer, params)
     go, scale = jnp.isfinite(value), jnp.ones(())
-    if clip is not None:
-        exact = clip.by == EXACT
-        norm = back.norm(params, before, batch, res, share) if exact else opt_state.norm
+    if clip is not None and clip.by == EXACT:
+        norm = back.norm(params, before, batch, res, share)
         go, scale = go & jnp.isfinite(norm), clip.scale(norm)
+    elif clip is not None:
+        scale = clip.scale(opt_state.norm)
     before = None if before is None else scaled(scale, before)
     state = opt_state if clip is None else clip.inner(opt_state)
     params, state, norm = back.update(params, state, go, before, batch, res, scale * share)
     if clip is not None and clip.by == PREVIOUS:
-        state = clip.with_norm(state, jnp.where(go, norm / scale, opt_state.norm))
+        state = clip.with_norm(state, jnp.where(go, norm / scale, opt_state.norm), opt_state)
     return params, state, value, go
-
-
-def _last_part(objective: Any, params: Params, batch: PyTree, key: Key) -> tuple[Any, ...]:
-    """All parts of a batch but the last, walked; and the last, for `update_in_backward` to walk.
-
-    Returns: the loss so far, the last part's share, the gradient so far (None: there is one part),
-    and the objective, the batch and the key of the last part.
-    """
-    n = jax.tree.leaves(batch)[0].shape[0]
-    if not isinstance(objective, Microbatch):
-        return jnp.zeros(()), jnp.ones(()), None, objective, batch, key
-    if n <= objective.size:
-        return jnp.zeros(()), jnp.ones(()), None, objective.objective, batch, key
-    cut = n - (n % objective.size or objective.size)
-    first, last = (jax.tree.map(lambda a, s=s: a[s], batch) for s in (slice(cut), slice(cut, n)))
-    keys = (None, None) if key is None else jax.random.split(key)
-    w_first, w_last = objective.weight(first), objective.weight(last)
-    total = jnp.where(w_first + w_last == 0, 1, w_first + w_last)
-    value, grads = objective.value_and_grad(params, first, keys[0])
-    share = w_first / total
-    return share * value, w_last / total, scaled(share, grads), objective.objective, last, keys[1]
 
 
 @jax.tree_util.register_static
@@ -117,6 +106,11 @@ class _WayBack:
         place_of = {node.number: k for k, node in enumerate(nodes) if isinstance(node, _Place)}
         parts = Parts(optimizer, tree, tree.flatten_up_to(params))
         stacks = [place_of[number] for number in range(len(place_of))]
+        if not stacks:
+            raise ValueError(
+                "in_backward: expected a model with a Stack inside Serial, Parallel, Sum, "
+                "Residual, Remat or Tie, found none: take a plain step"
+            )
         require_separable(parts, stacks)
         return cls(objective, parts, stacks)
 

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax import lax
 
 from fbp._layer import Params, PyTree
 
@@ -99,57 +101,76 @@ def longer(a: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((a.shape[0] + 1, *a.shape[1:]), a.dtype)
 
 
+_STEPS = 12
+
+
 def require_separable(parts: Parts, stacks: list[int]) -> None:
     """Raises ValueError unless the update of one copy of a Stack depends on that copy alone.
 
-    Two updates of small random parameters, whole and copy by copy, must be the same.
+    A trial: some updates of small random parameters, whole and copy by copy, must be the same. The
+    gradients are of very different sizes, for norms are bounded, and blocks scaled, only above
+    some; and there are several steps, for some optimizers only move after a few.
     """
     rng = np.random.default_rng(0)
 
-    def small(a: Any) -> np.ndarray:
+    def small(a: Any, lead: tuple[int, ...] = ()) -> np.ndarray:
         shape = (2, *(min(d, 130) for d in a.shape[1:])) if a.ndim else ()
-        # Of very different sizes: norms are bounded, and blocks scaled, only above some size.
-        return (rng.normal(size=shape) * 10.0 ** rng.uniform(-3, 3)).astype(a.dtype)
+        sizes = 10.0 ** rng.uniform(-3, 3, (*lead, *(1,) * len(shape)))
+        if lead:
+            sizes[len(sizes) // 2] *= 1e6
+        return np.asarray(rng.normal(size=(*lead, *shape)) * sizes, a.dtype)
 
-    params, *grads = (
-        {k: jax.tree.map(small, part) for k, part in enumerate(parts.shapes)} for _ in range(3)
-    )
+    def draw(*lead: int) -> dict[int, PyTree]:
+        each = enumerate(parts.shapes)
+        return {k: jax.tree.map(lambda a: small(a, lead), part) for k, part in each}
+
+    trial = jax.jit(functools.partial(_is_separable, parts, stacks))
+    reason: Exception | None = None
     try:
         with jax.ensure_compile_time_eval():
-            separate = jax.jit(functools.partial(_is_separable, parts, stacks))
-            separable = all(map(parts.grows_by_copies, stacks)) and bool(separate(params, grads))
-    except Exception:  # whatever an optimizer does that cannot do with a part of the parameters
-        separable = False
+            separable = all(map(parts.grows_by_copies, stacks))
+            separable = separable and bool(trial(draw(), draw(_STEPS)))
+    except Exception as error:  # whatever an optimizer cannot do with a part of the parameters
+        separable, reason = False, error
     if not separable:
         raise ValueError(
             "in_backward: expected an optimizer whose update of each copy in a Stack depends on "
-            "that copy alone, as elementwise ones do; this one takes norms or other sums over "
-            "parameters (for clipping by the global norm, give fbp.Clipped(optimizer, norm))"
-        )
+            "that copy alone, as elementwise ones do; this one "
+            + (
+                f"cannot update a part of the parameters: {reason}"
+                if reason
+                else "takes norms or other sums over parameters (for clipping by the global norm, "
+                "give fbp.Clipped(optimizer, norm))"
+            )
+        ) from reason
 
 
 def _is_separable(
-    parts: Parts, stacks: list[int], params: dict[int, PyTree], grads: list[dict[int, PyTree]]
+    parts: Parts, stacks: list[int], params: dict[int, PyTree], grads: dict[int, PyTree]
 ) -> jax.Array:
-    def updates(params: dict[int, PyTree], grads: list[dict[int, PyTree]]) -> list[PyTree]:
-        state, found = parts.optimizer.init(parts.whole(params)), []
-        for step in grads:
-            update, state = parts.update(step, state, params)
-            found.append(update)
-        return found
+    def updates(params: dict[int, PyTree], grads: dict[int, PyTree]) -> dict[int, PyTree]:
+        """Of all steps, stacked."""
 
-    def of(k: int, i: int, parts: dict[int, PyTree]) -> dict[int, PyTree]:
-        return {k: jax.tree.map(lambda a: a[i : i + 1], parts[k])}
+        def step(carry: Any, grads: dict[int, PyTree]) -> tuple[Any, dict[int, PyTree]]:
+            state, params = carry
+            found, state = parts.update(grads, state, params)
+            return (state, optax.apply_updates(params, found)), found
+
+        start = parts.optimizer.init(parts.whole(params)), params
+        return lax.scan(step, start, grads, length=_STEPS)[1]
+
+    def copy(i: int, axis: int, part: PyTree) -> PyTree:
+        return jax.tree.map(lambda a: lax.slice_in_dim(a, i, i + 1, axis=axis), part)
 
     def others(parts: dict[int, PyTree]) -> dict[int, PyTree]:
         return {k: part for k, part in parts.items() if k not in stacks}
 
     whole = updates(params, grads)
-    pairs = [(updates(others(params), [others(g) for g in grads]), [others(u) for u in whole])]
+    pairs = [(updates(others(params), others(grads)), others(whole))]
     for k in stacks:
         for i in (0, 1):
-            alone = updates(of(k, i, params), [of(k, i, g) for g in grads])
-            pairs.append((alone, [of(k, i, u) for u in whole]))
+            alone = updates({k: copy(i, 0, params[k])}, {k: copy(i, 1, grads[k])})
+            pairs.append((alone, {k: copy(i, 1, whole[k])}))
     same = [
         (jnp.abs(a - b) <= 1e-3 * (jnp.abs(a) + jnp.abs(b))).all()
         for one, other in pairs

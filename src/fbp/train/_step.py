@@ -10,6 +10,7 @@ from jax import lax
 
 from fbp._layer import Array, Key, Layer, Loss, Params, PyTree
 from fbp._objective import Objective, ObjectiveLike, objective_of
+from fbp.train._clipped import Clipped
 from fbp.train._in_backward import update_in_backward
 
 
@@ -104,8 +105,10 @@ def step_of(
         everything else   nothing
 
     The optimizer's update of a copy must depend on that copy alone, as it does for all that work
-    element by element, with schedules and masks. A Stack is found inside Serial, Parallel, Sum,
-    Residual, Remat and Tie; all other parameters are updated after the backward.
+    element by element, with schedules, and with masks that go by name or by how many axes there
+    are. A trial on small random numbers refuses others, which it may not all find out. A Stack is
+    found inside Serial, Parallel, Sum, Residual, Remat and Tie; all other parameters are updated
+    after the backward.
 
     Args:
       objective: what to make small.
@@ -113,7 +116,8 @@ def step_of(
       in_backward: whether each Stack's parameters are updated within its backward.
 
     Raises:
-      ValueError: with `in_backward`, the optimizer's update of a copy depends on others.
+      ValueError: with `in_backward`, the optimizer's update of a copy depends on others; there is
+        no Stack.
     """
     return jax.jit(_step(objective, optimizer, in_backward), donate_argnums=0)
 
@@ -147,7 +151,8 @@ def one_by_one(objective: ObjectiveLike, optimizer: Any) -> Callable[..., tuple[
 def _step(
     objective: ObjectiveLike, optimizer: Any, in_backward: bool = False
 ) -> Callable[..., tuple[State, Array]]:
-    update = optax.with_extra_args_support(optimizer).update
+    supported = isinstance(optimizer, Clipped)
+    update = (optimizer if supported else optax.with_extra_args_support(optimizer)).update
 
     def step(state: State, batch: PyTree, key: Key = None) -> tuple[State, Array]:
         params, opt_state, number = state
