@@ -29,7 +29,12 @@ def test_products_on_paper() -> None:
     assert flops == sizes.flops
 
 
-@pytest.mark.parametrize("options", [{}, {"unrolled": True}, *({"keeps": p} for p in POLICIES)])
+OPTIONS = [{"unrolled": True}, *({"keeps": p} for p in POLICIES)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, *(pytest.param(o, marks=pytest.mark.slow) for o in OPTIONS)]
+)
 def test_plain_jax_trains_the_same_model(options: Any) -> None:
     sizes = GPTSizes(layers=2, width=6, heads=2, context=5, batch=2, vocab=7)
     params = sizes.params()
@@ -70,6 +75,7 @@ def test_everyone_trains_the_same_model() -> None:
         assert f.temporaries is None or f.temporaries > 0
 
 
+@pytest.mark.slow
 def test_in_bfloat16_too() -> None:
     chosen = [c for c in CONTENDERS if c.name in ("jax.grad", "fbp")]
     sizes = GPTSizes(layers=1, width=6, heads=2, context=5, batch=2, vocab=7)
