@@ -441,10 +441,16 @@ def by_name_mostly(cases: list[Case]) -> Any:
 
 
 def by_name_core_mostly(cases: list[Case]) -> Any:
-    """Runs a test for each case, as `by_name_core_first`; but of families some rows, of as many
-    kinds as there are, are slow, and the others have to be asked for, as in `by_name_mostly`."""
-    slow = [pytest.mark.slow]
-    return _mostly(cases, lambda case: [] if case.name in CORE else slow, slow, KINDS)
+    """Runs a test for each case, as `by_name_core_first`; but every third of those that are slow
+    there, and of families rows of as many kinds as there are, and the others have to be asked for,
+    as in `by_name_mostly`."""
+    slow, seldom = [pytest.mark.slow], [pytest.mark.slow, pytest.mark.exhaustive]
+    some = {case.name for case in [case for case in cases if case.name not in CORE][::3]}
+
+    def marks(case: Case) -> list[Any]:
+        return [] if case.name in CORE else slow if case.name in some else seldom
+
+    return _mostly(cases, marks, slow, KINDS)
 
 
 # Of a convolution, a fan-out, a lookup, noise, a recurrence, a norm, attention, a port.
