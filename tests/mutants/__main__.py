@@ -26,7 +26,7 @@ SHARED += ["fbp._cell", "fbp._cell:product_over_batch"]
 SHARED += [f"fbp.layers._standardize:{name}" for name in ("standardize", "dstandardize")]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
-FILES += ["unembed", "conv", "recurrent", "ports", "sequences"]
+FILES += ["unembed", "conv", "recurrent", "ports", "sequences", "in_backward"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
 NEAR = {
     "layers": [
@@ -37,8 +37,8 @@ NEAR = {
         "sequences",
         "recurrent",
     ],
-    "combinators": ["contract", "combinators", "mutants_killed", "recurrent"],
-    "ports": ["contract", "ports", "mutants_killed"],
+    "combinators": ["contract", "combinators", "mutants_killed", "recurrent", "in_backward"],
+    "ports": ["contract", "ports", "mutants_killed", "in_backward"],
     "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
     "_objective.py": ["step", "mutants_killed"],
     "_cell.py": ["contract", "recurrent", "mutants_killed"],
@@ -56,6 +56,9 @@ CALLED = {
     **{"add": ["residual"], "like": ["trees_shapes"], "at_least_float32": ["bfloat16"]},
     **{"Conv2D": ["conv"], "MaxPool2D": ["max_pool"], "AvgPool2D": ["avg_pool"]},
     **{"GlobalAvgPool2D": ["global_avg"], "GroupNorm": ["group_norm"], "Sum": ["sum"]},
+    **{"Update": ["in_backward"], "SquaredNorm": ["in_backward"], "per_copy": ["in_backward"]},
+    **{"sum_of_squares": ["in_backward"]},
+    **{"Stack": ["stack", "in_backward"], "_part": ["stack", "in_backward"]},
     **{"BatchNorm": ["batch_norm"], "FixedBatchNorm": ["fixed_batch"], "Rope": ["rope"]},
     **{"LayerNorm": ["layer_norm", "norms"], "RMSNorm": ["rms_norm", "norms"]},
     **{"SplitHeads": ["split_heads"], "MergeHeads": ["merge_heads"]},
