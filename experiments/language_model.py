@@ -1,8 +1,8 @@
 """python experiments/language_model.py [--steps N] [--seeds N] [--only REGEX] [--data PATH]
                                         [--json FILE]
 
-About 20 minutes on the 2 cores of a 2.6 GHz Xeon. Expected, of one seed: the three GPTs end at the
-same validation loss.
+More than 10 minutes on the 2 cores of a 2.6 GHz Xeon. Expected, of one seed after 210 steps: a
+validation loss of 2.402 by fbp, 2.402 by jax.grad and 2.403 by PyTorch.
 
 A GPT of 4 layers, 4 heads, width 128, context 64 and batch 12 learns 1 MiB of the Python standard
 library's source, as bytes, for 2,000 steps: by fbp, whose backward is written by hand; by

@@ -1,8 +1,8 @@
 """The training step beside autodiff's and every peer's, measured in one process.
 
-`fbp bench gpt2 --dtype bfloat16 --rounds 5 --steps 4` gave, on one NVIDIA H200 with jax 0.11.2 and
-torch 2.11 (GPT-2 124M, 8 texts of 1,024 tokens, masters in float32; 710 TFLOP/s in a product of
-8,192^3 alone):
+`measure` gave for the workload gpt2 in bfloat16, 5 to 7 rounds of 4 steps, on one NVIDIA H200 with
+jax 0.11.2 and torch 2.11 (GPT-2 124M, 8 texts of 1,024 tokens, masters in float32; 710 TFLOP/s in
+a product of 8,192^3 alone):
 
                                     ms/step   temporaries, MiB   TFLOP/s
     jax.grad                           54.1             14,830       122
@@ -16,8 +16,6 @@ torch 2.11 (GPT-2 124M, 8 texts of 1,024 tokens, masters in float32; 710 TFLOP/s
     fbp, in backward                   42.4              2,590       156
     fbp, in backward, keep=inputs      47.3              1,137       140
     fbp, cuDNN attention               27.3              2,318       243
-
-What stands between fbp and torch.compile there is scores and logits that go through memory.
 """
 
 from fbp.bench._contenders import CONTENDERS as CONTENDERS

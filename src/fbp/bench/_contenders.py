@@ -67,28 +67,33 @@ def adamw() -> Any:
     return optax.adamw(LR, weight_decay=WEIGHT_DECAY)
 
 
-def compiled(jitted: Any, *args: Any) -> tuple[Any, Built]:
-    """A jitted function compiled for these arguments, and what that cost."""
+def compiled(lowered: Any) -> tuple[Any, dict[str, Any]]:
+    """A program, and what `Built` tells of it."""
     began = time.perf_counter()
-    program = jitted.lower(*args).compile()
+    program = lowered.compile()
     seconds = time.perf_counter() - began
-    memory = program.memory_analysis()
-    arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-    return program, Built(lambda batches: None, seconds, arguments, temporaries)
+    # Equinox wraps what JAX compiled.
+    memory = getattr(program, "compiled", program).memory_analysis()
+    return program, {
+        "compile_seconds": seconds,
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+    }
 
 
 def of_objective(objective: Any, params: Any, batches: Any, **options: Any) -> Built:
     """An objective's steps in one scan."""
     optimizer = adamw()
     state = state_of(params, optimizer)
-    program, built = compiled(steps_of(objective, optimizer, **options), state, batches)
+    steps: Any = steps_of(objective, optimizer, **options)
+    program, cost = compiled(steps.lower(state, batches))
 
     def run(batches: Any) -> np.ndarray:
         nonlocal state
         state, losses = program(state, batches)
         return np.asarray(losses)
 
-    return dataclasses.replace(built, run=run)
+    return Built(run, **cost)
 
 
 def _plain(**options: Any) -> Callable[..., Built]:
@@ -124,12 +129,8 @@ def _fbp(
 def _module(step: Callable[..., Any]) -> Callable[..., Built]:
     def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
         run, lower = step(sizes, params, adamw(), dtype)
-        began = time.perf_counter()
-        program = lower(*(a[0] for a in sizes.batches(1))).compile()
-        # Equinox wraps what JAX compiled.
-        memory = getattr(program, "compiled", program).memory_analysis()
-        seconds = time.perf_counter() - began
-        return Built(run, seconds, memory.argument_size_in_bytes, memory.temp_size_in_bytes)
+        _, cost = compiled(lower(*(a[0] for a in sizes.batches(1))))
+        return Built(run, **cost)
 
     return build
 

@@ -73,9 +73,6 @@ class Update(Layer):
         dparams, dx = self.layer.backward(params.params, x, res, dy)
         return self._next(params, dparams), dx
 
-    def recompute(self, params: UpdateParams, x: PyTree, res: PyTree) -> PyTree:
-        return self.layer.recompute(params.params, x, res)
-
     def start(self, params: UpdateParams, x: PyTree, length: int) -> PyTree:
         return self.layer.start(params.params, x, length)
 
@@ -143,12 +140,12 @@ class Update(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class SquaredNorm(Layer):
-    """Gives the sum of squares of dparams in their place, of a Stack without stacking them.
+    """Gives the sum of squares of a Stack's dparams in their place, without stacking them.
 
     Takes `UpdateParams`, of which it needs `params` and adds `grads`.
     """
 
-    layer: Layer
+    layer: Stack
 
     def init(self, key: Array) -> Params:
         return self.layer.init(key)
@@ -159,12 +156,6 @@ class SquaredNorm(Layer):
     def backward(
         self, params: UpdateParams, x: PyTree, res: PyTree, dy: PyTree
     ) -> tuple[Array, PyTree]:
-        if not (isinstance(self.layer, Stack) and self.layer.n):
-            dparams, dx = self.layer.backward(params.params, x, res, dy)
-            return sum_of_squares(
-                dparams if params.grads is None else add(params.grads, dparams)
-            ), dx
-
         def take(squares: Array, i: Array, _: Params, g: Params) -> tuple[Array, None]:
             if params.grads is not None:
                 g = add(jax.tree.map(lambda a: a[i], params.grads), g)
@@ -184,10 +175,16 @@ def sum_of_squares(tree: PyTree) -> Array:
 
 def per_copy(optimizer: Any, params: Params) -> list[bool]:
     """Which leaves of the optimizer's state have one entry a copy: those that grow with n."""
+    pairs = states_of(optimizer, params, jax.tree.map(longer, params))
+    return [a.shape != b.shape for a, b in pairs]
 
-    def more(a: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((a.shape[0] + 1, *a.shape[1:]), a.dtype)
 
-    shapes = (jax.eval_shape(optimizer.init, p) for p in (params, jax.tree.map(more, params)))
-    one, other = (jax.tree.leaves(state) for state in shapes)
-    return [a.shape != b.shape for a, b in zip(one, other, strict=True)]
+def states_of(optimizer: Any, *params: Params) -> list[tuple[Any, ...]]:
+    """The leaves of the optimizer's state, as shapes, for each of some params."""
+    states = [jax.tree.leaves(jax.eval_shape(optimizer.init, p)) for p in params]
+    return list(zip(*states, strict=True))
+
+
+def longer(a: Any) -> jax.ShapeDtypeStruct:
+    """The shape of an array with one entry more of its first axis."""
+    return jax.ShapeDtypeStruct((a.shape[0] + 1, *a.shape[1:]), a.dtype)

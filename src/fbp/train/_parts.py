@@ -11,6 +11,7 @@ import optax
 from jax import lax
 
 from fbp._layer import Params, PyTree
+from fbp.ports._update import longer, states_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,7 @@ class Parts:
         """The leaves of the optimizer's state as they are, and with one more copy in part k."""
         every = dict(enumerate(self.shapes))
         more = {**every, k: jax.tree.map(longer, self.shapes[k])}
-        states = [jax.eval_shape(self.optimizer.init, self.whole(p)) for p in (every, more)]
-        return list(zip(*map(jax.tree.leaves, states), strict=True))
+        return states_of(self.optimizer, self.whole(every), self.whole(more))
 
     def state(self, state: PyTree, chosen: dict[int, PyTree]) -> PyTree:
         """The optimizer's state as it is of these parts alone."""
@@ -94,11 +94,6 @@ class OnePart:
 def empty(part: PyTree) -> PyTree:
     """Arrays of the same axes and size 0; what has no axis is 0."""
     return jax.tree.map(lambda a: jnp.zeros((0, *a.shape[1:]) if a.ndim else (), a.dtype), part)
-
-
-def longer(a: Any) -> jax.ShapeDtypeStruct:
-    """The shape of an array with one entry more of its first axis."""
-    return jax.ShapeDtypeStruct((a.shape[0] + 1, *a.shape[1:]), a.dtype)
 
 
 _STEPS = 12
