@@ -119,6 +119,22 @@ def stacked(trees: Any) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+@pytest.mark.parametrize("keep", ["inputs", 3, 9])
+def test_what_a_stack_keeps_changes_no_number(keep: Any) -> None:
+    block = fbp.Serial(DENSE, Noise(cheap=False))
+    stack = fbp.Stack(block, 8, keep)  # of threes, two are left over
+    params, key = params_of(stack), jax.random.key(0)
+    got, want = (
+        jax.jit(functools.partial(rule, layer))(params, X, normal_like(2, X), key)
+        for layer in (stack, fbp.Stack(block, 8))
+    )
+    assert_close(got, want, 1e-6)
+    _, ((*inputs,), keys) = stack.forward(params, X, key)
+    size = 1 if keep == "inputs" else min(keep, 8)
+    assert [len(x) for x in inputs] == ([1] if 8 % size else []) + [8 // size]
+    assert keys.shape == (8,)
+
+
 @pytest.mark.parametrize("key", [None, 0], ids=["no_key", "key"])
 @pytest.mark.parametrize("n", [1, 3])
 def test_stack_is_the_unrolled_serial(n: int, key: Any, x64: None) -> None:

@@ -37,7 +37,7 @@ NEAR = {
         "sequences",
         "recurrent",
     ],
-    "combinators": ["contract", "combinators", "mutants_killed", "recurrent", "in_backward"],
+    "combinators": ["combinators", "contract", "mutants_killed", "recurrent", "in_backward"],
     "ports": ["contract", "ports", "mutants_killed", "in_backward"],
     "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
     "_objective.py": ["step", "mutants_killed"],
