@@ -176,6 +176,25 @@ def test_max_pool_is_differentiated_alike_by_autodiff_where_maxima_are_equal() -
     np.testing.assert_array_equal(dx, by_autodiff)
 
 
+def test_max_pool_gives_to_the_first_maximum_of_each_window() -> None:
+    """Beside loops over windows that are no squares, with equal maxima, a NaN and padding."""
+    layer = maximum((2, 3), (1, 2), ((1, 0), (0, 1)))
+    rng = np.random.default_rng(0)
+    x, dy = rng.integers(-3, -1, (4, 6)).astype(np.float32), rng.normal(size=(4, 3))
+    x[2, 3] = np.nan
+    padded, want = np.full((5, 7), -np.inf, np.float32), np.zeros((5, 7))
+    padded[1:, :6] = x
+    y = np.empty_like(dy)
+    for i, j in np.ndindex(dy.shape):
+        window = padded[i : i + 2, 2 * j : 2 * j + 3]
+        at = np.unravel_index(window.argmax(), window.shape)  # A NaN is the largest.
+        y[i, j] = window[at]
+        want[i : i + 2, 2 * j : 2 * j + 3][at] += dy[i, j]
+    np.testing.assert_array_equal(layer.forward((), jnp.asarray(x)[..., None])[0][..., 0], y)
+    dx = _max_pool_gradient(layer, x, dy.astype(np.float32))
+    np.testing.assert_allclose(dx, want[1:, :6], rtol=1e-6, atol=1e-6)
+
+
 def test_max_pool_adds_up_in_float32() -> None:
     """The pixel in the middle is the maximum of all four windows; in bfloat16 256 + 1 is 256."""
     x = jnp.zeros((3, 3, 1), jnp.bfloat16).at[1, 1].set(1)

@@ -16,6 +16,7 @@ import pytest
 import fbp
 from fbp._tree import path_of
 from fbp.ports import Update
+from fbp.ports._update import sum_of_squares
 
 VOCAB, CONTEXT = 31, 8
 BLOCK = fbp.Serial(mix=fbp.Residual(fbp.Serial(a=fbp.Dense(5, 5), t=fbp.Tanh())), b=fbp.Dense(5, 5))
@@ -251,18 +252,38 @@ def test_a_model_without_a_stack_is_refused(mlp: Any) -> None:
 
 
 def test_update_around_one_layer() -> None:
-    layer, optimizer = fbp.Dense(3, 2), optax.adam(0.1)
+    layer = fbp.Serial(fbp.Dense(3, 4), fbp.Tanh(), fbp.Dense(4, 2))
+    optimizer = optax.sgd(0.1, momentum=0.9)
     update = Update(layer, optimizer)
     params = update.init(jax.random.key(0))
     x, dy = jnp.ones((5, 3)), jnp.ones((5, 2))
     y, res = update.forward(params, x)
     new, dx = update.backward(params, x, res, dy)
-    dparams, dx_alone = layer.backward(params.params, x, (), dy)
+    dparams, dx_alone = layer.backward(params.params, x, res, dy)
     updates, state = optimizer.update(dparams, params.state, params.params)
     assert_alike((new.params, new.state), (optax.apply_updates(params.params, updates), state))
     np.testing.assert_array_equal(dx, dx_alone)
     np.testing.assert_allclose(new.squares, optax.tree.norm(dparams, squared=True), rtol=1e-6)
     np.testing.assert_array_equal(update.steps(params, x, update.start(params, x[0], 5))[0], y)
+
+
+def test_update_in_bfloat16_adds_what_parts_before_have_given() -> None:
+    """Their sum is in float32, and the optimizer sees the dtype of the parameters."""
+    layer, optimizer = fbp.Scale((3,), dtype=jnp.bfloat16), optax.sgd(0.5, momentum=0.5)
+    update = Update(layer, optimizer)
+    before = update.init(jax.random.key(0))
+    before = before._replace(grads=jnp.asarray([1.0, 2.0, 3.0]))
+    new, _ = update.backward(before, jnp.ones(3, jnp.bfloat16), (), jnp.ones(3, jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves((new.params, new.state))} == {
+        jnp.dtype("bfloat16")
+    }
+    np.testing.assert_array_equal(new.params, before.params - 0.5 * jnp.arange(2.0, 5.0))
+    assert new.squares == 4 + 9 + 16
+
+
+def test_sums_of_squares_are_in_float32() -> None:
+    assert sum_of_squares(jnp.ones(257, jnp.bfloat16)) == 257
+    assert sum_of_squares(()).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("bad", [{"norm": 0.0}, {"norm": 1.0, "by": "rows"}])

@@ -127,6 +127,27 @@ def test_sums_over_a_batch_are_asked_for_in_float32(name: str) -> None:
 
 # Losses.
 
+
+@pytest.mark.parametrize("wide", ["neither", "y", "w"])
+def test_the_head_multiplies_in_few_digits_and_adds_in_float32(wide: str) -> None:
+    loss = fbp.UnembedCrossEntropy(3, 7, chunk=4)
+    y, w = (
+        jnp.ones(shape, jnp.float32 if name == wide else jnp.bfloat16)
+        for name, shape in {"y": (8, 3), "w": (7, 3)}.items()
+    )
+    labels = jnp.arange(8) % 7
+    value, dparams, dy = loss.value_and_grad({"w": w}, y, labels)
+    assert (value.dtype, dparams["w"].dtype, dy.dtype) == (jnp.float32, w.dtype, y.dtype)
+    program = jax.make_jaxpr(loss.value_and_grad)({"w": w}, y, labels)
+    (scan,) = [eqn for eqn in program.eqns if eqn.primitive.name == "scan"]
+    inner = scan.params["jaxpr"].eqns
+    products = [eqn for eqn in inner if eqn.primitive.name == "dot_general"]
+    asked = [eqn.outvars[0].aval.dtype for eqn in products]
+    assert asked == [jnp.float32, jnp.result_type(y, w), jnp.float32]
+    if wide == "neither":
+        assert {a.aval.dtype for eqn in products for a in eqn.invars} == {jnp.dtype("bfloat16")}
+
+
 WEIGHTS = {"positive": [1.0, -0.5, 2.0, 0.0, -0.25], "negative": [-1.0, -2.0, 0.5, 0.0, -1.5]}
 
 
@@ -195,6 +216,10 @@ def test_a_batch_of_one_part_is_the_whole() -> None:
     want, dwant = NOISY.value_and_grad(params, batch, key)
     assert value == want
     assert_close(dparams, dwant, 0)
+    earlier, (share, *last) = fbp.Microbatch(NOISY, 6).but_last(params, batch, key)
+    assert (earlier, share) == (None, 1)
+    assert last[1] is key
+    assert_close(last[0], batch, 0)
 
 
 def test_the_last_part_draws_noise_of_its_own() -> None:

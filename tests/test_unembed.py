@@ -120,6 +120,42 @@ def test_large_logits_and_nothing_that_counts() -> None:
     np.testing.assert_array_equal(dy, 0)
 
 
+def test_tokens_of_very_different_logits_do_not_meet() -> None:
+    """Each is shifted by its own largest logit."""
+    loss = fbp.UnembedCrossEntropy(1, 3)
+    params, y = {"w": jnp.asarray([[2.0], [1.0], [0.0]])}, jnp.asarray([[1e3], [-1e3]])
+    value, _, dy = loss.value_and_grad(params, y, jnp.asarray([0, 2]))
+    assert value == 0
+    np.testing.assert_array_equal(dy, 0)
+
+
+@pytest.mark.parametrize("weight", [[1.0, -0.5, 2.0, 0.0], [-1.0, 0.5, -2.0, 0.0]], ids=str)
+def test_weights_may_be_negative(weight: list[float], x64: None) -> None:
+    loss = fbp.UnembedCrossEntropy(5, 31, chunk=3)
+    params, y, labels = example(loss, 4)
+    target = fbp.Weighted(labels, jnp.asarray(weight))
+    got = loss.value_and_grad(params, y, target)
+    value, (dw, dy) = jax.value_and_grad(functools.partial(naive, loss), argnums=(0, 1))(
+        params, y, target
+    )
+    assert_close(got, (value, dw, dy), ROUNDING)
+    with pytest.raises(ValueError, match=r"expected labels in 0\.\.30, got 31"):
+        loss.value(params, y, fbp.Weighted(labels.at[1].set(31), target.weight))
+    loss.value(params, y, fbp.Weighted(labels.at[3].set(31), target.weight))
+
+
+@pytest.mark.parametrize(("tokens", "chunk"), [(0, (0, 1)), (4, (1, 4)), (5, (1, 5)), (11, (3, 5))])
+def test_chunks(tokens: int, chunk: tuple[int, int]) -> None:
+    """As large as asked for, and no larger than what there is."""
+    loss = fbp.UnembedCrossEntropy(3, 7, chunk=5)
+    params, y = {"w": jnp.ones((7, 3))}, jnp.ones((tokens, 3))
+    labels = jnp.zeros(tokens, int)
+    assert loss._chunks(params, y, labels).share.shape == chunk
+    value, _, dy = loss.value_and_grad(params, y, labels)
+    np.testing.assert_allclose(value, np.log(7) if tokens else 0, rtol=1e-6)
+    assert dy.shape == y.shape
+
+
 def test_weights_are_shares_of_parts(x64: None) -> None:
     loss = fbp.UnembedCrossEntropy(5, 31, ignore=7)
     _, _, target = example(loss, 24)

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from fbp.train import init_state as init_state
     from fbp.train import make_step as make_step
     from fbp.train import make_steps as make_steps
+    from fbp.train import plan as plan
     from fbp.train import state_of as state_of
     from fbp.train import step_of as step_of
     from fbp.train import steps_of as steps_of
@@ -118,8 +119,8 @@ _ROOMS = {
     "models": [],
     "ports": ["Cast", "Freeze", "LoRA", "mixed_precision", "Tie", "trainable", "Update"],
     "train": [
-        *["Clipped", "init_state", "make_step", "make_steps", "State", "state_of", "step_of"],
-        *["steps_of", "with_batch_statistics"],
+        *["Clipped", "init_state", "make_step", "make_steps", "plan", "State", "state_of"],
+        *["step_of", "steps_of", "with_batch_statistics"],
     ],
     "text": [],
     "verify": ["audit", "check", "cross_check", "register", "Report", "WrongGradientError"],

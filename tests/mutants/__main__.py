@@ -40,7 +40,7 @@ NEAR = {
     "combinators": ["combinators", "contract", "mutants_killed", "recurrent", "in_backward"],
     "ports": ["contract", "ports", "mutants_killed", "in_backward"],
     "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
-    "_objective.py": ["step", "mutants_killed"],
+    "_objective.py": ["step", "mutants_killed", "in_backward"],
     "_cell.py": ["contract", "recurrent", "mutants_killed"],
     "_layer.py": ["contract", "losses", "step", "mutants_killed", "sequences"],
 }
@@ -49,7 +49,8 @@ SOFTMAX = ["softmax", "soft", "label", "classes", "ignored", "parts"]
 CALLED = {
     **{"MeanSquaredError": ["mse"], "MeanAbsoluteError": ["mae"], "Elementwise": ["mse", "weight"]},
     **{"SigmoidCrossEntropy": ["sigmoid"], "SoftmaxCrossEntropy": SOFTMAX},
-    **{"Microbatch": ["parts", "part"], "Objective": ["value_and_grad"], "_are_labels": SOFTMAX},
+    **{"Microbatch": ["parts", "part"], "Objective": ["value_and_grad", "in_backward"]},
+    **{"_are_labels": SOFTMAX, "Freeze": ["freeze", "frozen"], "LoRA": ["lora"]},
     **{"shares": ["weight", "count"], "weighted_sum": ["weight", "count"]},
     **{"unweighted": ["weight"], "broadcast_weight": ["weight", "refused"]},
     **{"at_least_int32": [*SOFTMAX, "few_bits"]},

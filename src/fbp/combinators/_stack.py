@@ -110,7 +110,9 @@ class Stack(Layer):
         def one(state: tuple[PyTree, PyTree], copy: tuple[Array, PyTree]) -> tuple[Any, PyTree]:
             dy, walked = state
             i, (x, res) = copy
-            p = jax.tree.map(lambda a: a[0], _part(params_of(walked), i, 1))
+            p = jax.tree.map(
+                lambda a: lax.dynamic_index_in_dim(a, i, keepdims=False), params_of(walked)
+            )
             dparams, dx = self.layer.backward(p, x, res, dy)
             walked, out = take(walked, i, p, dparams)
             return (dx, walked), out

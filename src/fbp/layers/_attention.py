@@ -161,8 +161,8 @@ class Attention(Layer):
     def _blocks(self, q: Array, k: Array) -> Iterator[tuple[slice, slice]]:
         """Which queries to take together, and the keys they may see."""
         t, s = q.shape[-4], k.shape[-3]
-        n = min(_BLOCKS, t // _SMALLEST_BLOCK) if self.causal else 1
-        size = -(-t // max(1, n)) or 1
+        n = max(1, min(_BLOCKS, t // _SMALLEST_BLOCK)) if self.causal else 1
+        size = -(-t // n) or 1
         for start in range(0, max(t, 1), size):
             stop, first, last = min(start + size, t), 0, s
             if self.causal:

@@ -12,7 +12,6 @@ from jax.typing import DTypeLike
 from fbp._layer import (
     Array,
     Loss,
-    at_least_float32,
     at_least_int32,
     like,
     name_of,
@@ -134,7 +133,7 @@ class UnembedCrossEntropy(Loss):
         z = jnp.matmul(y, w.T, preferred_element_type=wide)
         if self.softcap is not None:
             z = self.softcap * jnp.tanh(z / self.softcap)
-        top = lax.stop_gradient(z.max(-1, keepdims=True))
+        top = z.max(-1, keepdims=True)
         e = jnp.exp(z - top)
         total = e.sum(-1, keepdims=True)
         lse = top + jnp.log(total)
@@ -194,6 +193,7 @@ class UnembedCrossEntropy(Loss):
     def _weights(self, target: Array, weight: Array | None) -> Array:
         """The weight of each token, 0 where its label is ignored."""
         target = at_least_int32(jnp.asarray(target))
-        counts = jnp.ones(target.shape) if self.ignore is None else target != self.ignore
-        counts = at_least_float32(counts.astype(float))
+        counts = jnp.ones(target.shape)
+        if self.ignore is not None:
+            counts = jnp.where(target == self.ignore, 0, counts)
         return counts if weight is None else counts * broadcast_weight(self, weight, counts.shape)

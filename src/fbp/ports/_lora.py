@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from fbp._layer import Array, Key, Layer, at_least_float32, like, name_of
+from fbp._layer import Array, Key, Layer, like, name_of
 from fbp.layers import Dense
 from fbp.ports._freeze import Freeze
 
@@ -88,5 +88,5 @@ class LoRA(Layer):
         dinner = self.scale * (dy @ b.T)
         da = jnp.tensordot(x, dinner, (batch, batch), preferred_element_type=wide)
         db = self.scale * jnp.tensordot(x @ a, dy, (batch, batch), preferred_element_type=wide)
-        dx = at_least_float32(dx) + dinner @ a.T
+        dx = dx + dinner @ a.T
         return {"dense": ddense, **like({"a": da, "b": db}, {"a": a, "b": b})}, dx.astype(x.dtype)

@@ -3,6 +3,8 @@
 from fbp.train._batch_statistics import with_batch_statistics as with_batch_statistics
 from fbp.train._clipped import Clipped as Clipped
 from fbp.train._loop import batches as batches
+from fbp.train._plan import Plan as Plan
+from fbp.train._plan import plan as plan
 from fbp.train._predict import predict as predict
 from fbp.train._pretrained import Pretrained as Pretrained
 from fbp.train._pretrained import load_language_model as load_language_model

@@ -100,7 +100,12 @@ class _WayBack:
     @classmethod
     def of(cls, objective: Any, optimizer: Any, params: Params) -> "_WayBack":
         stood = _with_ports(objective, lambda number, stack: _Stand(number))
-        places = jax.eval_shape(stood.init, jax.random.key(0))
+        try:
+            places = jax.eval_shape(stood.init, jax.random.key(0))
+        except ValueError as error:  # a Tie that reaches into a Stack
+            raise ValueError(
+                f"in_backward: expected ties outside of every Stack: {error}"
+            ) from error
         tree: Any
         nodes, tree = jax.tree.flatten(places, is_leaf=lambda node: isinstance(node, _Place))
         place_of = {node.number: k for k, node in enumerate(nodes) if isinstance(node, _Place)}
