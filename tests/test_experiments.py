@@ -98,6 +98,37 @@ def test_convnet_digits_on_five_seeds(capsys):
     assert np.mean(accuracies) >= 0.985
 
 
+def test_largest():
+    budget = load("budget")
+    for most in (1, 2, 3, 7, 8, 100, 1000):
+        found = budget.largest(lambda n, most=most: n <= most, 2)
+        assert found <= most
+        assert found == 0 if most < 2 else found > most - max(1, most // 8) - 1
+    assert budget.largest(lambda n: n <= 7, 2) == 7
+
+
+@pytest.mark.slow
+def test_budget(capsys):
+    budget = load("budget")
+    sizes = budget.GPTSizes(layers=1, width=16, heads=2, context=32, batch=1, vocab=32)
+    names = ("jax.grad", "fbp")
+    autodiff, ours = budget.main(2**20, {"context": sizes}, names)
+    assert 0 < autodiff["context"] < ours["context"]
+    assert "within 1 MiB" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_scaling(capsys):
+    scaling = load("scaling")
+    rows = scaling.main({"vocab": (512, 2048)}, ("jax.grad", "fbp"), rounds=1)
+    assert [row["name"] for row in rows] == ["jax.grad", "fbp"]
+    # Vectors of 128 for 1,536 more ids, with AdamW's two moments.
+    more = 3 * 1536 * 128 * 4 / 2**20
+    assert all(row["MiB"][1] - row["MiB"][0] >= more for row in rows)
+    assert rows[1]["MiB"] < rows[0]["MiB"]
+    assert len(capsys.readouterr().out.splitlines()) > 4
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.stem)
 def test_opens_with_command_duration_and_expected_numbers(path):
     head = path.read_text(encoding="utf-8").split('"""')[1]
