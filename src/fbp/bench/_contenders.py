@@ -15,7 +15,7 @@ from fbp.bench._modules import equinox_step, flax_step
 from fbp.bench._plain import PlainGPT
 from fbp.bench._sizes import GPTSizes
 from fbp.bench._torch import LR, WEIGHT_DECAY, torch_step
-from fbp.combinators import Stack, map_layers
+from fbp.combinators import Serial, Stack, map_layers
 from fbp.interop import from_jax
 from fbp.layers import Attention
 from fbp.models import NextToken
@@ -109,17 +109,28 @@ def cudnn_attention(params: tuple[()], qkv: Any) -> jax.Array:
 
 
 def _fbp(
-    keep: str | int = "everything", in_backward: bool = False, cudnn: bool = False
+    keep: str | int = "everything",
+    in_backward: bool = False,
+    cudnn: bool = False,
+    unrolled: bool = False,
 ) -> Callable[..., Built]:
     def altered(layer: Layer) -> Layer:
         if isinstance(layer, Stack):
-            return dataclasses.replace(layer, keep=keep)
+            return (
+                Serial(*[layer.layer] * layer.n)
+                if unrolled
+                else dataclasses.replace(layer, keep=keep)
+            )
         return from_jax(cudnn_attention) if cudnn and isinstance(layer, Attention) else layer
 
     def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
         model = map_layers(altered, sizes.model())
         if dtype != jnp.float32:
             model = mixed_precision(model, dtype)
+        if unrolled:
+            n = range(sizes.layers)
+            blocks = tuple(jax.tree.map(lambda a, i=i: a[i], params["blocks"]) for i in n)
+            params = {**params, "blocks": blocks}
         objective = NextToken(model)
         return of_objective(objective, params, sizes.batches(steps), in_backward=in_backward)
 
@@ -150,6 +161,7 @@ CONTENDERS = (
     Contender("jax.grad, remat: every dot", "jax", _plain(keeps="every dot")),
     Contender("jax.grad, remat: nothing", "jax", _plain(keeps="nothing")),
     Contender("jax.grad, cuDNN attention", "jax", _plain(attention="cudnn"), gpu_only=True),
+    Contender("jax.grad, remat: dots, loss in chunks", "jax", _plain(keeps="dots", chunk=1024)),
     Contender("jax.grad, unrolled", "jax", _plain(unrolled=True)),
     Contender("flax nnx", "flax", _module(flax_step)),
     Contender("equinox", "equinox", _module(equinox_step)),
@@ -157,6 +169,7 @@ CONTENDERS = (
     Contender("PyTorch, torch.compile", "torch", _torch(True)),
     Contender(FBP, "fbp", _fbp()),
     Contender("fbp, cuDNN attention", "fbp", _fbp(cudnn=True), gpu_only=True),
+    Contender("fbp, unrolled", "fbp", _fbp(unrolled=True)),
     Contender("fbp, keep=inputs", "fbp", _fbp("inputs")),
     Contender("fbp, keep=2", "fbp", _fbp(2)),
     Contender("fbp, in backward", "fbp", _fbp(in_backward=True)),

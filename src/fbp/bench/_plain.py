@@ -1,6 +1,7 @@
 """The same GPT as one writes it in plain JAX, for autodiff."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ class PlainGPT:
       keeps: one of POLICIES.
       attention: `implementation` of `jax.nn.dot_product_attention`.
       unrolled: whether blocks are written one after the other instead of scanned.
+      chunk: logits of at most this many tokens at a time, and again in the backward; None is all.
     """
 
     sizes: GPTSizes
@@ -36,6 +38,7 @@ class PlainGPT:
     keeps: str = "all"
     attention: Any = None
     unrolled: bool = False
+    chunk: int | None = None
 
     def value(self, params: Any, batch: Any, key: Any = None) -> Any:
         """The loss."""
@@ -50,9 +53,21 @@ class PlainGPT:
                 x, _ = block(x, jax.tree.map(lambda a, i=i: a[i], params["blocks"]))
         else:
             x, _ = jax.lax.scan(block, x, params["blocks"])
-        logits = norm(params["norm"], x) @ params["embed"]["w"].T
-        logits = logits.astype(jnp.float32)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        y = norm(params["norm"], x)
+
+        def loss(y: Any, labels: Any) -> Any:
+            logits = (y @ params["embed"]["w"].T).astype(jnp.float32)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
+
+        if self.chunk is None:
+            return loss(y, labels) / labels.size
+        chunk = math.gcd(self.chunk, labels.size)
+        parts = y.reshape(-1, chunk, y.shape[-1]), labels.reshape(-1, chunk)
+
+        def add(total: Any, part: Any) -> tuple[Any, None]:
+            return total + jax.checkpoint(loss, prevent_cse=False)(*part), None
+
+        return jax.lax.scan(add, jnp.zeros(()), parts)[0] / labels.size
 
     def value_and_grad(self, params: Any, batch: Any, key: Any = None) -> Any:
         """The loss and its gradient."""

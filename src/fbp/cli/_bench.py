@@ -32,6 +32,8 @@ class Bench:
     """Steps a turn; fbp and plain JAX scan them."""
     products: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Measure the matrix products of fbp's step alone too."""
+    peak: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Train by each in a process of its own too, for the most memory that it holds."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Write every number."""
     picture: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -59,6 +61,7 @@ class Bench:
         import jax.numpy as jnp
 
         from fbp.bench import CONTENDERS, WORKLOADS, measure
+        from fbp.bench._peak import peak_of
         from fbp.bench._products import seconds_of_products
         from fbp.bench._report import draw, remarks, table, write_json
 
@@ -79,6 +82,15 @@ class Bench:
         if self.products:
             say("the products alone")
             limit = seconds_of_products(sizes, dtype)
+        if self.peak:
+            for i, f in enumerate(figures):
+                say(f"the peak of {f.name}")
+                contender = next(c for c in chosen if c.name == f.name)
+                found = peak_of(contender, self.workload, self.dtype, self.steps)
+                if isinstance(found, str):
+                    notes.append(f"no peak: {f.name}: {found}")
+                else:
+                    figures[i] = dataclasses.replace(f, peak=found)
         say("")
         device = jax.devices()[0].device_kind
         title = f"{self.workload}, {self.dtype}, {device}, jax {jax.__version__}"

@@ -1,0 +1,49 @@
+"""The most memory that a process needs to train by one contender."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+
+from fbp.bench._contenders import CONTENDERS, Contender
+from fbp.bench._measure import measure
+from fbp.bench._sizes import WORKLOADS
+
+
+def peak_of(contender: Contender, workload: str, dtype: str, steps: int) -> int | str:
+    """The most bytes held by a process that compiles and trains some steps; or why there are none.
+
+    On the device where the framework counts them, as on a GPU; else resident in the process, with
+    Python, its libraries and what compiling takes.
+    """
+    arguments = [workload, dtype, str(steps), contender.name]
+    command = [sys.executable, "-m", "fbp.bench._peak", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = ended.stdout.splitlines() or ["0"]
+    if ended.returncode or not lines[-1].isdigit():
+        said = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]
+        return said[-1]
+    return int(lines[-1])
+
+
+def _main(workload: str, dtype: str, steps: str, name: str) -> None:
+    chosen = [c for c in CONTENDERS if c.name == name]
+    figures, notes = measure(
+        chosen, WORKLOADS[workload], dtype=jnp.dtype(dtype), rounds=1, chunk=int(steps)
+    )
+    if not figures:
+        sys.exit(notes[0])
+    counted = figures[0].peak or (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    print(counted or _resident())
+
+
+def _resident() -> int:
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
