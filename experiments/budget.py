@@ -75,7 +75,7 @@ def main(
         rows.append(row)
     head = list(rows[0])
     cells = [[f"{v:,}" if isinstance(v, int) else v for v in row.values()] for row in rows]
-    print(f"within {budget / 2**20:.0f} MiB\n{align([['', *head[1:]], *cells])}")
+    print(f"within {budget / 2**20:g} MiB\n{align([['', *head[1:]], *cells])}")
     return rows
 
 

@@ -380,6 +380,8 @@ def test_layers_are_replaced_wherever_they_are() -> None:
         fbp.Stack(fbp.Residual(block), 2), fbp.Sum(fbp.Remat(block), fbp.Tanh())
     )
     assert fbp.map_layers(lambda x: x, model) == model
+    with pytest.raises(TypeError, match="Residual: expected a Layer, got 'Dense'"):
+        fbp.map_layers(lambda x: type(x).__name__, fbp.Residual(fbp.Dense(3, 3)))
 
 
 # Beside PyTorch, in float64.

@@ -111,22 +111,19 @@ def test_largest():
 def test_budget(capsys):
     budget = load("budget")
     sizes = budget.GPTSizes(layers=1, width=16, heads=2, context=32, batch=1, vocab=32)
-    names = ("jax.grad", "fbp")
-    autodiff, ours = budget.main(2**20, {"context": sizes}, names)
+    autodiff, ours = budget.main(2**19, {"context": sizes}, ("jax.grad", "fbp"))
     assert 0 < autodiff["context"] < ours["context"]
-    assert "within 1 MiB" in capsys.readouterr().out
+    assert "within 0.5 MiB" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_scaling(capsys):
     scaling = load("scaling")
-    rows = scaling.main({"vocab": (512, 2048)}, ("jax.grad", "fbp"), rounds=1)
-    assert [row["name"] for row in rows] == ["jax.grad", "fbp"]
-    # Vectors of 128 for 1,536 more ids, with AdamW's two moments.
-    more = 3 * 1536 * 128 * 4 / 2**20
-    assert all(row["MiB"][1] - row["MiB"][0] >= more for row in rows)
-    assert rows[1]["MiB"] < rows[0]["MiB"]
-    assert len(capsys.readouterr().out.splitlines()) > 4
+    (row,) = scaling.main({"layers": (1, 2)}, ("fbp",), rounds=1)
+    assert row["name"] == "fbp"
+    # One more layer, with AdamW's two moments.
+    assert row["MiB"][1] - row["MiB"][0] > 3 * 12 * 128**2 * 4 / 2**20
+    assert len(capsys.readouterr().out.splitlines()) > 3
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.stem)

@@ -29,6 +29,8 @@ def map_held(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
     for name, held in vars(layer).items():
         # Not by `dataclasses.replace`: the fields of a Group are not the arguments it takes.
         object.__setattr__(replaced, name, _map_field(f, held))
+    if hasattr(replaced, "__post_init__"):
+        replaced.__post_init__()  # It may refuse what f made.
     return replaced
 
 

@@ -111,7 +111,7 @@ class Attention(Layer):
             ds = (self._scale(q) * ds).astype(q.dtype)
             dqs.append(_dot("grts,sgk->tgrk", ds, ki))
             dk = dk.at[..., keys, :, :].add(_dot("grts,tgrk->sgk", ds, qi).astype(dk.dtype))
-            dv = dv.at[..., keys, :, :].add(dvi.astype(dv.dtype))
+            dv = dv.at[..., keys, :, :].add(dvi)
         dq = jnp.concatenate(dqs, -4).reshape(x[0].shape)
         dx = dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
         return (), dx if mask is None else (*dx, None)
@@ -166,9 +166,9 @@ class Attention(Layer):
         for start in range(0, max(t, 1), size):
             stop, first, last = min(start + size, t), 0, s
             if self.causal:
-                last = min(stop, s)
+                last = stop
                 if self.window is not None:
-                    first = min(max(0, start - self.window + 1), last)
+                    first = max(0, start - self.window + 1)
             yield slice(start, stop), slice(first, last)
 
     def _unpack(self, x: Any) -> tuple[Array, Array, Array, Array | None]:

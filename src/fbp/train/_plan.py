@@ -106,7 +106,9 @@ def plan(
     batch = jax.tree.map(jnp.asarray, batch)
     shapes = jax.eval_shape(lambda: state_of(objective.init(jax.random.key(0)), optimizer))
     given = nbytes((shapes, batch))
-    choices, programs, notes = [], {}, []
+    choices: list[Choice] = []
+    programs: dict[int, Any] = {}
+    notes: list[str] = []
     for in_backward in (False, True):
         for keep in _keeps(n):
             candidate = _keeping(objective, keep)
