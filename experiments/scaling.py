@@ -3,13 +3,14 @@
 TIME on the 2 cores of a 2.6 GHz Xeon. Expected there: NUMBERS
 
 How a GPT's training step grows with its context, depth, vocabulary and batch: by `jax.grad`, by
-`jax.grad` with what it keeps cut down to the dots of weights, and by fbp, whose attention sees past
-keys only, whose head never holds all logits, and whose optimizer may run inside the backward.
+`jax.grad` with what it keeps cut down to the dots of weights, without and with its loss in chunks
+of tokens, and by fbp, whose attention sees past keys only, whose head holds the logits of 1,024
+tokens at a time, and whose optimizer may run inside the backward.
 
-One size grows at a time, doubled or quadrupled, from 4 layers, width 128, 4 heads, context 256,
-batch 2 and 512 ids. All contenders of one size take turns. A slope is the power of the size that
-time, or memory (arguments and temporaries), grows with over its last step: 1 is in proportion, 2 is
-four times the cost for twice the size.
+One size changes at a time, around 4 layers, width 128, 4 heads, context 256, batch 2 and 512 ids;
+the vocabulary grows for a batch of 8. All contenders of one size take turns. A slope is the power
+of the size that time, or memory (arguments and temporaries), grows with over its last step: 1 is in
+proportion, 2 is four times the cost for twice the size.
 """
 
 import argparse
@@ -24,13 +25,18 @@ from fbp._text import align
 from fbp.bench import CONTENDERS, Figures, GPTSizes, measure
 
 BASE = GPTSizes(layers=4, width=128, heads=4, context=256, batch=2, vocab=512)
-AXES = {
-    "context": (256, 512, 1024, 2048),
-    "layers": (2, 4, 8, 16),
-    "vocab": (512, 2048, 8192, 32768),
-    "batch": (1, 2, 4, 8),
+Axes = dict[str, tuple[GPTSizes, tuple[int, ...]]]
+AXES: Axes = {
+    "context": (BASE, (256, 512, 1024, 2048)),
+    "layers": (BASE, (2, 4, 8, 16)),
+    "vocab": (dataclasses.replace(BASE, batch=8), (512, 2048, 8192, 32768)),
+    "batch": (BASE, (1, 2, 4, 8)),
 }
-NAMES = ("jax.grad", "jax.grad, remat: dots", "fbp", "fbp, in backward, keep=inputs")
+NAMES = (
+    *("jax.grad", "jax.grad, remat: dots", "jax.grad, remat: dots, loss in chunks"),
+    *("fbp", "fbp, in backward, keep=inputs"),
+)
+NONE = float("nan")  # of a size that could not be measured
 
 
 def slope(sizes: tuple[int, ...], costs: list[float]) -> float:
@@ -38,54 +44,63 @@ def slope(sizes: tuple[int, ...], costs: list[float]) -> float:
     return math.log(costs[-1] / costs[-2]) / math.log(sizes[-1] / sizes[-2])
 
 
-def memory(figures: Figures) -> float:
-    """MiB that a step takes."""
+def milliseconds(figures: Figures | None) -> float:
+    """Of a step."""
+    return NONE if figures is None else 1e3 * figures.median
+
+
+def mebibytes(figures: Figures | None) -> float:
+    """What a step takes."""
+    if figures is None:
+        return NONE
     return ((figures.arguments or 0) + (figures.temporaries or 0)) / 2**20
 
 
-def grow(axis: str, values: tuple[int, ...], names: tuple[str, ...], rounds: int) -> list[Any]:
+def grow(
+    axis: str, base: GPTSizes, values: tuple[int, ...], names: tuple[str, ...], rounds: int
+) -> list[dict[str, Any]]:
     """The figures of every contender at every size."""
     chosen = [c for c in CONTENDERS if c.name in names]
-    found: dict[str, list[Figures]] = {c.name: [] for c in chosen}
+    found: list[dict[str, Figures]] = []
     for value in values:
-        sizes = dataclasses.replace(BASE, **{axis: value})
-        figures, _ = measure(chosen, sizes, rounds=rounds)
-        for f in figures:
-            found[f.name].append(f)
+        figures, notes = measure(chosen, dataclasses.replace(base, **{axis: value}), rounds=rounds)
+        for note in notes:
+            print(f"{axis} {value}: {note}")
+        found.append({f.name: f for f in figures})
     rows = []
-    for name, figures in found.items():
-        seconds, mebibytes = [f.median for f in figures], [memory(f) for f in figures]
+    for c in chosen:
+        figures_of_c = [one.get(c.name) for one in found]
+        ms, mib = ([of(f) for f in figures_of_c] for of in (milliseconds, mebibytes))
         rows.append(
             {
-                **{"axis": axis, "name": name, "sizes": values},
-                **{"ms": [1e3 * s for s in seconds], "MiB": mebibytes},
-                **{"ms_slope": slope(values, seconds), "MiB_slope": slope(values, mebibytes)},
+                **{"axis": axis, "name": c.name, "sizes": values, "ms": ms, "MiB": mib},
+                **{"ms_slope": slope(values, ms), "MiB_slope": slope(values, mib)},
             }
         )
     return rows
 
 
-def table(rows: list[Any]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Time, then memory, of one axis."""
     values = rows[0]["sizes"]
     lines = [(rows[0]["axis"], *map(str, values), "slope", *map(str, values), "slope")]
     for row in rows:
-        ms, mebibytes = ([f"{x:.0f}" for x in row[unit]] for unit in ("ms", "MiB"))
-        slopes = [f"{row[name]:.2f}" for name in ("ms_slope", "MiB_slope")]
-        lines.append((row["name"], *ms, slopes[0], *mebibytes, slopes[1]))
+        ms, mib = ([f"{x:.0f}" for x in row[unit]] for unit in ("ms", "MiB"))
+        lines.append((row["name"], *ms, f"{row['ms_slope']:.2f}", *mib, f"{row['MiB_slope']:.2f}"))
     return align(lines)
 
 
 def main(
-    axes: dict[str, tuple[int, ...]] = AXES, names: tuple[str, ...] = NAMES, rounds: int = 5
-) -> list[Any]:
+    axes: Axes = AXES, names: tuple[str, ...] = NAMES, rounds: int = 5
+) -> list[dict[str, Any]]:
     """Prints a table for each axis: ms a step on the left, MiB on the right."""
-    print(f"ms a step, then MiB; from {BASE}")
+    print(f"ms a step, then MiB; around {BASE}")
     rows = []
-    for axis, values in axes.items():
-        rows.append(grow(axis, values, names, rounds))
-        print(f"\n{table(rows[-1])}", flush=True)
-    return [row for some in rows for row in some]
+    for axis, (base, values) in axes.items():
+        some = grow(axis, base, values, names, rounds)
+        print(f"\n{table(some)}", flush=True)
+        rows += some
+    return rows
 
 
 if __name__ == "__main__":
@@ -98,7 +113,12 @@ if __name__ == "__main__":
     args = parser.parse_args()
     if args.json is not None and args.json.exists():
         parser.error(f"expected a new file, got {args.json}, which exists")
-    chosen = {axis: values for axis, values in AXES.items() if re.search(args.only, axis)}
+    if args.rounds < 1:
+        parser.error(f"expected --rounds of 1 or more, got {args.rounds}")
+    try:
+        chosen = {axis: values for axis, values in AXES.items() if re.search(args.only, axis)}
+    except re.error as error:
+        parser.error(f"expected --only to be a regular expression: {error}")
     if not chosen:
         parser.error(f"expected --only to match one of: {', '.join(AXES)}")
     results = main(chosen, rounds=args.rounds)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +66,19 @@ def test_the_command(tmp_path: Path, capsys: Any) -> None:
     assert "expected a new file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_the_peak_of_a_process_is_its_own() -> None:
+    held = bytearray(b"1") * 2**30
+    code = "from fbp.bench._peak import _resident; print(_resident())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert 2**25 < int(said) < len(held)
+
+
 @pytest.mark.torch
 def test_everyone_trains_the_same_model() -> None:
     names = ["jax.grad", "jax.grad, unrolled", "flax nnx", "equinox", "PyTorch eager", "fbp"]
     names += ["fbp, unrolled", "fbp, in backward, keep=inputs"]
-    sizes = GPTSizes(layers=1, width=8, heads=2, context=6, batch=2, vocab=11)
+    sizes = GPTSizes(layers=2, width=8, heads=2, context=6, batch=2, vocab=11)
     figures, _ = measure([c for c in CONTENDERS if c.name in names], sizes, rounds=1)
     ours = {f.name: f for f in figures}["fbp"]
     assert {"jax.grad", "PyTorch eager"} <= {f.name for f in figures}

@@ -251,6 +251,19 @@ def test_a_model_without_a_stack_is_refused(mlp: Any) -> None:
         step(state, jax.tree.map(lambda a: a[0], batches))
 
 
+def test_a_tie_into_a_stack_is_refused() -> None:
+    model = fbp.Tie(
+        fbp.Serial(a=fbp.Stack(fbp.Scale((3,)), 2), b=fbp.Stack(fbp.Scale((3,)), 2)), "a", "b"
+    )
+    objective, optimizer = fbp.Objective(model, fbp.MeanSquaredError()), optax.sgd(0.1)
+    step = fbp.step_of(objective, optimizer, in_backward=True)
+    state = fbp.state_of(objective.init(jax.random.key(0)), optimizer)
+    with pytest.raises(
+        ValueError, match=r"^in_backward: expected ties outside of every Stack: Tie"
+    ):
+        step(state, (jnp.ones((5, 3)), jnp.ones((5, 3))))
+
+
 def test_update_around_one_layer() -> None:
     layer = fbp.Serial(fbp.Dense(3, 4), fbp.Tanh(), fbp.Dense(4, 2))
     optimizer = optax.sgd(0.1, momentum=0.9)

@@ -9,8 +9,8 @@ import pytest
 from cases import CASES, Case, Noise, by_name, draw
 
 import fbp
+from fbp._text import size
 from fbp._tree import count, nbytes
-from fbp.explain._summary import size
 
 
 def layers_in(layer: Any) -> int:

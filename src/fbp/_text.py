@@ -1,4 +1,4 @@
-"""Plain tables."""
+"""Plain tables, and numbers for people."""
 
 from collections.abc import Sequence
 
@@ -19,3 +19,15 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 def is_number(cell: str) -> bool:
     """Whether a cell is a number, perhaps with a unit, or empty."""
     return not cell or cell[0].isdigit()
+
+
+def size(n: int) -> str:
+    """Bytes for people: 512 B, 32.0 KiB, 1.5 MiB."""
+    if n < 1024:
+        return f"{n} B"
+    amount, unit = n / 1024, "KiB"
+    for larger in ("MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.1f} {unit}"

@@ -84,12 +84,14 @@ def compiled(lowered: Any) -> tuple[Any, dict[str, Any]]:
 def of_objective(objective: Any, params: Any, batches: Any, **options: Any) -> Built:
     """An objective's steps in one scan."""
     optimizer = adamw()
-    state = state_of(params, optimizer)
+    start = jax.jit(lambda params: state_of(params, optimizer))
     steps: Any = steps_of(objective, optimizer, **options)
-    program, cost = compiled(steps.lower(state, batches))
+    program, cost = compiled(steps.lower(jax.eval_shape(start, params), batches))
+    state = None
 
     def run(batches: Any) -> np.ndarray:
         nonlocal state
+        state = start(params) if state is None else state
         state, losses = program(state, batches)
         return np.asarray(losses)
 

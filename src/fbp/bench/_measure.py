@@ -27,7 +27,8 @@ class Figures:
       compile_seconds: see `Built`.
       arguments: bytes; see `Built`.
       temporaries: bytes; see `Built`.
-      peak: the most bytes held on the device, where the framework counts them.
+      peak: the most bytes held on the device, where the framework counts them; with `--peak`, by a
+        process of its own, resident where there is no GPU.
       first_losses: of the first steps.
     """
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,11 @@ def peak_of(contender: Contender, workload: str, dtype: str, steps: int) -> int 
     arguments = [workload, dtype, str(steps), contender.name]
     command = [sys.executable, "-m", "fbp.bench._peak", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = ended.stdout.splitlines() or ["0"]
-    if ended.returncode or not lines[-1].isdigit():
-        said = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]
-        return said[-1]
-    return int(lines[-1])
+    if ended.returncode < 0:
+        return f"ended by signal {-ended.returncode}"
+    if ended.returncode:
+        return (ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"])[-1]
+    return int(ended.stdout.splitlines()[-1])
 
 
 def _main(workload: str, dtype: str, steps: str, name: str) -> None:
@@ -39,6 +40,11 @@ def _main(workload: str, dtype: str, steps: str, name: str) -> None:
 
 
 def _resident() -> int:
+    # On Linux `getrusage` would count what the parent held.
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return 1024 * int(line.split()[1])
     import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -30,7 +30,8 @@ class PlainGPT:
       keeps: one of POLICIES.
       attention: `implementation` of `jax.nn.dot_product_attention`.
       unrolled: whether blocks are written one after the other instead of scanned.
-      chunk: logits of at most this many tokens at a time, and again in the backward; None is all.
+      chunk: logits of this many tokens at a time, or of the largest number that divides it and all
+        tokens, and again in the backward; None is of all.
     """
 
     sizes: GPTSizes

@@ -75,6 +75,10 @@ class Bench:
                 print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
         sizes, dtype = WORKLOADS[self.workload], jnp.dtype(self.dtype)
+        peaks: dict[str, int | str] = {}
+        for contender in chosen if self.peak else ():  # before this process takes a GPU's memory
+            say(f"the peak of {contender.name}")
+            peaks[contender.name] = peak_of(contender, self.workload, self.dtype, self.steps)
         figures, notes = measure(
             chosen, sizes, dtype=dtype, rounds=self.rounds, chunk=self.steps, say=say
         )
@@ -82,15 +86,12 @@ class Bench:
         if self.products:
             say("the products alone")
             limit = seconds_of_products(sizes, dtype)
-        if self.peak:
-            for i, f in enumerate(figures):
-                say(f"the peak of {f.name}")
-                contender = next(c for c in chosen if c.name == f.name)
-                found = peak_of(contender, self.workload, self.dtype, self.steps)
-                if isinstance(found, str):
-                    notes.append(f"no peak: {f.name}: {found}")
-                else:
-                    figures[i] = dataclasses.replace(f, peak=found)
+        for i, f in enumerate(figures):
+            peak = peaks.get(f.name)
+            if isinstance(peak, int):
+                figures[i] = dataclasses.replace(f, peak=peak)
+            elif peak is not None:
+                notes.append(f"no peak: {f.name}: {peak}")
         say("")
         device = jax.devices()[0].device_kind
         title = f"{self.workload}, {self.dtype}, {device}, jax {jax.__version__}"

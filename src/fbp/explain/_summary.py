@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from fbp._layer import Key, Layer, PyTree
-from fbp._text import align
+from fbp._text import align, size
 from fbp._tree import count, nbytes
 from fbp.explain._probe import Probe, Row, Trace, owned_leaves
 
@@ -80,15 +80,3 @@ def summary(model: Layer, x: PyTree, key: Key = None) -> Summary:
         if row is not rows[owner]:
             row.input = "kept"
     return Summary(tuple(rows), count(params), nbytes(params), nbytes(x), nbytes(res))
-
-
-def size(n: int) -> str:
-    """Bytes for people: 512 B, 32.0 KiB, 1.5 MiB."""
-    if n < 1024:
-        return f"{n} B"
-    amount, unit = n / 1024, "KiB"
-    for larger in ("MiB", "GiB", "TiB"):
-        if amount < 1024:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{amount:.1f} {unit}"

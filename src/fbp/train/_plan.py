@@ -13,11 +13,10 @@ import optax
 
 from fbp._layer import Key, Layer, PyTree
 from fbp._objective import Microbatch
-from fbp._text import align
+from fbp._text import align, size
 from fbp._tree import nbytes
 from fbp.combinators import Stack, map_layers
 from fbp.combinators._stack import EVERYTHING, INPUTS
-from fbp.explain._summary import size
 from fbp.train._step import State, state_of, step_of
 
 
@@ -29,15 +28,14 @@ class Choice:
       keep: of every `Stack`.
       in_backward: whether the optimizer runs inside the backward pass.
       kept: bytes of what the forward leaves for the backward, as in `fbp.summary`'s ledger.
-      memory: bytes of the compiled step, what it is given and temporaries; None: it was not
-        compiled, because what is known without is beyond the budget already.
+      memory: bytes of the compiled step: what it is given, and temporaries.
       seconds: of a step; None: it was not run, because it is beyond the budget.
     """
 
     keep: str | int
     in_backward: bool
     kept: int
-    memory: int | None = None
+    memory: int
     seconds: float | None = None
 
 
@@ -46,12 +44,13 @@ class Plan:
     """What `plan` chose, and from what; `str()` is the table to read.
 
     Attributes:
-      objective: as given, every `Stack` of its model with the chosen `keep`.
-      in_backward: for `step_of` and `steps_of`.
+      objective: as given, every `Stack` of its model with the chosen `keep`; its params are the
+        same.
+      in_backward: for `step_of`.
       chosen: one of `choices`.
       choices: all, in the order they were tried.
       budget: bytes.
-      notes: what could not be tried, a line each.
+      notes: what could not be tried, or is in doubt, a line each.
     """
 
     objective: Any
@@ -62,7 +61,13 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join([_table(self.choices, self.budget, self.chosen), *self.notes])
+        rows = [("keep", "optimizer", "kept for backward", "together", "ms/step", "")]
+        for c in self.choices:
+            mark = "chosen" if c is self.chosen else "" if c.seconds else "beyond the budget"
+            where = "in backward" if c.in_backward else "after"
+            time = f"{1e3 * c.seconds:.2f}" if c.seconds else ""
+            rows.append((str(c.keep), where, size(c.kept), size(c.memory), time, mark))
+        return "\n".join([align(rows), f"budget: {size(self.budget)}", *self.notes])
 
 
 def plan(
@@ -76,85 +81,100 @@ def plan(
 ) -> Plan:
     """Chooses what every `Stack` keeps, and where the optimizer runs, for the fastest step.
 
-    Candidates keep everything, the input of every k-th copy, or all inputs, each with the optimizer
-    after or inside the backward pass. The ledger says what a candidate keeps before anything is
-    compiled; the compiler says what those need that may fit; those that do fit take turns, and the
-    fastest is chosen.
+    Candidates keep everything, all inputs, or the input of every k-th copy, each with the optimizer
+    after or inside the backward pass; whatever `keep` the Stacks have is left aside. Two k are
+    tried, 2 and the one that the ledger says is least, where that is less than all inputs. Of n
+    copies with a bytes of input and r of residuals each,
+
+        n / k a + k (a + r)    is least at    k = sqrt(n a / (a + r))
+
+    The compiler says what each step needs; those that fit take turns, and the fastest is chosen:
 
         plan = fbp.plan(objective, batch, 4 * 2**30, optimizer=optimizer)
         step = fbp.step_of(plan.objective, optimizer, in_backward=plan.in_backward)
 
-    It compiles up to eight programs, and runs some steps of each on parameters of its own.
+    Up to eight programs are compiled, and each that fits makes some steps with params and a state
+    of its own, which need room beside those that the caller holds.
 
     Args:
       objective: `Objective`, `NextToken`, or a `Microbatch` of one.
       batch: one batch, as arrays.
-      budget: bytes for parameters, optimizer state, batch and temporaries together.
-      optimizer: that of the training; `optax.adamw` by default.
+      budget: bytes for params, optimizer state, batch and temporaries together.
+      optimizer: that of the training; `optax.adamw(1e-3)` by default.
       key: a key, if the training draws noise.
       rounds: steps that each candidate is timed for; their median counts.
 
     Raises:
+      TypeError: the objective is none of these.
       ValueError: the model has no Stack; no candidate fits into the budget.
     """
-    if budget <= 0:
-        raise ValueError(f"plan: expected a budget of 1 byte or more, got {budget}")
-    optimizer = optax.adamw(1e-3) if optimizer is None else optimizer
-    n = max((stack.n for stack in _stacks(_model(objective))), default=0)
+    for name, value in (("a budget of 1 byte", budget), ("rounds of 1", rounds)):
+        if value < 1:
+            raise ValueError(f"plan: expected {name} or more, got {value}")
+    model = getattr(_inner(objective), "model", None)
+    if not isinstance(model, Layer) or not hasattr(_inner(objective), "forward"):
+        raise TypeError(
+            f"plan: expected an Objective, a NextToken or a Microbatch of one, got {objective!r}"
+        )
+    n = max((stack.n for stack in _stacks(model)), default=0)
     if not n:
         raise ValueError("plan: expected a model with a Stack: without one nothing can be chosen")
+    optimizer = optax.adamw(1e-3) if optimizer is None else optimizer
     batch = jax.tree.map(jnp.asarray, batch)
-    shapes = jax.eval_shape(lambda: state_of(objective.init(jax.random.key(0)), optimizer))
-    given = nbytes((shapes, batch))
+    start = jax.jit(lambda: state_of(objective.init(jax.random.key(0)), optimizer))
+    shapes = jax.eval_shape(start)
+    ledger = {
+        k: _kept(_keeping(objective, k), shapes.params, batch, key) for k in (EVERYTHING, INPUTS, n)
+    }
     choices: list[Choice] = []
     programs: dict[int, Any] = {}
     notes: list[str] = []
     for in_backward in (False, True):
-        for keep in _keeps(n):
+        for keep in _keeps(n, ledger):
             candidate = _keeping(objective, keep)
+            step: Any = step_of(candidate, optimizer, in_backward=in_backward)
+            try:
+                program = step.lower(shapes, batch, key).compile()
+            except ValueError as error:
+                if not in_backward:
+                    raise
+                notes.append(f"not tried: {error}")
+                break
+            found = program.memory_analysis()
+            memory = found.argument_size_in_bytes + found.temp_size_in_bytes
+            memory += found.output_size_in_bytes - found.alias_size_in_bytes
+            if memory <= budget:
+                programs[len(choices)] = program
             kept = _kept(candidate, shapes.params, batch, key)
-            memory = None
-            if given + kept <= budget:
-                step: Any = step_of(candidate, optimizer, in_backward=in_backward)
-                try:
-                    program = step.lower(shapes, batch, key).compile()
-                except ValueError as error:
-                    if not in_backward:
-                        raise
-                    notes.append(f"not tried: {error}")
-                    break
-                found = program.memory_analysis()
-                memory = found.argument_size_in_bytes + found.temp_size_in_bytes
-                memory += found.output_size_in_bytes - found.alias_size_in_bytes
-                if memory <= budget:
-                    programs[len(choices)] = program
             choices.append(Choice(keep, in_backward, kept, memory))
     if not programs:
-        least = min(c.memory or given + c.kept for c in choices)
-        raise ValueError(f"plan: expected a budget of {size(least)} or more, got {size(budget)}")
-    state = state_of(objective.init(jax.random.key(0)), optimizer)
-    for i, seconds in _take_turns(programs, state, batch, key, rounds).items():
-        choices[i] = dataclasses.replace(choices[i], seconds=seconds)
-    best = min(programs, key=lambda i: choices[i].seconds or math.inf)
-    chosen = choices[best]
-    return Plan(
-        _keeping(objective, chosen.keep),
-        chosen.in_backward,
-        chosen,
-        tuple(choices),
-        budget,
-        tuple(notes),
-    )
+        least = min(c.memory for c in choices)
+        raise ValueError(f"plan: expected a budget of {least:,} bytes or more, got {budget:,}")
+    seconds, finite = _take_turns(programs, start(), batch, key, rounds)
+    if not finite:
+        notes.append("the losses of the timed steps are not finite: times may mislead")
+    for i in programs:
+        choices[i] = dataclasses.replace(choices[i], seconds=seconds[i])
+    chosen = choices[min(programs, key=seconds.__getitem__)]
+    best = _keeping(objective, chosen.keep)
+    return Plan(best, chosen.in_backward, chosen, tuple(choices), budget, tuple(notes))
 
 
-def _keeps(n: int) -> list[str | int]:
-    """From the most memory to the least time: to keep a root of n of them is least in all."""
-    between = {k for k in (2, round(math.sqrt(n))) if 1 < k < n}
+def _keeps(n: int, ledger: dict[str | int, int]) -> list[str | int]:
+    """What to try, by the ledger's bytes of keeping everything, all inputs, and one input."""
+    a = (ledger[INPUTS] - ledger[n]) / max(1, n - 1)
+    r = (ledger[EVERYTHING] - ledger[INPUTS]) / n
+
+    def bytes_of(k: int) -> float:
+        return -(-n // k) * a + k * (a + r)
+
+    least = round(math.sqrt(n * a / (a + r))) if a else 1
+    between = {k for k in (2, least) if 1 < k < n and bytes_of(k) < bytes_of(1)}
     return [EVERYTHING, INPUTS, *sorted(between)]
 
 
-def _model(objective: Any) -> Layer:
-    return _model(objective.objective) if isinstance(objective, Microbatch) else objective.model
+def _inner(objective: Any) -> Any:
+    return _inner(objective.objective) if isinstance(objective, Microbatch) else objective
 
 
 def _stacks(model: Layer) -> list[Stack]:
@@ -191,26 +211,16 @@ def _kept(objective: Any, params: PyTree, batch: PyTree, key: Key) -> int:
 
 def _take_turns(
     programs: dict[int, Any], state: State, batch: PyTree, key: Key, rounds: int
-) -> dict[int, float]:
-    """The median seconds of a step by each program."""
+) -> tuple[dict[int, float], bool]:
+    """The median seconds of a step by each program, and whether all losses were finite."""
     rng = np.random.default_rng(0)
     seconds: dict[int, list[float]] = {i: [] for i in programs}
+    finite = True
     for number in range(rounds + 1):
         for i in rng.permutation(list(programs)):
             began = time.perf_counter()
             state, value = programs[i](state, batch, key)
-            jax.block_until_ready((state, value))
+            finite &= bool(jnp.isfinite(jax.block_until_ready((state, value))[1]))
             if number:  # The first of each is to warm up.
                 seconds[i].append(time.perf_counter() - began)
-    return {i: statistics.median(s) for i, s in seconds.items()}
-
-
-def _table(choices: tuple[Choice, ...], budget: int, chosen: Choice) -> str:
-    rows = [("keep", "optimizer", "kept for backward", "together", "ms/step", "")]
-    for c in choices:
-        together = "" if c.memory is None else size(c.memory)
-        mark = "chosen" if c is chosen else "" if c.seconds else "does not fit"
-        where = "in backward" if c.in_backward else "after"
-        time = f"{1e3 * c.seconds:.2f}" if c.seconds else ""
-        rows.append((str(c.keep), where, size(c.kept), together, time, mark))
-    return f"{align(rows)}\nbudget: {size(budget)}"
+    return {i: statistics.median(s) for i, s in seconds.items()}, finite
