@@ -43,6 +43,17 @@ def test_it_is_the_attention_of_jax(name: str, t: int, x64: None) -> None:
     np.testing.assert_allclose(y, want, atol=1e-5)
 
 
+@pytest.mark.parametrize(("backend", "blocks"), [("cpu", [1, 2, 4, 4]), ("gpu", [1, 1, 1, 4])])
+def test_how_many_blocks(backend: str, blocks: list[int], monkeypatch: Any) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    for t, n in zip((63, 64, 128, 512), blocks, strict=True):
+        x = jnp.zeros((t, 1, 1, 2))
+        cut = list(fbp.Attention(causal=True)._blocks(x, x[:, :, 0]))
+        assert len(cut) == n
+        assert [rows.stop for rows, _ in cut] == [keys.stop for _, keys in cut]
+        assert len(list(fbp.Attention()._blocks(x, x[:, :, 0]))) == 1
+
+
 def test_attention_s_gradients_of_blocks_are_sums(x64: None) -> None:
     """A key has a part of its gradient from every block that sees it."""
     layer, x = fbp.Attention(causal=True, window=40), tuple(map(jnp.asarray, qkv(64, 2, 1, 2)))

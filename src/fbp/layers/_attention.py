@@ -12,7 +12,6 @@ from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_flo
 
 # Causal queries come in this many blocks at most, each with the keys that it may see.
 _BLOCKS = 4
-_SMALLEST_BLOCK = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +160,7 @@ class Attention(Layer):
     def _blocks(self, q: Array, k: Array) -> Iterator[tuple[slice, slice]]:
         """Which queries to take together, and the keys they may see."""
         t, s = q.shape[-4], k.shape[-3]
-        n = max(1, min(_BLOCKS, t // _SMALLEST_BLOCK)) if self.causal else 1
+        n = max(1, min(_BLOCKS, t // _smallest_block())) if self.causal else 1
         size = -(-t // n) or 1
         for start in range(0, max(t, 1), size):
             stop, first, last = min(start + size, t), 0, s
@@ -214,6 +213,11 @@ class Attention(Layer):
 def _grouped(a: Array, groups: int) -> Array:
     """(..., T, H, K) as (..., T, G, R, K): the R heads that share a head of keys, together."""
     return a.reshape(*a.shape[:-2], groups, a.shape[-2] // groups, a.shape[-1])
+
+
+def _smallest_block() -> int:
+    """Queries below which a block saves less than it costs to start its kernels."""
+    return 32 if jax.default_backend() == "cpu" else 128
 
 
 def _dot(axes: str, a: Array, b: Array) -> Array:
