@@ -106,15 +106,24 @@ def test_largest():
         assert found == 0 if most < 2 else found + max(1, found // 8) > most
 
 
+TINY = {"layers": 1, "width": 16, "heads": 2, "context": 32, "batch": 1, "vocab": 32}
+
+
 @pytest.mark.slow
+def test_too_small_a_budget(capsys):
+    budget = load("budget")
+    (row,) = budget.main(2**10, {"layers": budget.GPTSizes(**TINY)}, ("fbp",))
+    assert row == {"name": "fbp", "layers": 0, "parameters": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_budget(capsys):
     budget = load("budget")
-    sizes = budget.GPTSizes(layers=1, width=16, heads=2, context=32, batch=1, vocab=32)
+    sizes = budget.GPTSizes(**TINY)
     autodiff, ours = budget.main(2**19, {"context": sizes}, ("jax.grad", "fbp"))
     assert 0 < autodiff["context"] < ours["context"]
     assert "parameters" not in ours
-    ((tiny),) = budget.main(2**10, {"layers": sizes}, ("fbp",))
-    assert tiny == {"name": "fbp", "layers": 0, "parameters": 0}
     assert "within 0.5 MiB" in capsys.readouterr().out
 
 

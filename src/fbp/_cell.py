@@ -15,7 +15,6 @@ over all steps at once.
 """
 
 import abc
-import math
 from typing import Any
 
 import jax
@@ -88,11 +87,3 @@ def draw_gates(
     wide = jnp.promote_types(dtype, jnp.float32)
     squares = [u_init(k, (n, n), wide) for k in jax.random.split(key, gates)]
     return jnp.concatenate(squares, -1).astype(dtype)
-
-
-def product_over_batch(x: Array, da: Array) -> Array:
-    """x^T @ da, summed over all leading axes in at least float32."""
-    batch = math.prod(x.shape[:-1])
-    total = jnp.promote_types(jnp.result_type(x, da), jnp.float32)
-    x, da = x.reshape(batch, x.shape[-1]), da.reshape(batch, da.shape[-1])
-    return jnp.matmul(x.T, da, preferred_element_type=total)

@@ -26,6 +26,7 @@ What holds for every layer, and is tested for every layer:
 """
 
 import abc
+import math
 from typing import Any
 
 import jax
@@ -152,6 +153,19 @@ def at_least_int32(x: Array) -> Array:
     """Widens integers of 8 and 16 bits: 256 is none of those, and no byte compares with it."""
     narrow = jnp.issubdtype(x.dtype, jnp.integer) and x.dtype not in (jnp.int32, jnp.int64)
     return x.astype(jnp.int32) if narrow else x
+
+
+def product_over_batch(x: Array, dy: Array) -> Array:
+    """x^T dy, summed over all leading axes in at least float32: (..., n), (..., m) -> (n, m).
+
+    One product of two matrices: where a product sums over several axes, XLA first copies x turned
+    round, which takes a CPU as long as the product itself. (And a vmapped outer product would be
+    summed slowly.)
+    """
+    rows = math.prod(x.shape[:-1])
+    total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
+    x, dy = x.reshape(rows, x.shape[-1]), dy.reshape(rows, dy.shape[-1])
+    return jnp.matmul(x.T, dy, preferred_element_type=total)
 
 
 def add(dx: PyTree, *others: PyTree) -> PyTree:

@@ -22,7 +22,7 @@ ROOMS = ("layers", "combinators", "ports", "losses")
 # What rules of other files are made of.
 SHARED = ["fbp._objective", "fbp._layer:add", "fbp._layer:like", "fbp._layer:at_least_float32"]
 SHARED += ["fbp._layer:at_least_int32"]
-SHARED += ["fbp._cell", "fbp._cell:product_over_batch"]
+SHARED += ["fbp._cell", "fbp._layer:product_over_batch"]
 SHARED += [f"fbp.layers._standardize:{name}" for name in ("standardize", "dstandardize")]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
@@ -67,7 +67,12 @@ CALLED = {
     **{"standardize": ["norm"], "dstandardize": ["norm"], "turned": ["rope"]},
     **{"_with": ["tie"], "_one_batch": ["conv"], "_elements": ["max_pool"]},
     **{"_constants": ["batch_norm", "statistics"], "_batch_axes": ["batch_norm"]},
-    **{"LSTMCell": ["lstm"], "GRUCell": ["gru"], "Cell": ["cell"], "product_over_batch": ["cell"]},
+    **{
+        "LSTMCell": ["lstm"],
+        "GRUCell": ["gru"],
+        "Cell": ["cell"],
+        "product_over_batch": ["cell", "dense"],
+    },
     **{"_dot": ["attention"], "_grouped": ["attention"], "_window": ["pool"], "_pad": ["pool"]},
     **{"_first_larger": ["max_pool"], "_window_sums": ["avg_pool"], "_mean": ["norm"]},
     **{"_tanh_argument": ["gelu_tanh"], "_near": ["gelu_tanh"], "_normal_cdf": ["gelu_erf"]},

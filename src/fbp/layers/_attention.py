@@ -74,7 +74,7 @@ class Attention(Layer):
         q, k, v, mask = self._unpack(x)
         ys, lses = [], []
         for rows, keys in self._blocks(q, k):
-            s = self._scores(q[..., rows, :, :, :], k[..., keys, :, :], mask, rows, keys)
+            s = self._scores(q, k, mask, rows, keys)
             top = lax.stop_gradient(s.max(-1, keepdims=True, initial=-jnp.inf))
             e = jnp.exp(s - jnp.where(top == -jnp.inf, 0, top))
             total = e.sum(-1, keepdims=True)
@@ -83,36 +83,33 @@ class Attention(Layer):
             # exp(s - inf) = 0: where nothing is seen, p is 0 in the backward too.
             lses.append(jnp.where(sees_none, jnp.inf, top + jnp.log(total))[..., 0])
             p = e / total
-            ys.append(_dot("grts,sgm->tgrm", p.astype(v.dtype), v[..., keys, :, :]))
-        y = jnp.concatenate(ys, -4)
-        y = y.reshape(*y.shape[:-3], x[0].shape[-2], v.shape[-1])
+            ys.append(_dot("ts,sm->tm", p.astype(v.dtype), v[..., keys, :]))
+        y = _by_place(jnp.concatenate(ys, -2), x[0].shape[-2])
         return y.astype(v.dtype), jnp.concatenate(lses, -1)
 
     def backward(
         self, params: tuple[()], x: Any, res: Array, dy: Array
     ) -> tuple[tuple[()], tuple[Any, ...]]:
         q, k, v, mask = self._unpack(x)
-        lse, dy = res, _grouped(dy, k.shape[-2])
+        lse, dy = res, _by_head(dy, k.shape[-3])
         dqs = []
         dk = jnp.zeros(k.shape, at_least_float32(k).dtype)
         dv = jnp.zeros(v.shape, at_least_float32(v).dtype)
         for rows, keys in self._blocks(q, k):
-            qi, ki, vi = q[..., rows, :, :, :], k[..., keys, :, :], v[..., keys, :, :]
-            dyi = dy[..., rows, :, :, :]
-            s = self._scores(qi, ki, mask, rows, keys)
+            qi, ki, vi, dyi = q[..., rows, :], k[..., keys, :], v[..., keys, :], dy[..., rows, :]
+            s = self._scores(q, k, mask, rows, keys)
             p = jnp.exp(s - lse[..., rows, None])
-            dvi = _dot("grts,tgrm->sgm", p.astype(dyi.dtype), dyi)
-            dp = _dot("tgrm,sgm->grts", dyi, vi)
-            ds = p * (dp - (p * dp).sum(-1, keepdims=True))
+            dv = dv.at[..., keys, :].add(_dot("ts,tm->sm", p.astype(dyi.dtype), dyi))
+            dp = _dot("tm,sm->ts", dyi, vi)
+            ds = p * (dp - _sum_of_products(p, dp))
             if self.softcap is not None:
                 # A score of -inf has p = 0, and ds with it.
                 ds = ds * (1 - jnp.where(s == -jnp.inf, 0, s / self.softcap) ** 2)
             ds = (self._scale(q) * ds).astype(q.dtype)
-            dqs.append(_dot("grts,sgk->tgrk", ds, ki))
-            dk = dk.at[..., keys, :, :].add(_dot("grts,tgrk->sgk", ds, qi).astype(dk.dtype))
-            dv = dv.at[..., keys, :, :].add(dvi)
-        dq = jnp.concatenate(dqs, -4).reshape(x[0].shape)
-        dx = dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
+            dqs.append(_dot("ts,sk->tk", ds, ki))
+            dk = dk.at[..., keys, :].add(_dot("ts,tk->sk", ds, qi).astype(dk.dtype))
+        dx = jnp.concatenate(dqs, -2), dk, dv
+        dx = tuple(_by_place(da, a.shape[-2]).astype(a.dtype) for da, a in zip(dx, x, strict=False))
         return (), dx if mask is None else (*dx, None)
 
     def start(self, params: tuple[()], x: Any, length: int) -> tuple[Array, Array, Array]:
@@ -120,19 +117,20 @@ class Attention(Layer):
             what = "causal=True and x = (q, k, v) to go one place at a time"
             raise ValueError(f"{name_of(self)}: expected {what}")
         _, k, v = x
-        keys, values = (jnp.zeros((*a.shape[:-2], length, *a.shape[-2:]), a.dtype) for a in (k, v))
+        keys, values = (jnp.zeros((*a.shape[:-1], length, a.shape[-1]), a.dtype) for a in (k, v))
         return keys, values, jnp.zeros((), jnp.int32)
 
     def steps(self, params: tuple[()], x: Any, state: Any) -> tuple[Array, Any]:
         q, k, v, _ = self._unpack([jnp.moveaxis(a, 0, -3) for a in x])
         # Places to come are zeros that are not seen.
         keys, values, place = state
-        keys = lax.dynamic_update_slice_in_dim(keys, k, place, -3)
-        values = lax.dynamic_update_slice_in_dim(values, v, place, -3)
-        behind = place + jnp.arange(k.shape[-3])[:, None] - jnp.arange(keys.shape[-3])
+        keys = lax.dynamic_update_slice_in_dim(keys, k, place, -2)
+        values = lax.dynamic_update_slice_in_dim(values, v, place, -2)
+        places = place + jnp.arange(q.shape[-2]) // _queries_a_key(q, k)
+        behind = places[:, None] - jnp.arange(keys.shape[-2])
         s = jnp.where(self._sees(behind), self._capped(q, keys), -jnp.inf)
-        y = _dot("grts,sgm->tgrm", jax.nn.softmax(s).astype(v.dtype), values)
-        y = jnp.moveaxis(y, -4, 0).reshape(*x[0].shape[:-1], v.shape[-1]).astype(v.dtype)
+        y = _dot("ts,sm->tm", jax.nn.softmax(s).astype(v.dtype), values)
+        y = jnp.moveaxis(_by_place(y, x[0].shape[-2]), -3, 0).astype(v.dtype)
         return y, (keys, values, place + len(y))
 
     def _scale(self, q: Array) -> float:
@@ -140,16 +138,17 @@ class Attention(Layer):
 
     def _scores(self, q: Array, k: Array, mask: Array | None, rows: slice, keys: slice) -> Array:
         """s of a block of queries and a block of keys; -inf where a key may not be seen."""
-        s = self._capped(q, k)
+        s = self._capped(q[..., rows, :], k[..., keys, :])
         if self.causal:
-            behind = jnp.arange(rows.start, rows.stop)[:, None] - jnp.arange(keys.start, keys.stop)
+            places = jnp.arange(rows.start, rows.stop) // _queries_a_key(q, k)
+            behind = places[:, None] - jnp.arange(keys.start, keys.stop)
             s = jnp.where(self._sees(behind), s, -jnp.inf)
         if mask is not None:
-            s = jnp.where(mask[..., None, None, None, keys], s, -jnp.inf)
+            s = jnp.where(mask[..., None, None, keys], s, -jnp.inf)
         return s
 
     def _capped(self, q: Array, k: Array) -> Array:
-        s = self._scale(q) * _dot("tgrk,sgk->grts", q, k)
+        s = self._scale(q) * _dot("tk,sk->ts", q, k)
         return s if self.softcap is None else self.softcap * jnp.tanh(s / self.softcap)
 
     def _sees(self, behind: Array) -> Array:
@@ -159,19 +158,19 @@ class Attention(Layer):
 
     def _blocks(self, q: Array, k: Array) -> Iterator[tuple[slice, slice]]:
         """Which queries to take together, and the keys they may see."""
-        t, s = q.shape[-4], k.shape[-3]
-        n = max(1, min(_BLOCKS, t // _smallest_block())) if self.causal else 1
+        if not self.causal:
+            yield slice(None), slice(None)
+            return
+        t, each = k.shape[-2], _queries_a_key(q, k)
+        n = max(1, min(_BLOCKS, t // _smallest_block()))
         size = -(-t // n) or 1
         for start in range(0, max(t, 1), size):
-            stop, first, last = min(start + size, t), 0, s
-            if self.causal:
-                last = stop
-                if self.window is not None:
-                    first = max(0, start - self.window + 1)
-            yield slice(start, stop), slice(first, last)
+            stop = min(start + size, t)
+            first = 0 if self.window is None else max(0, start - self.window + 1)
+            yield slice(each * start, each * stop), slice(first, stop)
 
     def _unpack(self, x: Any) -> tuple[Array, Array, Array, Array | None]:
-        """q with its heads in groups (..., T, G, R, K), k, v and the mask."""
+        """q, k and v by heads of keys, and the mask."""
         if not isinstance(x, tuple | list) or len(x) not in (3, 4):
             got = f"{len(x)} arrays" if isinstance(x, tuple | list) else type(x).__name__
             raise ValueError(
@@ -207,12 +206,31 @@ class Attention(Layer):
                 raise ValueError(
                     f"{name_of(self)}: expected a mask of shape {k.shape[:-2]}, got {mask.shape}"
                 )
-        return _grouped(q, k.shape[-2]), k, v, mask
+        q, k, v = (_by_head(a, k.shape[-2]) for a in (q, k, v))
+        return q, k, v, mask
 
 
-def _grouped(a: Array, groups: int) -> Array:
-    """(..., T, H, K) as (..., T, G, R, K): the R heads that share a head of keys, together."""
-    return a.reshape(*a.shape[:-2], groups, a.shape[-2] // groups, a.shape[-1])
+# Products are fastest where the head is a batch axis in front, and the two axes of matrices behind.
+
+
+def _by_head(a: Array, groups: int) -> Array:
+    """(..., T, H, K) as (..., G, T R, K): for each head of keys its R queries of every place."""
+    *batch, t, heads, size = a.shape
+    a = a.reshape(*batch, t, groups, heads // groups, size)
+    return a.swapaxes(-4, -3).reshape(*batch, groups, t * (heads // groups), size)
+
+
+def _by_place(a: Array, heads: int) -> Array:
+    """(..., G, T R, K) as (..., T, H, K): what `_by_head` has turned, back."""
+    *batch, groups, rows, size = a.shape
+    each = heads // groups
+    a = a.reshape(*batch, groups, rows // each, each, size)
+    return a.swapaxes(-4, -3).reshape(*batch, rows // each, heads, size)
+
+
+def _queries_a_key(q: Array, k: Array) -> int:
+    """R, where there are as many keys as places."""
+    return q.shape[-2] // max(1, k.shape[-2]) or 1
 
 
 def _smallest_block() -> int:
@@ -224,4 +242,11 @@ def _dot(axes: str, a: Array, b: Array) -> Array:
     """A product over batch axes, summed in at least float32."""
     left, right, out = axes.replace("->", ",").split(",")
     total = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
-    return jnp.einsum(f"...{left},...{right}->...{out}", a, b, preferred_element_type=total)
+    # einsum multiplies the last factor by the one before: so a's axes come first, as in `out`, and
+    # nothing as large as scores has to be turned.
+    return jnp.einsum(f"...{right},...{left}->...{out}", b, a, preferred_element_type=total)
+
+
+def _sum_of_products(a: Array, b: Array) -> Array:
+    """(a * b).sum(-1, keepdims=True), as a product: XLA's CPU has no fast sum of products."""
+    return jnp.einsum("...s,...s->...", a, b, precision=lax.Precision.HIGHEST)[..., None]

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from fbp._layer import Array, Key, Layer, at_least_float32, like, require_params, require_trailing
+from fbp._layer import (
+    Array,
+    Key,
+    Layer,
+    at_least_float32,
+    like,
+    product_over_batch,
+    require_params,
+    require_trailing,
+)
 
 _LECUN_NORMAL = initializers.lecun_normal()
 
@@ -70,11 +79,8 @@ class Dense(Layer):
     def backward(
         self, params: dict[str, Array], x: Array, res: Any, dy: Array
     ) -> tuple[dict[str, Array], Array]:
-        batch = tuple(range(x.ndim - 1))
-        # One dot over all batch axes at once; a vmapped outer product would be summed slowly.
-        total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
-        dparams = {"w": jnp.tensordot(x, dy, (batch, batch), preferred_element_type=total)}
+        dparams = {"w": product_over_batch(x, dy)}
         if self.bias:
-            dparams["b"] = at_least_float32(dy).sum(batch)
+            dparams["b"] = at_least_float32(dy).sum(tuple(range(dy.ndim - 1)))
         dx = dy @ params["w"].T
         return like(dparams, params), dx.astype(x.dtype)

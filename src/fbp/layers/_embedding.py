@@ -17,6 +17,7 @@ from fbp._layer import (
     at_least_int32,
     like,
     name_of,
+    product_over_batch,
     require_params,
     require_trailing,
 )
@@ -119,11 +120,8 @@ class Unembed(Layer):
     def backward(
         self, params: dict[str, Array], x: Array, res: Any, dy: Array
     ) -> tuple[dict[str, Array], Array]:
-        batch = tuple(range(x.ndim - 1))
-        total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
-        dw = jnp.tensordot(dy, x, (batch, batch), preferred_element_type=total)
         dx = dy @ params["w"]
-        return like({"w": dw}, params), dx.astype(x.dtype)
+        return like({"w": product_over_batch(dy, x)}, params), dx.astype(x.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

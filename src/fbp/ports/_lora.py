@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from fbp._layer import Array, Key, Layer, like, name_of
+from fbp._layer import Array, Key, Layer, like, name_of, product_over_batch
 from fbp.layers import Dense
 from fbp.ports._freeze import Freeze
 
@@ -83,10 +83,8 @@ class LoRA(Layer):
     ) -> tuple[dict[str, Any], Array]:
         a, b = params["a"], params["b"]
         ddense, dx = Freeze(self.dense).backward(params["dense"], x, (), dy)
-        wide = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
-        batch = tuple(range(x.ndim - 1))
         dinner = self.scale * (dy @ b.T)
-        da = jnp.tensordot(x, dinner, (batch, batch), preferred_element_type=wide)
-        db = self.scale * jnp.tensordot(x @ a, dy, (batch, batch), preferred_element_type=wide)
+        da = product_over_batch(x, dinner)
+        db = self.scale * product_over_batch(x @ a, dy)
         dx = dx + dinner @ a.T
         return {"dense": ddense, **like({"a": da, "b": db}, {"a": a, "b": b})}, dx.astype(x.dtype)
