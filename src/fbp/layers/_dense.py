@@ -12,7 +12,6 @@ from fbp._layer import (
     Array,
     Key,
     Layer,
-    at_least_float32,
     like,
     product_over_batch,
     require_params,
@@ -81,6 +80,6 @@ class Dense(Layer):
     ) -> tuple[dict[str, Array], Array]:
         dparams = {"w": product_over_batch(x, dy)}
         if self.bias:
-            dparams["b"] = at_least_float32(dy).sum(tuple(range(dy.ndim - 1)))
+            dparams["b"] = dy.sum(tuple(range(dy.ndim - 1)))
         dx = dy @ params["w"].T
         return like(dparams, params), dx.astype(x.dtype)
