@@ -144,9 +144,9 @@ def test_weights_may_be_negative(weight: list[float], x64: None) -> None:
     loss.value(params, y, fbp.Weighted(labels.at[3].set(31), target.weight))
 
 
-@pytest.mark.parametrize(("tokens", "chunk"), [(0, (0, 1)), (4, (1, 4)), (5, (1, 5)), (11, (3, 5))])
+@pytest.mark.parametrize(("tokens", "chunk"), [(0, (0, 0)), (4, (1, 4)), (5, (1, 5)), (11, (3, 4))])
 def test_chunks(tokens: int, chunk: tuple[int, int]) -> None:
-    """As large as asked for, and no larger than what there is."""
+    """No larger than asked for, and alike."""
     loss = fbp.UnembedCrossEntropy(3, 7, chunk=5)
     params, y = {"w": jnp.ones((7, 3))}, jnp.ones((tokens, 3))
     labels = jnp.zeros(tokens, int)
@@ -154,6 +154,15 @@ def test_chunks(tokens: int, chunk: tuple[int, int]) -> None:
     value, _, dy = loss.value_and_grad(params, y, labels)
     np.testing.assert_allclose(value, np.log(7) if tokens else 0, rtol=1e-6)
     assert dy.shape == y.shape
+
+
+@pytest.mark.parametrize(("n", "chunk"), [(31, (4, 1024)), (50_257, (7, 586)), (2**26, (4096, 1))])
+def test_chunks_of_a_large_vocabulary_are_smaller(n: int, chunk: tuple[int, int]) -> None:
+    loss = fbp.UnembedCrossEntropy(2, n)
+    shapes = jax.eval_shape(loss.init, jax.random.key(0)), jax.ShapeDtypeStruct((4096, 2), float)
+    labels = jnp.zeros(4096, int)
+    chunks = jax.eval_shape(lambda params, y: loss._chunks(params, y, labels), *shapes)
+    assert chunks.share.shape == chunk
 
 
 def test_weights_are_shares_of_parts(x64: None) -> None:

@@ -20,6 +20,7 @@ from fbp._layer import (
 )
 from fbp.losses._mean import broadcast_weight, unweighted
 
+_LOGITS = 2**25
 _NORMAL = initializers.normal(0.02)
 
 
@@ -56,7 +57,8 @@ class UnembedCrossEntropy(Loss):
     Args:
       size: D, the size of the last axis of y.
       n: V, how many classes.
-      chunk: tokens a chunk.
+      chunk: at most this many tokens a chunk; None is 1,024, or as many as have 2^25 logits, 128 MiB
+        in float32, if those are fewer. All chunks are about as large.
       label_smoothing: the part of each target spread evenly over all classes.
       ignore: the label of tokens that do not count, or None.
       z_loss: weight of lse^2, which keeps logits from drifting.
@@ -74,7 +76,7 @@ class UnembedCrossEntropy(Loss):
 
     size: int
     n: int
-    chunk: int = 1024
+    chunk: int | None = None
     label_smoothing: float = 0.0
     ignore: int | None = None
     z_loss: float = 0.0
@@ -83,7 +85,7 @@ class UnembedCrossEntropy(Loss):
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
-        if self.chunk < 1:
+        if self.chunk is not None and self.chunk < 1:
             raise ValueError(f"{name_of(self)}: expected chunk of 1 or more, got {self.chunk}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
@@ -181,8 +183,9 @@ class UnembedCrossEntropy(Loss):
         share = jnp.where(allowed, share, jnp.nan)
 
         tokens = target.size
-        chunk = max(1, min(self.chunk, tokens))
-        n = -(-tokens // chunk)
+        most = self.chunk or max(1, min(1024, _LOGITS // self.n))
+        n = -(-tokens // most)
+        chunk = -(-tokens // max(1, n))
 
         def cut(a: Array) -> Array:
             a = jnp.pad(a, ((0, n * chunk - tokens), *((0, 0),) * (a.ndim - 1)))
