@@ -57,8 +57,8 @@ class UnembedCrossEntropy(Loss):
     Args:
       size: D, the size of the last axis of y.
       n: V, how many classes.
-      chunk: at most this many tokens a chunk; None is 1,024, or as many as have 2^25 logits, 128 MiB
-        in float32, if those are fewer. All chunks are about as large.
+      chunk: at most this many tokens a chunk; None is 1,024, or as many as have 2^25 logits (of
+        float32 128 MiB) if those are fewer. All chunks are about as large.
       label_smoothing: the part of each target spread evenly over all classes.
       ignore: the label of tokens that do not count, or None.
       z_loss: weight of lse^2, which keeps logits from drifting.
