@@ -16,6 +16,17 @@ a product of 8,192^3 alone):
     fbp, in backward                   42.4              2,590       156
     fbp, in backward, keep=inputs      47.3              1,137       140
     fbp, cuDNN attention               27.3              2,318       243
+
+And for the workload gpt in float32 on the 2 cores of a 2.6 GHz Xeon, jax 0.10.2 and torch 2.13,
+4 rounds of 2 steps, with other programs beside (the fastest round in brackets):
+
+    jax.grad                  2522 (2211)     961
+    jax.grad, remat: dots     2388 (2284)     287
+    flax nnx                  2147 (1948)     884
+    equinox                   2985 (2674)     885
+    PyTorch eager              754  (747)
+    PyTorch, torch.compile     755  (719)
+    fbp                       1009  (977)     226
 """
 
 from fbp.bench._contenders import CONTENDERS as CONTENDERS
