@@ -108,8 +108,8 @@ class Attention(Layer):
             ds = (self._scale(q) * ds).astype(q.dtype)
             dqs.append(_dot("ts,sk->tk", ds, ki))
             dk = dk.at[..., keys, :].add(_dot("ts,tk->sk", ds, qi).astype(dk.dtype))
-        dx = jnp.concatenate(dqs, -2), dk, dv
-        dx = tuple(_by_place(da, a.shape[-2]).astype(a.dtype) for da, a in zip(dx, x, strict=False))
+        pairs = zip((jnp.concatenate(dqs, -2), dk, dv), x[:3], strict=True)
+        dx = tuple(_by_place(da, a.shape[-2]).astype(a.dtype) for da, a in pairs)
         return (), dx if mask is None else (*dx, None)
 
     def start(self, params: tuple[()], x: Any, length: int) -> tuple[Array, Array, Array]:
