@@ -159,7 +159,10 @@ def test_chunks(tokens: int, chunk: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("n", "chunk"), [(31, (4, 1024)), (50_257, (7, 586)), (2**26, (4096, 1))])
 def test_chunks_of_a_large_vocabulary_are_smaller(n: int, chunk: tuple[int, int]) -> None:
     loss = fbp.UnembedCrossEntropy(2, n)
-    shapes = jax.eval_shape(loss.init, jax.random.key(0)), jax.ShapeDtypeStruct((4096, 2), float)
+    shapes = (
+        jax.eval_shape(loss.init, jax.random.key(0)),
+        jax.ShapeDtypeStruct((4096, 2), jnp.float32),
+    )
     labels = jnp.zeros(4096, int)
     chunks = jax.eval_shape(lambda params, y: loss._chunks(params, y, labels), *shapes)
     assert chunks.share.shape == chunk
