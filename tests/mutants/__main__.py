@@ -67,13 +67,11 @@ CALLED = {
     **{"standardize": ["norm"], "dstandardize": ["norm"], "turned": ["rope"]},
     **{"_with": ["tie"], "_one_batch": ["conv"], "_elements": ["max_pool"]},
     **{"_constants": ["batch_norm", "statistics"], "_batch_axes": ["batch_norm"]},
-    **{
-        "LSTMCell": ["lstm"],
-        "GRUCell": ["gru"],
-        "Cell": ["cell"],
-        "product_over_batch": ["cell", "dense"],
-    },
-    **{"_dot": ["attention"], "_grouped": ["attention"], "_window": ["pool"], "_pad": ["pool"]},
+    **{"LSTMCell": ["lstm"], "GRUCell": ["gru"], "Cell": ["cell"]},
+    **{"product_over_batch": ["cell", "dense"], "_window": ["pool"], "_pad": ["pool"]},
+    **{"_dot": ["attention"], "_by_head": ["attention"], "_by_place": ["attention"]},
+    **{"_queries_a_key": ["attention"], "_sum_of_products": ["attention"]},
+    **{"_smallest_block": ["how_many_blocks", "attention"]},
     **{"_first_larger": ["max_pool"], "_window_sums": ["avg_pool"], "_mean": ["norm"]},
     **{"_tanh_argument": ["gelu_tanh"], "_near": ["gelu_tanh"], "_normal_cdf": ["gelu_erf"]},
 }

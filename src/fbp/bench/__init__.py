@@ -20,6 +20,7 @@ a product of 8,192^3 alone):
 And for the workload gpt in float32 on the 2 cores of a 2.6 GHz Xeon, jax 0.10.2 and torch 2.13,
 4 rounds of 2 steps, with other programs beside (the fastest round in brackets):
 
+                              ms/step         temporaries, MiB
     jax.grad                  2522 (2211)     961
     jax.grad, remat: dots     2388 (2284)     287
     flax nnx                  2147 (1948)     884

@@ -1,6 +1,7 @@
 """Choosing what the backward keeps: the fastest step within a budget of bytes."""
 
 import dataclasses
+import functools
 import math
 import statistics
 import time
@@ -46,7 +47,6 @@ class Plan:
     Attributes:
       objective: as given, every `Stack` of its model with the chosen `keep`; its params are the
         same.
-      in_backward: for `step_of`.
       chosen: one of `choices`.
       choices: all, in the order they were tried.
       budget: bytes.
@@ -54,11 +54,15 @@ class Plan:
     """
 
     objective: Any
-    in_backward: bool
     chosen: Choice
     choices: tuple[Choice, ...]
     budget: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def in_backward(self) -> bool:
+        """For `step_of`."""
+        return self.chosen.in_backward
 
     def __str__(self) -> str:
         rows = [("keep", "optimizer", "kept for backward", "together", "ms/step", "")]
@@ -123,16 +127,18 @@ def plan(
     batch = jax.tree.map(jnp.asarray, batch)
     start = jax.jit(lambda: state_of(objective.init(jax.random.key(0)), optimizer))
     shapes = jax.eval_shape(start)
-    ledger = {
-        k: _kept(_keeping(objective, k), shapes.params, batch, key) for k in (EVERYTHING, INPUTS, n)
-    }
+
+    @functools.cache
+    def kept(keep: str | int) -> int:
+        return _kept(_keeping(objective, keep), shapes.params, batch, key)
+
+    keeps = _keeps(n, {keep: kept(keep) for keep in (EVERYTHING, INPUTS, n)})
     choices: list[Choice] = []
     programs: dict[int, Any] = {}
     notes: list[str] = []
     for in_backward in (False, True):
-        for keep in _keeps(n, ledger):
-            candidate = _keeping(objective, keep)
-            step: Any = step_of(candidate, optimizer, in_backward=in_backward)
+        for keep in keeps:
+            step: Any = step_of(_keeping(objective, keep), optimizer, in_backward=in_backward)
             try:
                 program = step.lower(shapes, batch, key).compile()
             except ValueError as error:
@@ -145,8 +151,7 @@ def plan(
             memory += found.output_size_in_bytes - found.alias_size_in_bytes
             if memory <= budget:
                 programs[len(choices)] = program
-            kept = _kept(candidate, shapes.params, batch, key)
-            choices.append(Choice(keep, in_backward, kept, memory))
+            choices.append(Choice(keep, in_backward, kept(keep), memory))
     if not programs:
         least = min(c.memory for c in choices)
         raise ValueError(f"plan: expected a budget of {least:,} bytes or more, got {budget:,}")
@@ -157,7 +162,7 @@ def plan(
         choices[i] = dataclasses.replace(choices[i], seconds=seconds[i])
     chosen = choices[min(programs, key=seconds.__getitem__)]
     best = _keeping(objective, chosen.keep)
-    return Plan(best, chosen.in_backward, chosen, tuple(choices), budget, tuple(notes))
+    return Plan(best, chosen, tuple(choices), budget, tuple(notes))
 
 
 def _keeps(n: int, ledger: dict[str | int, int]) -> list[str | int]:
