@@ -1,6 +1,6 @@
 """python experiments/scaling.py [--only REGEX] [--rounds N] [--json FILE]
 
-With `--only layers --rounds 2` 2.5 minutes on the 2 cores of a 2.6 GHz Xeon; other axes were not timed.
+With `--only layers --rounds 2` 2.5 minutes on the 2 cores of a 2.6 GHz Xeon, other axes not timed.
 Expected there with jax 0.10.2, ms a step on the left and MiB on the right:
 
     layers                                  2    4    8   16  slope   2   4    8   16  slope
