@@ -318,6 +318,24 @@ def test_a_saturated_gradient_is_not_held_to_digits_that_nobody_has() -> None:
     assert fbp.check(ruled(saturating, backward), x, seed=7, budget="fast").verdict == "OK"
 
 
+def test_a_saturated_softmax_may_be_written_by_its_logsumexp() -> None:
+    def attend(q: Any, k: Any, v: Any) -> Any:
+        return jax.nn.softmax(q @ k.mT) @ v
+
+    def backward(q: Any, k: Any, v: Any, dy: Any) -> Any:
+        s = q @ k.mT
+        p = jnp.exp(s - jax.nn.logsumexp(s, -1, keepdims=True))  # errs by |s| units
+        dp = dy @ v.mT
+        ds = p * (dp - (p * dp).sum(-1, keepdims=True))
+        return ds @ k, ds.mT @ q, p.mT @ dy
+
+    rng = np.random.default_rng(0)
+    args = [rng.normal(size=(16, 48, 24)).astype(np.float32) for _ in range(3)]
+    report = fbp.check(ruled(attend, backward), *args)
+    assert report.verdict == "OK", report
+    assert all(leaf.error < 1e-9 for leaf in report.leaves), report
+
+
 def test_what_is_kept_between_calls_is_named_by_its_leaf() -> None:
     def product(x: Any, w: Any) -> Any:
         return x * w

@@ -20,6 +20,10 @@ from fbp.verify._runs import Pair, Runs
 
 # A comparison this near to a tie, relatively, may fall either way.
 AT_KINK = 1e-6
+# exp(u) errs by |u| units. Written as exp(a - b) it does so even where u vanishes and a does not,
+# as in a softmax by its logsumexp. With arguments this large float32 has no three digits left, and
+# of a saturated gradient nothing else is left.
+_SATURATED = 1e4
 
 
 class Examination:
@@ -169,7 +173,7 @@ class Examination:
         record = self.leaves[k]
         if probe.ordinary:
             record.usual = max(record.usual, scale)
-        allowed = self._allowed(pair, working, k, known, scale)
+        allowed = self._allowed(probe, pair, working, k, known)
         error = largest((got - want)[known])
         record.compared = True
         record.seen = max(record.seen, scale)
@@ -204,7 +208,8 @@ class Examination:
                 f"{place} is {got[where]:.6g}, reference {want[where]:.6g}",
                 error / allowed if allowed else np.inf,
             )
-        record.error = max(record.error, error / scale if scale else (np.inf if error else 0.0))
+        if wrong or pair.exponent <= _SATURATED:
+            record.error = max(record.error, error / scale if scale else (np.inf if error else 0.0))
         record.excess = max(record.excess, error / allowed if allowed else (np.inf if error else 0))
         if scale and allowed / scale < record.smallest:
             record.smallest, record.best = allowed / scale, (np.where(known, want, 0), allowed)
@@ -216,16 +221,20 @@ class Examination:
         if not wrong:
             self._in_working_dtype(probe, pair, working, k, known)
 
-    def _allowed(self, pair: Pair, working: Pair, k: int, known: np.ndarray, scale: float) -> float:
+    def _allowed(
+        self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray
+    ) -> float:
         """How far rounding alone may take the rule in float64 from its reference."""
-        eps = self.runs.eps
+        eps, scale, usual = self.runs.eps, largest(pair.grads[k][known]), self.leaves[k].usual
         if self.runs.by == "differences":
             return 1e-6 * scale + 4 * self.differences.bars[k] + eps ** (2 / 3) * scale
         runs = [(working.rule_grads[k], pair.rule_grads[k])]
         if working.grads:
             runs.append((working.grads[k], pair.grads[k]))
         lost = max(lost_to_rounding(narrow[known], wide[known]) for narrow, wide in runs)
-        return algebra_allowed(eps, self._unit(k), scale, lost, self.leaves[k].usual)
+        if pair.exponent > _SATURATED:
+            usual *= self._growth(probe) ** 2  # what it is the rest of is a product
+        return algebra_allowed(eps, self._unit(k), scale, lost, usual)
 
     def _off_ties(self, probe: Probe, k: int) -> str:
         """What is wrong with a gradient beside a kink, where there is no choice; "" for nothing."""
@@ -314,14 +323,8 @@ class Examination:
                     f"autodiff by {theirs / unit:.1f}",
                 )
         elif error > max(0.1, 64 * theirs) and theirs < 1e-2 and unit < 1e-4 and not imprecise:
-            usual, growth = self.leaves[k].usual, self._growth(probe)
-            left = unit ** (2 / 3) * growth**2
-            if scale <= unit * usual:
-                # It vanishes where exponentials of products saturate. Such a product errs by
-                # unit * growth^2, what the exponential is of by as much relatively, and the
-                # gradient has two more factors that have grown.
-                left = max(left, unit * growth**4)
-            if error * scale <= left * usual:
+            rest = unit ** (2 / 3) * self._growth(probe) ** 2 * self.leaves[k].usual
+            if pair.exponent > _SATURATED or error * scale <= rest:
                 return  # of a saturated gradient, what is left beside numbers of the usual size
             self._in_dtype(
                 *("RANGE", k, probe, pair),

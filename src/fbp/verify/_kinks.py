@@ -32,12 +32,16 @@ _AT_ZERO = ("abs", "sign")
 _EXTREME = ("reduce_max", "reduce_min", "argmax", "argmin")
 _WINDOWS = ("reduce_window_max", "reduce_window_min", "cummax", "cummin", "sort", "top_k")
 _STEPS = ("floor", "ceil", "round")
+_EXPONENTIALS = ("exp", "exp2")
+# What is beyond is put there to be exp's zero: the -1e9 of a mask, or -inf.
+_MASKED = 1e8
 
 
 class Margins(Interpreter):
     """Evaluates a program and notes how near its comparisons are to a tie, relatively.
 
-    Only comparisons that depend on what is differentiated: a mask made of positions has no kinks.
+    And how large the arguments of its exponentials are. Only what depends on what is
+    differentiated: a mask made of positions has no kinks.
 
     Args:
       moving: the variables that depend on what is differentiated, at first the program's inputs;
@@ -46,6 +50,7 @@ class Margins(Interpreter):
 
     def __init__(self, moving: set[Any]) -> None:
         self.margins: list[Array] = []
+        self.exponents: list[Array] = []
         self.moving = moving
 
     def equation(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
@@ -64,13 +69,15 @@ class Margins(Interpreter):
         margin = _margin(eqn, ins)
         if margin is not None:
             self.margins.append(margin)
+        if eqn.primitive.name in _EXPONENTIALS:
+            size = jnp.abs(ins[0])
+            self.exponents.append(jnp.where(size < _MASKED, size, 0).max(initial=0))
         return super().primitive(eqn, ins)
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        # What is traced inside a loop stays there: its margin leaves it as one more output.
-        *outs, margins = scanned(eqn, ins, self._inside)
-        self.margins.append(margins.min(initial=jnp.inf))
-        return outs
+        # What is traced inside a loop stays there: what was seen leaves it as two more outputs.
+        *outs, margins, exponents = scanned(eqn, ins, self._inside)
+        return self._seen(outs, margins.min(initial=jnp.inf), exponents.min(initial=0))
 
     def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         index, *operands = ins
@@ -78,24 +85,33 @@ class Margins(Interpreter):
             lambda *args, held=held: self._inside(*opened(held), args)
             for held in eqn.params["branches"]
         ]
-        *outs, margin = lax.switch(index, branches, *operands)
-        self.margins.append(margin)
-        return outs
+        *outs, margin, exponent = lax.switch(index, branches, *operands)
+        return self._seen(outs, margin, exponent)
 
     def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        *outs, margin = looped(eqn, ins, self._inside, [jnp.asarray(jnp.inf, jnp.float32)])
-        self.margins.append(margin)
-        return outs
+        least = [jnp.asarray(start, jnp.float32) for start in (jnp.inf, 0)]
+        *outs, margin, exponent = looped(eqn, ins, self._inside, least)
+        return self._seen(outs, margin, exponent)
 
     def _inside(self, program: Any, consts: Any, args: Any) -> list[Any]:
-        """The outputs of a program inside another, and its smallest margin."""
+        """The outputs of a program inside another, its smallest margin, minus its exponent."""
         inner = Margins(self.moving)
-        return [*inner.run(program, consts, args), inner.smallest()]
+        return [*inner.run(program, consts, args), inner.smallest(), -inner.exponent()]
+
+    def _seen(self, outs: list[Any], margin: Array, minus_exponent: Array) -> list[Any]:
+        self.margins.append(margin)
+        self.exponents.append(-minus_exponent)
+        return outs
 
     def smallest(self) -> Array:
         """The smallest margin of all."""
         small = [jnp.asarray(m, jnp.float32) for m in self.margins]
         return jnp.stack(small).min() if small else jnp.asarray(jnp.inf, jnp.float32)
+
+    def exponent(self) -> Array:
+        """The largest argument of an exponential."""
+        large = [jnp.asarray(e, jnp.float32) for e in self.exponents]
+        return jnp.stack(large).max() if large else jnp.asarray(0, jnp.float32)
 
 
 def _inner_inputs(eqn: JaxprEqn) -> list[tuple[Sequence[Any], int]]:

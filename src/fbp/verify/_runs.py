@@ -53,6 +53,7 @@ class Pair(NamedTuple):
       rule_out: the same outputs as the rule's forward gives them.
       rule_grads: the gradients by the rule.
       margin: how near a comparison is to a tie, relatively.
+      exponent: the largest argument of an exponential.
     """
 
     out: list[Any]
@@ -60,6 +61,7 @@ class Pair(NamedTuple):
     rule_out: list[Any]
     rule_grads: list[Any]
     margin: Any
+    exponent: Any = 0.0
 
 
 class Runs:
@@ -246,7 +248,8 @@ class Runs:
             margins = Margins({plain.jaxpr.invars[i] for i in self.diff})
             margins.run(plain.jaxpr, plain.consts, values)
             out, grads = self._reference(plain, values, dys)
-            return Pair(out, grads, outs[:n], outs[n:], margins.smallest())
+            margin, exponent = margins.smallest(), margins.exponent()
+            return Pair(out, grads, outs[:n], outs[n:], margin, exponent)
 
         # Compiling runs `both`, and so what has to know what is stuck comes after it.
         compiled = quick(both, wides, self.wide_dys(dys))
@@ -257,7 +260,7 @@ class Runs:
 def _to_numpy(pair: Pair) -> Pair:
     pair = jax.device_get(pair)
     out, grads, rule_out, rule_grads = ([wide(np.asarray(a)) for a in part] for part in pair[:4])
-    return Pair(out, grads, rule_out, rule_grads, float(pair.margin))
+    return Pair(out, grads, rule_out, rule_grads, float(pair.margin), float(pair.exponent))
 
 
 def _is_rule(eqn: Any) -> bool:
