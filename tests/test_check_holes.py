@@ -488,3 +488,14 @@ def test_a_forward_that_gives_other_integers() -> None:
     assert report.verdict == "STRUCTURE"
     assert "differs from the function's own in" in str(report)
     assert "int32 elements" in str(report)
+
+
+def test_differences_of_one_element_do_not_drown_in_the_others() -> None:
+    def f(x: Any) -> Any:
+        return jnp.where(jnp.isnan(0 / x), 1, jnp.exp(x) / x * x)  # its autodiff is NaN at 0
+
+    right = rule(f, lambda x: (f(x), x), lambda x, dy: (dy * jnp.exp(x),))
+    wrong = rule(f, lambda x: (f(x), x), lambda x, dy: (dy * jnp.exp(x) * jnp.where(x, 1, 2),))
+    x = np.asarray([0.0, 1.0, 40.0, -2.0])  # exp(40) = 2e17 is a sum's whole float64
+    assert verdict(right, x) == "OK", fbp.check(right, x)
+    assert verdict(wrong, x) == "WRONG", fbp.check(wrong, x)

@@ -21,11 +21,6 @@ class Differences:
         self.coordinates: dict[int, np.ndarray] = {}
         self.bars = [0.0] * len(runs.diff)
 
-    def value(self, values: list[Any], dys: list[Any]) -> float:
-        """<dy, f(x)>."""
-        out = self.runs.exact(values, dys).out
-        return float(sum(np.sum(d * o).real for d, o in zip(dys, out, strict=True)))
-
     def slope(
         self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray], step: float
     ) -> tuple[float, float]:
@@ -36,17 +31,23 @@ class Differences:
         """
         wide = self.runs.wide(values)
 
-        def along(h: float) -> float:
+        def at(h: float) -> list[np.ndarray]:
             moved = list(wide)
             for j, v in moves.items():
                 moved[j] = wide[j] + h * v
-            return self.value(moved, dys)
+            return self.runs.exact(moved, dys).out
+
+        def between(ahead: list[np.ndarray], behind: list[np.ndarray]) -> float:
+            # Element by element: in the sum what does not change may drown what does.
+            parts = zip(dys, ahead, behind, strict=True)
+            with np.errstate(invalid="ignore"):
+                return float(sum(np.sum(d * (a - b)).real for d, a, b in parts))
 
         rows: list[list[float]] = []
         best, bar = np.nan, np.inf
         for n in range(6):
             h = step / 2**n
-            row = [(along(h) - along(-h)) / (2 * h)]
+            row = [between(at(h), at(-h)) / (2 * h)]
             for m in range(1, n + 1):
                 row.append(row[m - 1] + (row[m - 1] - rows[-1][m - 1]) / (4**m - 1))
                 error = max(abs(row[m] - row[m - 1]), abs(row[m] - rows[-1][m - 1]))
