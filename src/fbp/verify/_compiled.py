@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import JaxprEqn
 
 from fbp.verify._program import dtype_of, equations
 
@@ -18,7 +18,7 @@ def quick(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
     """f, compiled for arguments of these shapes, in most cases with little optimisation."""
     traced = jax.jit(f).trace(*args)
     lowered = traced.lower()
-    if _convolves_in_float64(traced.jaxpr):
+    if any(map(_takes_long, equations(traced.jaxpr.jaxpr))):
         return lowered.compile()
     try:
         return lowered.compile(compiler_options=_QUICK)
@@ -26,12 +26,14 @@ def quick(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
         return lowered.compile()
 
 
-def _convolves_in_float64(program: ClosedJaxpr) -> bool:
-    """Whether there are many products in it: XLA has only its own loops for them, no library."""
-    for eqn in equations(program.jaxpr):
-        if eqn.primitive.name == "conv_general_dilated" and dtype_of(eqn.invars[0]) == np.float64:
-            kernel, out = (getattr(v.aval, "shape", ()) for v in (eqn.invars[1], eqn.outvars[0]))
-            features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-            if math.prod(out) * math.prod(kernel) / max(1, features) > 1e5:
-                return True
+def _takes_long(eqn: JaxprEqn) -> bool:
+    """Whether it runs so long that little optimisation costs more than compiling it does."""
+    if eqn.primitive.name == "while":
+        # Nobody knows how often it turns.
+        return sum(getattr(v.aval, "size", 1) for v in eqn.outvars) > 1000
+    if eqn.primitive.name == "conv_general_dilated" and dtype_of(eqn.invars[0]) == np.float64:
+        # XLA has only its own loops for these products, no library.
+        kernel, out = (getattr(v.aval, "shape", ()) for v in (eqn.invars[1], eqn.outvars[0]))
+        features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return math.prod(out) * math.prod(kernel) / max(1, features) > 1e5
     return False

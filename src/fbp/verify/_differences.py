@@ -119,7 +119,7 @@ class Differences:
         for k, i in enumerate(self.runs.diff):
             a = np.asarray(probe.values[i])
             if k not in self.coordinates:
-                few = 24 if self.runs.by == "forward" else 8
+                few = 24 if self.runs.by == "forward" and not self.runs.iterates else 8
                 self.coordinates[k] = self.rng.permutation(a.size)[:few]
             grad = np.full(a.size, np.nan, np.complex128 if a.dtype.kind == "c" else np.float64)
             bars = np.zeros(a.size)
