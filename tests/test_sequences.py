@@ -54,6 +54,26 @@ def test_how_many_blocks(backend: str, blocks: list[int], monkeypatch: Any) -> N
         assert len(list(fbp.Attention()._blocks(q, k))) == 1
 
 
+@pytest.mark.parametrize(
+    ("scores", "parts"), [(48, None), (47, 2), (24, 2), (23, 3), (15, 6), (1, 6)]
+)
+@pytest.mark.parametrize("options", [{"causal": True, "softcap": 2.0}, {}], ids=["causal", "all"])
+def test_a_few_heads_at_a_time_are_all_heads(
+    options: dict[str, Any], scores: int, parts: int | None, monkeypatch: Any, x64: None
+) -> None:
+    """Of 2 texts with 3 heads of keys each, and 8 scores to a head of keys."""
+    layer, x = fbp.Attention(**options), tuple(map(jnp.asarray, qkv(2, 6, 3, 4)))
+    x = (*x, jnp.asarray([[True, False], [True, True]]))
+    dy = normal_like(1, x[0])
+    want = layer.forward((), x), rule(layer, (), x, dy)
+    monkeypatch.setattr("fbp.layers._attention._CACHED_SCORES", scores)
+    loops = _of_program("scan", lambda *x: layer.forward((), x), *x)
+    assert [loop.params["length"] for loop in loops] == ([parts] if parts else [])
+    assert_close((layer.forward((), x), rule(layer, (), x, dy)), want, CLOSE)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not _of_program("scan", lambda *x: layer.forward((), x), *x)
+
+
 def test_attention_s_gradients_of_blocks_are_sums(x64: None) -> None:
     """A key has a part of its gradient from every block that sees it."""
     layer, x = fbp.Attention(causal=True, window=40), tuple(map(jnp.asarray, qkv(64, 2, 1, 2)))

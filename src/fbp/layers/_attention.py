@@ -1,7 +1,8 @@
 """Scaled dot-product attention."""
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_flo
 
 # Causal queries come in this many blocks at most, each with the keys that it may see.
 _BLOCKS = 4
+# On a CPU of so many heads at a time that a block of them has at most this many scores: 2 MiB.
+_CACHED_SCORES = 2**19
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Attention(Layer):
     and all gradients 0.
 
     Causal queries are taken in a few blocks, each with no more keys than its last query may see,
-    which leaves out most of what a mask would throw away.
+    which leaves out most of what a mask would throw away. On a CPU heads are taken a few at a time,
+    so that their scores do not leave its cache.
 
     Shapes: x = (q, k, v) or (q, k, v, mask): q (..., T, H, K), k (..., S, G, K), v (..., S, G, M),
     mask (..., S) of bools, true for keys that may be seen (padding is false). G divides H.
@@ -72,6 +76,20 @@ class Attention(Layer):
 
     def forward(self, params: tuple[()], x: Any, key: Key = None) -> tuple[Array, Array]:
         q, k, v, mask = self._unpack(x)
+        y, lse = self._a_few_heads(self._attend, q, k, v, mask)
+        return _by_place(y, x[0].shape[-2]).astype(v.dtype), lse
+
+    def backward(
+        self, params: tuple[()], x: Any, res: Array, dy: Array
+    ) -> tuple[tuple[()], tuple[Any, ...]]:
+        q, k, v, mask = self._unpack(x)
+        lse, dy = res, _by_head(dy, k.shape[-3])
+        grads = self._a_few_heads(self._gradients, q, k, v, mask, lse, dy)
+        pairs = zip(grads, x[:3], strict=True)
+        dx = tuple(_by_place(da, a.shape[-2]).astype(a.dtype) for da, a in pairs)
+        return (), dx if mask is None else (*dx, None)
+
+    def _attend(self, q: Array, k: Array, v: Array, mask: Array | None) -> tuple[Array, Array]:
         ys, lses = [], []
         for rows, keys in self._blocks(q, k):
             s = self._scores(q, k, mask, rows, keys)
@@ -84,33 +102,30 @@ class Attention(Layer):
             lses.append(jnp.where(sees_none, jnp.inf, top + jnp.log(total))[..., 0])
             p = e / total
             ys.append(_dot("ts,sm->tm", p.astype(v.dtype), v[..., keys, :]))
-        y = _by_place(jnp.concatenate(ys, -2), x[0].shape[-2])
-        return y.astype(v.dtype), jnp.concatenate(lses, -1)
+        return jnp.concatenate(ys, -2), jnp.concatenate(lses, -1)
 
-    def backward(
-        self, params: tuple[()], x: Any, res: Array, dy: Array
-    ) -> tuple[tuple[()], tuple[Any, ...]]:
-        q, k, v, mask = self._unpack(x)
-        lse, dy = res, _by_head(dy, k.shape[-3])
+    def _gradients(
+        self, q: Array, k: Array, v: Array, mask: Array | None, lse: Array, dy: Array
+    ) -> tuple[Array, Array, Array]:
         dqs = []
-        dk = jnp.zeros(k.shape, at_least_float32(k).dtype)
-        dv = jnp.zeros(v.shape, at_least_float32(v).dtype)
+        # By columns, (K, S): so no factor of their products has to be turned.
+        q_columns, dy_columns = q.mT, dy.mT
+        dk = jnp.zeros(k.mT.shape, at_least_float32(k).dtype)
+        dv = jnp.zeros(v.mT.shape, at_least_float32(v).dtype)
         for rows, keys in self._blocks(q, k):
-            qi, ki, vi, dyi = q[..., rows, :], k[..., keys, :], v[..., keys, :], dy[..., rows, :]
             s = self._scores(q, k, mask, rows, keys)
             p = jnp.exp(s - lse[..., rows, None])
-            dv = dv.at[..., keys, :].add(_dot("ts,tm->sm", p.astype(dyi.dtype), dyi))
-            dp = _dot("tm,sm->ts", dyi, vi)
+            dv = dv.at[..., keys].add(_dot("mt,ts->ms", dy_columns[..., rows], p.astype(dy.dtype)))
+            dp = _dot("tm,sm->ts", dy[..., rows, :], v[..., keys, :])
             ds = p * (dp - _sum_of_products(p, dp))
             if self.softcap is not None:
                 # A score of -inf has p = 0, and ds with it.
                 ds = ds * (1 - jnp.where(s == -jnp.inf, 0, s / self.softcap) ** 2)
             ds = (self._scale(q) * ds).astype(q.dtype)
-            dqs.append(_dot("ts,sk->tk", ds, ki))
-            dk = dk.at[..., keys, :].add(_dot("ts,tk->sk", ds, qi).astype(dk.dtype))
-        pairs = zip((jnp.concatenate(dqs, -2), dk, dv), x[:3], strict=True)
-        dx = tuple(_by_place(da, a.shape[-2]).astype(a.dtype) for da, a in pairs)
-        return (), dx if mask is None else (*dx, None)
+            dqs.append(_dot("ts,sk->tk", ds, k[..., keys, :]))
+            dk_part = _dot("kt,ts->ks", q_columns[..., rows], ds)
+            dk = dk.at[..., keys].add(dk_part.astype(dk.dtype))
+        return jnp.concatenate(dqs, -2), dk.mT, dv.mT
 
     def start(self, params: tuple[()], x: Any, length: int) -> tuple[Array, Array, Array]:
         if not self.causal or len(x) != 3:
@@ -144,7 +159,7 @@ class Attention(Layer):
             behind = places[:, None] - jnp.arange(keys.start, keys.stop)
             s = jnp.where(self._sees(behind), s, -jnp.inf)
         if mask is not None:
-            s = jnp.where(mask[..., None, None, keys], s, -jnp.inf)
+            s = jnp.where(mask[..., None, keys], s, -jnp.inf)
         return s
 
     def _capped(self, q: Array, k: Array) -> Array:
@@ -159,7 +174,7 @@ class Attention(Layer):
     def _blocks(self, q: Array, k: Array) -> Iterator[tuple[slice, slice]]:
         """Which queries to take together, and the keys they may see."""
         if not self.causal:
-            yield slice(None), slice(None)
+            yield slice(0, q.shape[-2]), slice(0, k.shape[-2])
             return
         t, each = k.shape[-2], _queries_a_key(q, k)
         n = max(1, min(_BLOCKS, t // _smallest_block()))
@@ -169,8 +184,25 @@ class Attention(Layer):
             first = 0 if self.window is None else max(0, start - self.window + 1)
             yield slice(each * start, each * stop), slice(first, stop)
 
+    def _a_few_heads(self, f: Callable[..., Any], q: Array, k: Array, *others: Any) -> Any:
+        """f of all heads; on a CPU of so few at a time that their scores stay in its cache."""
+        most = max(
+            (rows.stop - rows.start) * (keys.stop - keys.start) for rows, keys in self._blocks(q, k)
+        )
+        heads = math.prod(k.shape[:-2])
+        few = max(1, _CACHED_SCORES // max(1, most))
+        if few >= heads or jax.default_backend() != "cpu":
+            return f(q, k, *others)
+        few = max(n for n in range(1, few + 1) if heads % n == 0)
+        lead = k.ndim - 2
+        parts = jax.tree.map(
+            lambda a: a.reshape(heads // few, few, *a.shape[lead:]), (q, k, *others)
+        )
+        outs = lax.map(lambda part: f(*part), parts)
+        return jax.tree.map(lambda a: a.reshape(*k.shape[:-2], *a.shape[2:]), outs)
+
     def _unpack(self, x: Any) -> tuple[Array, Array, Array, Array | None]:
-        """q, k and v by heads of keys, and the mask."""
+        """q, k and v by heads of keys, and the mask of each."""
         if not isinstance(x, tuple | list) or len(x) not in (3, 4):
             got = f"{len(x)} arrays" if isinstance(x, tuple | list) else type(x).__name__
             raise ValueError(
@@ -206,6 +238,7 @@ class Attention(Layer):
                 raise ValueError(
                     f"{name_of(self)}: expected a mask of shape {k.shape[:-2]}, got {mask.shape}"
                 )
+            mask = jnp.broadcast_to(mask[..., None, :], (*k.shape[:-3], k.shape[-2], k.shape[-3]))
         q, k, v = (_by_head(a, k.shape[-2]) for a in (q, k, v))
         return q, k, v, mask
 

@@ -221,9 +221,7 @@ class Examination:
         if not wrong:
             self._in_working_dtype(probe, pair, working, k, known)
 
-    def _allowed(
-        self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray
-    ) -> float:
+    def _allowed(self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray) -> float:
         """How far rounding alone may take the rule in float64 from its reference."""
         eps, scale, usual = self.runs.eps, largest(pair.grads[k][known]), self.leaves[k].usual
         if self.runs.by == "differences":
