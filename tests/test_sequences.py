@@ -74,6 +74,18 @@ def test_a_few_heads_at_a_time_are_all_heads(
     assert not _of_program("scan", lambda *x: layer.forward((), x), *x)
 
 
+def test_blocks_of_attention_need_no_batch(x64: None) -> None:
+    layer, x = fbp.Attention(causal=True), tuple(map(jnp.asarray, qkv(67, 4, 2, 3)))
+    dy = normal_like(1, x[0])
+
+    def both(x: Any, dy: Any) -> Any:
+        y, res = layer.forward((), x)
+        return y, layer.backward((), x, res, dy)
+
+    one = both(tuple(a[1] for a in x), dy[1])
+    assert_close(one, jax.tree.map(lambda a: a[1], both(x, dy)), CLOSE)
+
+
 def test_attention_s_gradients_of_blocks_are_sums(x64: None) -> None:
     """A key has a part of its gradient from every block that sees it."""
     layer, x = fbp.Attention(causal=True, window=40), tuple(map(jnp.asarray, qkv(64, 2, 1, 2)))

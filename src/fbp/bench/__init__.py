@@ -18,16 +18,22 @@ a product of 8,192^3 alone):
     fbp, cuDNN attention               27.3              2,318       243
 
 And for the workload gpt in float32 on the 2 cores of a 2.6 GHz Xeon, jax 0.10.2 and torch 2.13,
-4 rounds of 2 steps, with other programs beside (the fastest round in brackets):
+3 rounds of 2 steps, in the median and at best:
 
-                              ms/step         temporaries, MiB
-    jax.grad                  2522 (2211)     961
-    jax.grad, remat: dots     2388 (2284)     287
-    flax nnx                  2147 (1948)     884
-    equinox                   2985 (2674)     885
-    PyTorch eager              754  (747)
-    PyTorch, torch.compile     755  (719)
-    fbp                       1009  (977)     226
+                                             ms/step      temporaries, MiB
+    jax.grad                                 2237  2221   961
+    jax.grad, remat: dots                    2118  2058   287
+    jax.grad, remat: dots, loss in chunks    2134  2104   287
+    flax nnx                                 2024  1935   884
+    equinox                                  2681  2540   885
+    PyTorch eager                             723   644
+    PyTorch, torch.compile                    828   765
+    fbp                                       934   869   186
+    fbp, unrolled                             900   838   327
+    fbp, keep=inputs                         1030   988    91
+    fbp, in backward                          985   898   171
+
+The matrix products of fbp's step alone took 685 ms: what keeps it behind PyTorch are those of XLA.
 """
 
 from fbp.bench._contenders import CONTENDERS as CONTENDERS
