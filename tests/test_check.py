@@ -329,11 +329,67 @@ def test_a_saturated_softmax_may_be_written_by_its_logsumexp() -> None:
         ds = p * (dp - (p * dp).sum(-1, keepdims=True))
         return ds @ k, ds.mT @ q, p.mT @ dy
 
-    rng = np.random.default_rng(0)
-    args = [rng.normal(size=(16, 48, 24)).astype(np.float32) for _ in range(3)]
+    shape = (16, 48, 24)
+    args = [np.random.default_rng(i).normal(size=shape).astype(np.float32) for i in range(3)]
     report = fbp.check(ruled(attend, backward), *args)
     assert report.verdict == "OK", report
     assert all(leaf.error < 1e-9 for leaf in report.leaves), report
+
+
+@pytest.mark.parametrize("masked", [-1e9, -1e5, -1e4])
+def test_a_mask_s_exponents_are_no_excuse(masked: float) -> None:
+    """What loses its digits is what the softmax is of."""
+
+    def scaled(x: Any, mean_of_squares: Any) -> Any:
+        mean = x.mean(-1, keepdims=True)
+        scale = jax.lax.rsqrt(jnp.maximum(mean_of_squares(x, mean), 0) + 1e-12)
+        return (x - mean) * scale, scale
+
+    def stable(x: Any, mean: Any) -> Any:
+        return ((x - mean) ** 2).mean(-1, keepdims=True)
+
+    def unstable(x: Any, mean: Any) -> Any:
+        return (x**2).mean(-1, keepdims=True) - mean**2
+
+    def p(x: Any) -> Any:
+        s = jnp.where(jnp.tri(8, dtype=bool), scaled(x, stable)[0], masked)
+        return jax.nn.softmax(s)
+
+    def backward(way: Any) -> Any:
+        def given(x: Any, dy: Any) -> Any:
+            h, scale = scaled(x, way)
+            ds = p(x) * (dy - (p(x) * dy).sum(-1, keepdims=True))
+            ds -= ds.mean(-1, keepdims=True) + h * (ds * h).mean(-1, keepdims=True)
+            return (scale * ds,)
+
+        return given
+
+    x = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    assert fbp.check(ruled(p, backward(stable)), x).verdict == "OK"
+    assert fbp.check(ruled(p, backward(unstable)), x).verdict == "RANGE"
+
+
+@pytest.mark.parametrize("size", [1, 1e-6])
+def test_a_saturated_softmax_is_no_excuse_for_others(size: float) -> None:
+    def f(q: Any, k: Any, w: Any) -> Any:
+        return ((jax.nn.softmax(q @ k.mT) @ k) * w).sum() + (w**3).sum()
+
+    def loses(q: Any, k: Any, w: Any, dy: Any) -> Any:
+        dq, dk, dw = jax.vjp(f, q, k, w)[1](dy)
+        return dq, dk, dw + dy * ((w**5 + 3 * w * w) - w**5 - 3 * w * w)
+
+    def leaks(q: Any, k: Any, w: Any, dy: Any) -> Any:
+        dq, dk, dw = jax.vjp(f, q, k, w)[1](dy)
+        s = q @ k.mT
+        return dq + 1e-8 * (jnp.sign(s) * jnp.maximum(jnp.abs(s) - 2e4, 0)) @ k, dk, dw
+
+    rng = np.random.default_rng(0)
+    q, k = (rng.normal(size=(12, 24)).astype(np.float32) for _ in range(2))
+    w = (size * rng.normal(size=24)).astype(np.float32)
+    for backward, leaf in ((loses, "w"), (leaks, "q")):
+        if backward is leaks or size == 1:
+            report = fbp.check(ruled(f, backward), q, k, w)
+            assert [r.path for r in report.leaves if r.verdict != "OK"] == [leaf], report
 
 
 def test_what_is_kept_between_calls_is_named_by_its_leaf() -> None:

@@ -55,7 +55,7 @@ def test_how_many_blocks(backend: str, blocks: list[int], monkeypatch: Any) -> N
 
 
 @pytest.mark.parametrize(
-    ("scores", "parts"), [(48, None), (47, 2), (24, 2), (23, 3), (15, 6), (1, 6)]
+    ("scores", "parts"), [(48, None), (47, 1), (24, 2), (23, 3), (15, 6), (1, 6)]
 )
 @pytest.mark.parametrize("options", [{"causal": True, "softcap": 2.0}, {}], ids=["causal", "all"])
 def test_a_few_heads_at_a_time_are_all_heads(
@@ -66,12 +66,24 @@ def test_a_few_heads_at_a_time_are_all_heads(
     x = (*x, jnp.asarray([[True, False], [True, True]]))
     dy = normal_like(1, x[0])
     want = layer.forward((), x), rule(layer, (), x, dy)
-    monkeypatch.setattr("fbp.layers._attention._CACHED_SCORES", scores)
+    monkeypatch.setattr("fbp.layers._attention._MOST_SCORES", scores)
+    assert not _of_program("scan", lambda *x: layer.forward((), x), *x)  # so few are taken at once
+    monkeypatch.setattr("fbp.layers._attention._FEWEST_SCORES", 8)
     loops = _of_program("scan", lambda *x: layer.forward((), x), *x)
     assert [loop.params["length"] for loop in loops] == ([parts] if parts else [])
     assert_close((layer.forward((), x), rule(layer, (), x, dy)), want, CLOSE)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not _of_program("scan", lambda *x: layer.forward((), x), *x)
+    for name, value in (("device_count", 2), ("default_backend", "gpu")):
+        monkeypatch.setattr(jax, name, lambda value=value: value)
+        assert not _of_program("scan", lambda *x: layer.forward((), x), *x)
+
+
+def test_attention_is_exported_for_batches_of_any_size() -> None:
+    layer = fbp.Attention(causal=True)
+    sizes = jax.export.symbolic_shape("b, 64, 2, 4")
+    x = (jax.ShapeDtypeStruct(sizes, jnp.float32),) * 3
+    exported = jax.export.export(jax.jit(lambda *x: layer.forward((), x)[0]))(*x)
+    q, k, v = (jnp.asarray(a, jnp.float32) for a in qkv(64, 2, 2, 4))
+    assert_close(exported.call(q, k, v), layer.forward((), (q, k, v))[0], 1e-5)
 
 
 def test_blocks_of_attention_need_no_batch(x64: None) -> None:

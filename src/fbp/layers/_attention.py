@@ -13,8 +13,9 @@ from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_flo
 
 # Causal queries come in this many blocks at most, each with the keys that it may see.
 _BLOCKS = 4
-# On a CPU of so many heads at a time that a block of them has at most this many scores: 2 MiB.
-_CACHED_SCORES = 2**19
+# A CPU takes so many heads at a time that a block of them has at most this many scores, 2 MiB in
+# float32; and all at once where a head has so few that there is nothing to gain.
+_MOST_SCORES, _FEWEST_SCORES = 2**19, 2**13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,21 +186,26 @@ class Attention(Layer):
             yield slice(each * start, each * stop), slice(first, stop)
 
     def _a_few_heads(self, f: Callable[..., Any], q: Array, k: Array, *others: Any) -> Any:
-        """f of all heads; on a CPU of so few at a time that their scores stay in its cache."""
-        most = max(
+        """f of all heads; on a CPU of so few at a time that their scores stay in its cache.
+
+        All arrays lead with (..., G): q (..., G, T R, K), k (..., G, S, K), v (..., G, S, M),
+        mask (..., G, S), lse (..., G, T R) and dy (..., G, T R, M).
+        """
+        heads = math.prod(k.shape[:-2])
+        # Of several devices each has its own heads; and those of a symbolic shape are not counted.
+        is_alone = jax.default_backend() == "cpu" and jax.device_count() == 1
+        if not is_alone or not isinstance(heads, int):
+            return f(q, k, *others)
+        scores = max(
             (rows.stop - rows.start) * (keys.stop - keys.start) for rows, keys in self._blocks(q, k)
         )
-        heads = math.prod(k.shape[:-2])
-        few = max(1, _CACHED_SCORES // max(1, most))
-        if few >= heads or jax.default_backend() != "cpu":
+        few = max(1, _MOST_SCORES // max(1, scores))
+        if few >= heads or scores < _FEWEST_SCORES:
             return f(q, k, *others)
-        few = max(n for n in range(1, few + 1) if heads % n == 0)
-        lead = k.ndim - 2
-        parts = jax.tree.map(
-            lambda a: a.reshape(heads // few, few, *a.shape[lead:]), (q, k, *others)
-        )
-        outs = lax.map(lambda part: f(*part), parts)
-        return jax.tree.map(lambda a: a.reshape(*k.shape[:-2], *a.shape[2:]), outs)
+        lead = k.shape[:-2]
+        parts = jax.tree.map(lambda a: a.reshape(heads, *a.shape[len(lead) :]), (q, k, *others))
+        outs = lax.map(lambda part: f(*part), parts, batch_size=few)
+        return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), outs)
 
     def _unpack(self, x: Any) -> tuple[Array, Array, Array, Array | None]:
         """q, k and v by heads of keys, and the mask of each."""
@@ -217,12 +223,13 @@ class Attention(Layer):
             or q.shape[-1] != k.shape[-1]
             or k.shape[:-1] != v.shape[:-1]
             or q.shape[:-3] != k.shape[:-3]
+            or not q.shape[-1]
         ):
             raise ValueError(
                 f"{name_of(self)}: expected q (..., T, H, K), k (..., S, G, K), v (..., S, G, M), "
                 f"got {shapes}"
             )
-        if not k.shape[-2] or q.shape[-2] % k.shape[-2]:
+        if not k.shape[-2] or not q.shape[-2] or q.shape[-2] % k.shape[-2]:
             raise ValueError(
                 f"{name_of(self)}: expected heads of k to divide those of q, got {shapes}"
             )

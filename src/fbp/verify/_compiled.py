@@ -30,7 +30,7 @@ def _takes_long(eqn: JaxprEqn) -> bool:
     """Whether it runs so long that little optimisation costs more than compiling it does."""
     if eqn.primitive.name == "while":
         # Nobody knows how often it turns.
-        return sum(getattr(v.aval, "size", 1) for v in eqn.outvars) > 1000
+        return sum(getattr(v.aval, "size", 1) for v in eqn.invars) > 1000
     if eqn.primitive.name == "conv_general_dilated" and dtype_of(eqn.invars[0]) == np.float64:
         # XLA has only its own loops for these products, no library.
         kernel, out = (getattr(v.aval, "shape", ()) for v in (eqn.invars[1], eqn.outvars[0]))

@@ -20,9 +20,7 @@ from fbp.verify._runs import Pair, Runs
 
 # A comparison this near to a tie, relatively, may fall either way.
 AT_KINK = 1e-6
-# exp(u) errs by |u| units. Written as exp(a - b) it does so even where u vanishes and a does not,
-# as in a softmax by its logsumexp. With arguments this large float32 has no three digits left, and
-# of a saturated gradient nothing else is left.
+# With arguments of exp this large float32 has no three digits left: see `Examination._saturated`.
 _SATURATED = 1e4
 
 
@@ -46,6 +44,7 @@ class Examination:
         self.findings: list[Finding] = []
         self.leaves = [LeafRecord() for _ in runs.diff]
         self.compared = 0
+        self.exponent = 1.0  # the largest argument of exp on ordinary input
         self.is_finite_as_given = True
         self.usual = [0.0] * len(runs.out_avals)
         self.notes: list[str] = []
@@ -75,6 +74,8 @@ class Examination:
                 self._note(f"the rule's forward is not for the integers tried ({probe.name})")
                 continue
             self.compared += 1
+            if probe.ordinary:
+                self.exponent = max(self.exponent, pair.exponent)
             working = self.runs.working(probe.values, probe.dys)
             if probe.outside:
                 self._outside(probe, pair)
@@ -173,7 +174,7 @@ class Examination:
         record = self.leaves[k]
         if probe.ordinary:
             record.usual = max(record.usual, scale)
-        allowed = self._allowed(probe, pair, working, k, known)
+        allowed = self._allowed(pair, working, k, known, scale)
         error = largest((got - want)[known])
         record.compared = True
         record.seen = max(record.seen, scale)
@@ -208,8 +209,8 @@ class Examination:
                 f"{place} is {got[where]:.6g}, reference {want[where]:.6g}",
                 error / allowed if allowed else np.inf,
             )
-        if wrong or pair.exponent <= _SATURATED:
-            record.error = max(record.error, error / scale if scale else (np.inf if error else 0.0))
+        size = scale if wrong else max(scale, self._saturated(pair, k))
+        record.error = max(record.error, error / size if size else (np.inf if error else 0.0))
         record.excess = max(record.excess, error / allowed if allowed else (np.inf if error else 0))
         if scale and allowed / scale < record.smallest:
             record.smallest, record.best = allowed / scale, (np.where(known, want, 0), allowed)
@@ -221,17 +222,16 @@ class Examination:
         if not wrong:
             self._in_working_dtype(probe, pair, working, k, known)
 
-    def _allowed(self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray) -> float:
+    def _allowed(self, pair: Pair, working: Pair, k: int, known: np.ndarray, scale: float) -> float:
         """How far rounding alone may take the rule in float64 from its reference."""
-        eps, scale, usual = self.runs.eps, largest(pair.grads[k][known]), self.leaves[k].usual
+        eps = self.runs.eps
         if self.runs.by == "differences":
             return 1e-6 * scale + 4 * self.differences.bars[k] + eps ** (2 / 3) * scale
         runs = [(working.rule_grads[k], pair.rule_grads[k])]
         if working.grads:
             runs.append((working.grads[k], pair.grads[k]))
         lost = max(lost_to_rounding(narrow[known], wide[known]) for narrow, wide in runs)
-        if pair.exponent > _SATURATED:
-            usual *= self._growth(probe) ** 2  # what it is the rest of is a product
+        usual = max(self.leaves[k].usual, self._saturated(pair, k))
         return algebra_allowed(eps, self._unit(k), scale, lost, usual)
 
     def _off_ties(self, probe: Probe, k: int) -> str:
@@ -257,6 +257,16 @@ class Examination:
         pairs = [(probe.values[i], self.runs.subject.values[i]) for i in self.runs.diff]
         sizes = [(largest(new), largest(given)) for new, given in pairs]
         return max([1.0, *(new / given for new, given in sizes if given)])
+
+    def _saturated(self, pair: Pair, k: int) -> float:
+        """How large what cancels in a saturated gradient may be; 0 where no exponential saturates.
+
+        exp(u) errs by |u| units. Written as exp(a - b), as in a softmax by its logsumexp, it does
+        so even where u vanishes and a does not. What is multiplied with it has grown with a.
+        """
+        if pair.exponent <= _SATURATED:
+            return 0.0
+        return self.leaves[k].usual * max(1.0, pair.exponent / self.exponent)
 
     def _unit(self, k: int) -> float:
         return float(jnp.finfo(self.runs.dtypes[self.runs.diff[k]]).eps)
@@ -322,7 +332,10 @@ class Examination:
                 )
         elif error > max(0.1, 64 * theirs) and theirs < 1e-2 and unit < 1e-4 and not imprecise:
             rest = unit ** (2 / 3) * self._growth(probe) ** 2 * self.leaves[k].usual
-            if pair.exponent > _SATURATED or error * scale <= rest:
+            if whole := self._saturated(pair, k):
+                # Four times: a and b of exp(a - b), in each of the two that are subtracted.
+                rest = max(rest, 4 * unit * pair.exponent * max(scale, whole))
+            if error * scale <= rest:
                 return  # of a saturated gradient, what is left beside numbers of the usual size
             self._in_dtype(
                 *("RANGE", k, probe, pair),

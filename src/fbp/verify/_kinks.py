@@ -76,8 +76,8 @@ class Margins(Interpreter):
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         # What is traced inside a loop stays there: what was seen leaves it as two more outputs.
-        *outs, margins, exponents = scanned(eqn, ins, self._inside)
-        return self._seen(outs, margins.min(initial=jnp.inf), exponents.min(initial=0))
+        *outs, margins, minus = scanned(eqn, ins, self._inside)
+        return self._seen(outs, margins.min(initial=jnp.inf), minus.min(initial=0))
 
     def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         index, *operands = ins
@@ -85,16 +85,19 @@ class Margins(Interpreter):
             lambda *args, held=held: self._inside(*opened(held), args)
             for held in eqn.params["branches"]
         ]
-        *outs, margin, exponent = lax.switch(index, branches, *operands)
-        return self._seen(outs, margin, exponent)
+        *outs, margin, minus_exponent = lax.switch(index, branches, *operands)
+        return self._seen(outs, margin, minus_exponent)
 
     def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         least = [jnp.asarray(start, jnp.float32) for start in (jnp.inf, 0)]
-        *outs, margin, exponent = looped(eqn, ins, self._inside, least)
-        return self._seen(outs, margin, exponent)
+        *outs, margin, minus_exponent = looped(eqn, ins, self._inside, least)
+        return self._seen(outs, margin, minus_exponent)
 
     def _inside(self, program: Any, consts: Any, args: Any) -> list[Any]:
-        """The outputs of a program inside another, its smallest margin, minus its exponent."""
+        """The outputs of a program inside another, its smallest margin, minus its exponent.
+
+        Minus, as `looped` keeps the least of what is added.
+        """
         inner = Margins(self.moving)
         return [*inner.run(program, consts, args), inner.smallest(), -inner.exponent()]
 
