@@ -441,11 +441,11 @@ def by_name_mostly(cases: list[Case]) -> Any:
 
 
 def by_name_core_mostly(cases: list[Case]) -> Any:
-    """Runs a test for each case, as `by_name_core_first`; but every third of those that are slow
+    """Runs a test for each case, as `by_name_core_first`; but every fourth of those that are slow
     there, and of families rows of as many kinds as there are, and the others have to be asked for,
     as in `by_name_mostly`."""
     slow, seldom = [pytest.mark.slow], [pytest.mark.slow, pytest.mark.exhaustive]
-    some = {case.name for case in [case for case in cases if case.name not in CORE][::3]}
+    some = {case.name for case in [case for case in cases if case.name not in CORE][::4]}
 
     def marks(case: Case) -> list[Any]:
         return [] if case.name in CORE else slow if case.name in some else seldom

@@ -1,7 +1,7 @@
 """The planted bugs are bugs, and the right rules beside them are right.
 
 The reference is autodiff of the primal, without any rule, in float64. Every sixtieth
-bug and right rule is tried always, every fourth among the slow tests, all with `-m exhaustive` too.
+bug and right rule is tried always, every sixth among the slow tests, all with `-m exhaustive` too.
 """
 
 import functools
@@ -29,12 +29,12 @@ VERDICTS = "WRONG CONVENTION PRECISION RANGE NONDETERMINISTIC VARIANT STRUCTURE"
 
 
 def some(names):
-    """Every sixtieth name always, every fourth among the slow tests, all when asked for."""
+    """Every sixtieth name always, every sixth among the slow tests, all when asked for."""
 
     def marks(i):
         if not i % 60:
             return []
-        return [pytest.mark.slow] if not i % 4 else [pytest.mark.slow, pytest.mark.exhaustive]
+        return [pytest.mark.slow] if not i % 6 else [pytest.mark.slow, pytest.mark.exhaustive]
 
     return [pytest.param(name, marks=marks(i)) for i, name in enumerate(names)]
 
