@@ -34,9 +34,8 @@ def test_products_on_paper() -> None:
 OPTIONS = [{"unrolled": True}, {"chunk": 4}, *({"keeps": p} for p in POLICIES)]
 
 
-@pytest.mark.parametrize(
-    "options", [{}, *(pytest.param(o, marks=pytest.mark.slow) for o in OPTIONS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, *OPTIONS])
 def test_plain_jax_trains_the_same_model(options: Any) -> None:
     sizes = GPTSizes(layers=2, width=6, heads=2, context=5, batch=2, vocab=7)
     params = sizes.params()

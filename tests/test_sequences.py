@@ -90,6 +90,7 @@ def test_blocks_of_attention_need_no_batch(x64: None) -> None:
     layer, x = fbp.Attention(causal=True), tuple(map(jnp.asarray, qkv(67, 4, 2, 3)))
     dy = normal_like(1, x[0])
 
+    @jax.jit
     def both(x: Any, dy: Any) -> Any:
         y, res = layer.forward((), x)
         return y, layer.backward((), x, res, dy)

@@ -107,7 +107,10 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "lbfgs" else []) for n in OPTIMIZERS],
+)
 def test_steps_are_those_of_autodiff_and_optax(name: str, x64: None) -> None:
     optimizer = OPTIMIZERS[name]()
     if name == "multi_steps":

@@ -324,7 +324,8 @@ def folder(tmp_path: Path, monkeypatch: Any) -> Path:
 TINY = ["--data", "book.txt", "--layers", "1", "--width", "16", "--context", "8", "--batch", "4"]
 
 
-@pytest.mark.parametrize("kind", [pytest.param("gpt", marks=pytest.mark.slow), "lstm"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt", "lstm"])
 def test_a_language_model_trains_and_writes(kind: str, folder: Path, capsys: Any) -> None:
     args = [*TINY, "--heads", "2"] if kind == "gpt" else TINY
     assert main(["train", kind, *args, "--steps", "20", "--lr", "0.05", "--no-check"]) == 0
