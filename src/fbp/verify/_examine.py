@@ -331,7 +331,12 @@ class Examination:
                     f"autodiff by {theirs / unit:.1f}",
                 )
         elif error > max(0.1, 64 * theirs) and theirs < 1e-2 and unit < 1e-4 and not imprecise:
-            rest = unit ** (2 / 3) * self._growth(probe) ** 2 * self.leaves[k].usual
+            usual, growth = self.leaves[k].usual, self._growth(probe)
+            rest = unit ** (2 / 3) * growth**2 * usual
+            if scale <= unit * usual:
+                # It vanishes, as a decay does. A product in an exponent errs by unit * growth^2,
+                # what the exponential is of by as much, and two more factors may have grown.
+                rest = max(rest, unit * growth**4 * usual)
             if whole := self._saturated(pair, k):
                 # Four times: a and b of exp(a - b), in each of the two that are subtracted.
                 rest = max(rest, 4 * unit * pair.exponent * max(scale, whole))
