@@ -77,6 +77,12 @@ def test_a_few_heads_at_a_time_are_all_heads(
         assert not _of_program("scan", lambda *x: layer.forward((), x), *x)
 
 
+@pytest.mark.parametrize(("heads", "groups", "size"), [(0, 1, 2), (1, 1, 0)])
+def test_attention_without_heads_or_size_is_refused(heads: int, groups: int, size: int) -> None:
+    with pytest.raises(ValueError, match=r"^Attention: expected .*, got q \(2, 3, "):
+        fbp.Attention().forward((), tuple(map(jnp.asarray, qkv(3, heads, groups, size))))
+
+
 def test_attention_is_exported_for_batches_of_any_size() -> None:
     layer = fbp.Attention(causal=True)
     sizes = jax.export.symbolic_shape("b, 64, 2, 4")

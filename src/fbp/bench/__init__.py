@@ -33,7 +33,7 @@ And for the workload gpt in float32 on the 2 cores of a 2.6 GHz Xeon, jax 0.10.2
     fbp, keep=inputs                         1030   988    91
     fbp, in backward                          985   898   171
 
-The matrix products of fbp's step alone took 685 ms: what keeps it behind PyTorch are those of XLA.
+The matrix products of fbp's step alone took 685 ms in XLA, nearly PyTorch's whole step.
 """
 
 from fbp.bench._contenders import CONTENDERS as CONTENDERS

@@ -31,6 +31,7 @@ class Examination:
       findings: everything that is not as it should be.
       leaves: a record for each differentiable leaf.
       compared: how many probes could be compared.
+      exponent: the largest argument of an exponential on ordinary input; at least 1.
       is_finite_as_given: whether the function is finite at the arguments themselves.
       points: constants that the function compares with.
       notes: what a reader should know.
@@ -44,7 +45,7 @@ class Examination:
         self.findings: list[Finding] = []
         self.leaves = [LeafRecord() for _ in runs.diff]
         self.compared = 0
-        self.exponent = 1.0  # the largest argument of exp on ordinary input
+        self.exponent = 1.0
         self.is_finite_as_given = True
         self.usual = [0.0] * len(runs.out_avals)
         self.notes: list[str] = []
