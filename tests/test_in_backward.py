@@ -294,6 +294,26 @@ def test_update_in_bfloat16_adds_what_parts_before_have_given() -> None:
     assert new.squares == 4 + 9 + 16
 
 
+@pytest.mark.parametrize("go", [True, False])
+def test_on_a_gpu_there_is_no_branch(go: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = fbp.Update(fbp.Stack(fbp.Dense(3, 3), 4), optax.adam(0.1))
+    params = layer.init(jax.random.key(0))._replace(go=jnp.asarray(go))
+    x = jax.random.normal(jax.random.key(1), (5, 3))
+
+    def after(x: Any) -> Any:
+        y, res = layer.forward(params, x)
+        return layer.backward(params, x, res, y)
+
+    want = after(x)
+    assert "cond[" in str(jax.make_jaxpr(after)(x))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax.clear_caches()
+    assert "cond[" not in str(jax.make_jaxpr(after)(x))
+    assert_alike(after(x), want)
+    if not go:
+        jax.tree.map(np.testing.assert_array_equal, after(x)[0].params, params.params)
+
+
 def test_sums_of_squares_are_in_float32() -> None:
     assert sum_of_squares(jnp.ones(257, jnp.bfloat16)) == 257
     assert sum_of_squares(()).dtype == jnp.float32

@@ -26,7 +26,7 @@ SHARED += ["fbp._cell", "fbp._layer:product_over_batch"]
 SHARED += [f"fbp.layers._standardize:{name}" for name in ("standardize", "dstandardize")]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
-FILES += ["unembed", "conv", "recurrent", "ports", "sequences", "in_backward"]
+FILES += ["unembed", "conv", "recurrent", "ports", "sequences", "in_backward", "fused_attention"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
 NEAR = {
     "layers": [
@@ -36,6 +36,7 @@ NEAR = {
         "conv",
         "sequences",
         "recurrent",
+        "fused_attention",
     ],
     "combinators": ["combinators", "contract", "mutants_killed", "recurrent", "in_backward"],
     "ports": ["contract", "ports", "mutants_killed", "in_backward"],
@@ -71,6 +72,10 @@ CALLED = {
     **{"product_over_batch": ["cell", "dense"], "_window": ["pool"], "_pad": ["pool"]},
     **{"_dot": ["attention"], "_by_head": ["attention"], "_by_place": ["attention"]},
     **{"_queries_a_key": ["attention"], "_sum_of_products": ["attention"]},
+    **{name: ["they", "fused", "gpu"] for name in ("FusedAttention", "_Blocks", "_padded")},
+    **{name: ["they", "gpu"] for name in ("_attend", "_by_queries", "_by_keys", "_quotient")},
+    **{name: ["they", "gpu"] for name in ("_forward", "_kept", "_pulled_back")},
+    **{"_of_heads": ["attention", "gpu"], "_aligned": ["rows"], "_up": ["rows", "vocabulary"]},
     **{"_smallest_block": ["how_many_blocks", "attention"]},
     **{"_first_larger": ["max_pool"], "_window_sums": ["avg_pool"], "_mean": ["norm"]},
     **{"_tanh_argument": ["gelu_tanh"], "_near": ["gelu_tanh"], "_normal_cdf": ["gelu_erf"]},

@@ -10,12 +10,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
+from fbp.layers._fused_attention import FusedAttention
 
 # Causal queries come in this many blocks at most, each with the keys that it may see.
 _BLOCKS = 4
 # A CPU takes so many heads at a time that a block of them has at most this many scores, 2 MiB in
 # float32; and all at once where a head has so few that there is nothing to gain.
 _MOST_SCORES, _FEWEST_SCORES = 2**19, 2**13
+# What the kernels for a GPU take.
+_FUSED = (jnp.bfloat16, jnp.float16, jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Attention(Layer):
 
     Causal queries are taken in a few blocks, each with no more keys than its last query may see,
     which leaves out most of what a mask would throw away. On a CPU heads are taken a few at a time,
-    so that their scores do not leave its cache.
+    so that their scores do not leave its cache. On a GPU, alone, `FusedAttention` does all this in
+    kernels, for float32 and narrower, heads of up to 128 and no mask.
 
     Shapes: x = (q, k, v) or (q, k, v, mask): q (..., T, H, K), k (..., S, G, K), v (..., S, G, M),
     mask (..., S) of bools, true for keys that may be seen (padding is false). G divides H.
@@ -77,7 +81,11 @@ class Attention(Layer):
 
     def forward(self, params: tuple[()], x: Any, key: Key = None) -> tuple[Array, Array]:
         q, k, v, mask = self._unpack(x)
-        y, lse = self._a_few_heads(self._attend, q, k, v, mask)
+        fused = self._fused(q, k, v, mask)
+        if fused is None:
+            y, lse = self._a_few_heads(self._attend, q, k, v, mask)
+        else:
+            y, lse = _of_heads(fused.forward, q, k, v)
         return _by_place(y, x[0].shape[-2]).astype(v.dtype), lse
 
     def backward(
@@ -85,7 +93,11 @@ class Attention(Layer):
     ) -> tuple[tuple[()], tuple[Any, ...]]:
         q, k, v, mask = self._unpack(x)
         lse, dy = res, _by_head(dy, k.shape[-3])
-        grads = self._a_few_heads(self._gradients, q, k, v, mask, lse, dy)
+        fused = self._fused(q, k, v, mask)
+        if fused is None:
+            grads = self._a_few_heads(self._gradients, q, k, v, mask, lse, dy)
+        else:
+            grads = _of_heads(fused.backward, q, k, v, lse, dy)
         pairs = zip(grads, x[:3], strict=True)
         dx = tuple(_by_place(da, a.shape[-2]).astype(a.dtype) for da, a in pairs)
         return (), dx if mask is None else (*dx, None)
@@ -202,10 +214,25 @@ class Attention(Layer):
         few = max(1, _MOST_SCORES // max(1, scores))
         if few >= heads or scores < _FEWEST_SCORES:
             return f(q, k, *others)
-        lead = k.shape[:-2]
-        parts = jax.tree.map(lambda a: a.reshape(heads, *a.shape[len(lead) :]), (q, k, *others))
-        outs = lax.map(lambda part: f(*part), parts, batch_size=few)
-        return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), outs)
+        return _of_heads(
+            lambda *a: lax.map(lambda part: f(*part), a, batch_size=few), q, k, *others
+        )
+
+    def _fused(self, q: Array, k: Array, v: Array, mask: Array | None) -> FusedAttention | None:
+        """The kernels that take the place of all this on a GPU; None where they do not fit."""
+        if jax.default_backend() != "gpu" or jax.device_count() > 1 or mask is not None:
+            return None
+        if not q.dtype == k.dtype == v.dtype or q.dtype not in _FUSED:
+            return None
+        # Shapes may be symbolic.
+        sizes = (*q.shape, *k.shape, v.shape[-1])
+        if (
+            not all(isinstance(n, int) and n > 0 for n in sizes)
+            or max(q.shape[-1], sizes[-1]) > 128
+        ):
+            return None
+        each = _queries_a_key(q, k) if self.causal else 1
+        return FusedAttention(self._scale(q), each, self.causal, self.window, self.softcap)
 
     def _unpack(self, x: Any) -> tuple[Array, Array, Array, Array | None]:
         """q, k and v by heads of keys, and the mask of each."""
@@ -248,6 +275,15 @@ class Attention(Layer):
             mask = jnp.broadcast_to(mask[..., None, :], (*k.shape[:-3], k.shape[-2], k.shape[-3]))
         q, k, v = (_by_head(a, k.shape[-2]) for a in (q, k, v))
         return q, k, v, mask
+
+
+def _of_heads(f: Callable[..., Any], q: Array, k: Array, *others: Any) -> Any:
+    """f of arrays with one axis of heads in front, in place of the axes (..., G)."""
+    lead = k.shape[:-2]
+    arrays = jax.tree.map(
+        lambda a: a.reshape(math.prod(lead), *a.shape[len(lead) :]), (q, k, *others)
+    )
+    return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), f(*arrays))
 
 
 # Products are fastest where the head is a batch axis in front, and the two axes of matrices behind.

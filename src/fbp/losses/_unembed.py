@@ -21,6 +21,8 @@ from fbp._layer import (
 from fbp.losses._mean import broadcast_weight, unweighted
 
 _LOGITS = 2**25
+# A GPU's products are several times faster where every axis is a multiple of this.
+_ALIGNED = 64
 _NORMAL = initializers.normal(0.02)
 
 
@@ -50,7 +52,8 @@ class UnembedCrossEntropy(Loss):
 
     The loss turns round here, so a chunk's gradient is at hand as soon as its logits are: one
     `lax.scan` over chunks computes both, three products with w and not four, and holds the logits
-    of one chunk at a time: chunk * V numbers where T * V would be.
+    of one chunk at a time: chunk * V numbers where T * V would be. On a GPU w has rows of zeros
+    behind it, up to a size that its products like; their logits are -inf.
 
     Shapes: y (..., D), target (...) of integers, w (V, D).
 
@@ -98,10 +101,10 @@ class UnembedCrossEntropy(Loss):
         return {"w": self.w_init(key, (self.n, self.size), self.dtype)}
 
     def value(self, params: dict[str, Array], y: Array, target: Any) -> Array:
-        chunks = self._chunks(params, y, target)
+        w, chunks = _aligned(params["w"]), self._chunks(params, y, target)
 
         def add(value: Array, chunk: _Chunk) -> tuple[Array, None]:
-            loss, _ = self._turn(params["w"], chunk)
+            loss, _ = self._turn(w, chunk)
             return value + loss, None
 
         return lax.scan(add, jnp.zeros((), chunks.share.dtype), chunks)[0]
@@ -109,7 +112,7 @@ class UnembedCrossEntropy(Loss):
     def value_and_grad(
         self, params: dict[str, Array], y: Array, target: Any
     ) -> tuple[Array, dict[str, Array], Array]:
-        w, chunks = params["w"], self._chunks(params, y, target)
+        w, chunks = _aligned(params["w"]), self._chunks(params, y, target)
         wide = jnp.promote_types(jnp.result_type(y, w), jnp.float32)
 
         def add(sums: tuple[Array, Array], chunk: _Chunk) -> tuple[tuple[Array, Array], Array]:
@@ -123,7 +126,8 @@ class UnembedCrossEntropy(Loss):
         zeros = jnp.zeros((), chunks.share.dtype), jnp.zeros(w.shape, wide)
         (value, dw), dy = lax.scan(add, zeros, chunks)
         tokens = y.size // self.size
-        return value, like({"w": dw}, params), dy.reshape(-1, self.size)[:tokens].reshape(y.shape)
+        dparams = like({"w": dw[: self.n]}, params)
+        return value, dparams, dy.reshape(-1, self.size)[:tokens].reshape(y.shape)
 
     def weight(self, target: Any) -> Array:
         return self._weights(*unweighted(target)).sum()
@@ -135,6 +139,9 @@ class UnembedCrossEntropy(Loss):
         z = jnp.matmul(y, w.T, preferred_element_type=wide)
         if self.softcap is not None:
             z = self.softcap * jnp.tanh(z / self.softcap)
+        is_class = jnp.arange(len(w)) < self.n
+        if len(w) > self.n:
+            z = jnp.where(is_class, z, -jnp.inf)
         top = z.max(-1, keepdims=True)
         e = jnp.exp(z - top)
         total = e.sum(-1, keepdims=True)
@@ -142,19 +149,20 @@ class UnembedCrossEntropy(Loss):
 
         even = self.label_smoothing / self.n
         sure = 1 - self.label_smoothing
-        is_label = jnp.arange(self.n) == label[:, None]
+        is_label = jnp.arange(len(w)) == label[:, None]
         # lse - sum q z, of z less its top: of a confident token little is lost in large logits.
         of_label = jnp.where(is_label, z - top, 0).sum(-1, keepdims=True)
         losses = jnp.log(total) - sure * of_label
         if even:
-            losses -= even * (z - top).sum(-1, keepdims=True)
+            losses -= even * jnp.where(is_class, z - top, 0).sum(-1, keepdims=True)
         losses += self.z_loss * lse**2
         share = share[:, None]
         value = jnp.where(share == 0, 0, share * losses).sum()
 
         dz = e / total * (1 + 2 * self.z_loss * lse) - jnp.where(is_label, sure + even, even)
         if self.softcap is not None:
-            dz = dz * (1 - (z / self.softcap) ** 2)
+            # Of what is no class dz is only finite: it multiplies zeros, and its dw is left out.
+            dz = dz * (1 - jnp.where(is_class, z / self.softcap, 0) ** 2)
         return value, jnp.where(share == 0, 0, share * dz)
 
     def _chunks(self, params: dict[str, Array], y: Array, target: Any) -> _Chunk:
@@ -185,7 +193,7 @@ class UnembedCrossEntropy(Loss):
         tokens = target.size
         most = self.chunk or max(1, min(1024, _LOGITS // self.n))
         n = -(-tokens // most)
-        chunk = -(-tokens // max(1, n))
+        chunk = min(most, _up(-(-tokens // max(1, n))))
 
         def cut(a: Array) -> Array:
             a = jnp.pad(a, ((0, n * chunk - tokens), *((0, 0),) * (a.ndim - 1)))
@@ -200,3 +208,15 @@ class UnembedCrossEntropy(Loss):
         if self.ignore is not None:
             counts = jnp.where(target == self.ignore, 0, counts)
         return counts if weight is None else counts * broadcast_weight(self, weight, counts.shape)
+
+
+def _aligned(w: Array) -> Array:
+    """w, on a GPU with rows of zeros behind it."""
+    if jax.default_backend() != "gpu":
+        return w
+    return jnp.pad(w, ((0, _up(len(w)) - len(w)), (0, 0)))
+
+
+def _up(n: int) -> int:
+    """The next number from n on that a GPU's products like."""
+    return n if n <= _ALIGNED else -(-n // _ALIGNED) * _ALIGNED

@@ -85,13 +85,19 @@ class Update(Layer):
             g = jax.tree.map(lambda a, b: (a + b).astype(b.dtype), old.grads, g)
         squares = sum_of_squares(g)
 
-        def update() -> tuple[Params, PyTree]:
-            updates, state = self.optimizer.update(g, old.state, old.params)
-            return optax.apply_updates(old.params, updates), state
+        def update(was: tuple[Params, PyTree]) -> tuple[Params, PyTree]:
+            updates, state = self.optimizer.update(g, was[1], was[0])
+            return optax.apply_updates(was[0], updates), state
 
-        # A branch, and not a choice of values: the compiler cannot write over params in place as
-        # long as it may still read them for the choice, and it would copy the whole stack.
-        params, state = lax.cond(old.go, update, lambda: (old.params, old.state))
+        was = old.params, old.state
+        if jax.default_backend() == "gpu":
+            # A branch would wait for the host. Read once, ahead of all writing, `was` keeps the
+            # compiler from a copy of the whole stack for what it might still read.
+            was = lax.optimization_barrier(was)
+            params, state = jax.tree.map(lambda a, b: jnp.where(old.go, a, b), update(was), was)
+        else:
+            # A CPU has no such wait, and would copy the stack all the same.
+            params, state = lax.cond(old.go, update, lambda was: was, was)
         return old._replace(params=params, state=state, squares=squares)
 
     def _in_scan(

@@ -63,8 +63,9 @@ def check(
         same values: for a straight-through estimator f of g, g(x) + stop_gradient(f(x) - g(x)).
       argnums: which arguments to differentiate; all that hold floats by default.
       cotangent: the cotangents of the first probe, as f's output; random by default.
-      budget: "fast" leaves out half of the probes, the variants and the search for a wrong term.
-        "thorough" runs all probes three times more, on other draws.
+      budget: "fast" leaves out half of the probes, the variants and the searches for a wrong term,
+        a wrong cotangent and a wrong input. "thorough" runs all probes three times more, on other
+        draws.
       seed: of what is drawn.
       strict: whether a CONVENTION counts as WRONG.
 

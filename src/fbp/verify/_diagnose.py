@@ -22,7 +22,7 @@ _OF_TERM, _OF_ALTERED = 1.5, 2.5
 def diagnose(
     runs: Runs, examination: Examination, findings: list[Finding], search: bool = True
 ) -> list[Hint]:
-    """Explanations of what was found, the best first."""
+    """Explanations of what was found, the best first; a search runs the reference again for them."""
     is_wrong = any(f.verdict == "WRONG" for f in findings)
     # Where the algebra is wrong, a wrong derivative of it or an overflow says little more.
     plain = [_plain(runs, f) for f in findings if not is_wrong or f.verdict == "NONDETERMINISTIC"]
@@ -64,8 +64,8 @@ def diagnose(
     for ks in by_probe.values() if runs.by == "reverse" else ():
         probe, pair = wrong[ks[0]].probe, wrong[ks[0]].pair
         unexplained = [k for k in ks if np.isfinite(pair.grads[k]).all()]
-        ranked += _altered(runs, examination, probe, pair, unexplained)
         if search:
+            ranked += _altered(runs, examination, probe, pair, unexplained)
             ranked += _terms(runs, probe, pair, unexplained)
     best: dict[tuple[str, str, str], float] = {}
     for rank, hint in ranked:

@@ -1,0 +1,201 @@
+"""The kernels of attention, without a GPU, beside the layer that they stand in for on one."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fbp
+from fbp.layers import _attention
+from fbp.layers._fused_attention import FusedAttention
+
+RNG = np.random.default_rng(0)
+
+
+def heads(
+    t: int, s: int, each: int = 1, k: int = 16, m: int = 16, n: int = 2, dtype: Any = jnp.float32
+) -> tuple[jax.Array, ...]:
+    """q, k, v and dy of some heads."""
+    shapes = (n, t * each, k), (n, s, k), (n, s, m), (n, t * each, m)
+    return tuple(jnp.asarray(RNG.normal(size=shape), dtype) for shape in shapes)
+
+
+def both(
+    arrays: tuple[jax.Array, ...], each: int = 1, **options: Any
+) -> tuple[list[Any], list[Any]]:
+    """y, lse, dq, dk and dv: by the kernels, and by the layer's own products in float64."""
+    fused = FusedAttention(arrays[0].shape[-1] ** -0.5, each, **options, interpret=True)
+    layer = fbp.Attention(**options)
+
+    @jax.jit
+    def by_kernels(q: Any, k: Any, v: Any, dy: Any) -> list[Any]:
+        y, lse = fused.forward(q, k, v)
+        return [y, lse, *fused.backward(q, k, v, lse, dy)]
+
+    @jax.jit
+    def by_products(q: Any, k: Any, v: Any, dy: Any) -> list[Any]:
+        y, lse = layer._attend(q, k, v, None)
+        return [y, lse, *layer._gradients(q, k, v, None, lse, dy)]
+
+    with jax.enable_x64(True):
+        want = jax.device_get(by_products(*(np.asarray(a, np.float64) for a in arrays)))
+    return by_kernels(*arrays), want
+
+
+# Sizes in, below and above a block of 64, prime, and one; blocks that a window leaves out at both
+# ends; and queries of which several blocks go with one of keys.
+SHAPES: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
+    "one": ({"t": 1, "s": 1, "k": 1, "m": 1, "n": 1}, {"causal": True}),
+    "all": ({"t": 37, "s": 150, "each": 3, "k": 8, "m": 5}, {}),
+    "all_of_a_block": ({"t": 64, "s": 64}, {}),
+    "causal": ({"t": 131, "s": 131, "k": 20, "m": 12}, {"causal": True}),
+    "causal_groups": ({"t": 67, "s": 67, "each": 4, "n": 1}, {"causal": True}),
+    "window": ({"t": 300, "s": 300, "n": 1}, {"causal": True, "window": 40}),
+    "window_of_one": ({"t": 130, "s": 130, "n": 1}, {"causal": True, "window": 1}),
+    "window_of_blocks": ({"t": 260, "s": 260, "n": 1}, {"causal": True, "window": 129}),
+    "window_groups": ({"t": 141, "s": 141, "each": 3, "n": 1}, {"causal": True, "window": 66}),
+    "softcap": ({"t": 37, "s": 70, "each": 2}, {"softcap": 1.5}),
+    "everything": (
+        {"t": 131, "s": 131, "each": 2, "n": 1},
+        {"causal": True, "window": 33, "softcap": 2.0},
+    ),
+}
+
+
+SELDOM = {"all_of_a_block", "window", "window_of_one", "softcap"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SELDOM)) for n in SHAPES]
+)
+def test_they_are_the_layer(name: str, x64: None) -> None:
+    sizes, options = SHAPES[name]
+    got, want = both(heads(**sizes, dtype=float), sizes.get("each", 1), **options)
+    for a, b in zip(got, want, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        # A few roundings of each of up to 300 terms.
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-13 * max(1.0, np.abs(b).max()))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_they_err_at_most_twice_as_much_in_few_bits(dtype: Any) -> None:
+    arrays = heads(131, 131, n=3, k=64, m=64, dtype=dtype)
+    got, want = both(arrays, causal=True)
+
+    @jax.jit
+    def autodiff(q: Any, k: Any, v: Any, dy: Any) -> list[Any]:
+        layer = fbp.Attention(causal=True)
+        y, pull = jax.vjp(lambda *x: layer._attend(*x, None)[0].astype(dtype), q, k, v)
+        return [y, *pull(dy)]
+
+    theirs = autodiff(*arrays)
+    assert [a.dtype for a in got] == [dtype, jnp.float32, dtype, dtype, dtype]
+    for a, other, b in zip([got[0], *got[2:]], theirs, [want[0], *want[2:]], strict=True):
+        off, its = (np.linalg.norm(np.asarray(x, np.float64) - b) for x in (a, other))
+        assert off <= 2 * its
+
+
+def test_large_scores_do_not_overflow() -> None:
+    q, k, v, dy = heads(70, 70)
+    got, want = both((300 * q, k, v, dy), causal=True)
+    for a, b in zip(got, want, strict=True):
+        assert np.isfinite(a).all()
+        # Scores up to a thousand and more err by 1e-4 in float32, and so do their exponentials.
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * max(1.0, np.abs(b).max()))
+
+
+@pytest.mark.slow
+def test_fbp_check_finds_nothing() -> None:
+    fused = FusedAttention(0.5, causal=True, window=5, interpret=True)
+    layer = fbp.Attention(causal=True, window=5, scale=0.5)
+    q, k, v, _ = heads(21, 21, k=3, m=2)
+    report = fbp.check(
+        lambda *x: fused.forward(*x)[0],
+        *(q, k, v),
+        reference=lambda *x: layer._attend(*x, None)[0],
+        budget="fast",
+    )
+    assert report.ok, report
+    assert not report.notes  # such as that it was not done in float64
+
+
+@pytest.mark.parametrize("size", [16, 128])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_they_are_lowered_for_a_gpu(dtype: Any, size: int) -> None:
+    q, k, v, dy = heads(131, 131, 2, k=size, m=size, dtype=dtype)
+    fused = FusedAttention(0.25, 2, True, 33, 1.5)
+    lse = jnp.zeros(q.shape[:2])
+    for f, args in ((fused.forward, (q, k, v)), (fused.backward, (q, k, v, lse, dy))):
+        text = jax.jit(f).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+        assert "triton" in text
+
+
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the layer think that it is on a GPU, whose kernels run here."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    interpreted = functools.partial(FusedAttention, interpret=True)
+    monkeypatch.setattr(_attention, "FusedAttention", interpreted)
+
+
+def has_kernels(layer: fbp.Attention, *x: Any) -> bool:
+    return "pallas_call" in str(jax.make_jaxpr(lambda *x: layer.forward((), x))(*x))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        fbp.Attention(),
+        fbp.Attention(causal=True, window=5, softcap=2.0),
+        fbp.Attention(causal=True, scale=0.3),
+    ],
+    ids=["plain", "window", "scale"],
+)
+def test_a_gpu_has_them(layer: fbp.Attention, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [(2, 3, 21, n, 8) for n in (6, 2, 2, 6)]
+    q, k, v, dy = (jnp.asarray(RNG.normal(size=shape), jnp.float32) for shape in shapes)
+
+    def run(q: Any, k: Any, v: Any, dy: Any) -> Any:
+        y, res = layer.forward((), (q, k, v))
+        _, dx = layer.backward((), (q, k, v), res, dy)
+        return y, dx
+
+    def autodiff(q: Any, k: Any, v: Any, dy: Any) -> Any:
+        y, pull = jax.vjp(lambda *x: layer.forward((), x)[0], q, k, v)
+        return y, pull(dy)
+
+    want = jax.jit(run)(q, k, v, dy)
+    on_a_gpu(monkeypatch)
+    assert has_kernels(layer, q, k, v)
+    for f in (jax.vmap(run), autodiff):
+        got = jax.jit(f)(q, k, v, dy)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-6), got, want)
+
+
+def test_what_does_not_fit_them_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu(monkeypatch)
+
+    def x(*shape: int, dtype: Any = jnp.float32) -> Any:
+        return jnp.zeros(shape, dtype)
+
+    layer = fbp.Attention()
+    assert has_kernels(layer, x(9, 2, 8), x(9, 2, 8), x(9, 2, 128))
+    assert not has_kernels(layer, x(9, 2, 8), x(9, 2, 8), x(9, 2, 129))
+    assert not has_kernels(layer, x(9, 2, 129), x(9, 2, 129), x(9, 2, 8))
+    assert not has_kernels(layer, x(9, 2, 8), x(9, 2, 8), x(9, 2, 8, dtype=jnp.bfloat16))
+    assert not has_kernels(layer, x(9, 2, 8), x(9, 2, 8), x(9, 2, 8), jnp.ones(9, bool))
+    assert not has_kernels(layer, x(0, 2, 8), x(0, 2, 8), x(0, 2, 8))
+
+
+def test_float64_and_several_devices_go_without(x64: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu(monkeypatch)
+    x = jnp.zeros((9, 2, 8))
+    assert not has_kernels(fbp.Attention(), x, x, x)
+    x = x.astype(jnp.float32)
+    assert has_kernels(fbp.Attention(), x, x, x)
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert not has_kernels(fbp.Attention(), x, x, x)
