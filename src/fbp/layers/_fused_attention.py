@@ -71,10 +71,11 @@ class FusedAttention:
         return dq, dk, dv
 
 
-# The rule is there for `jax.grad` too, where someone differentiates a layer's forward by it.
+# A layer calls the two halves itself. The rule is for those who take `jax.grad` of its forward,
+# which could not pass a kernel.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))  # noqa: TID251
 def _forward(how: FusedAttention, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
     whole = [_padded(a) for a in (q, k, v)]
     rows = whole[0].shape[:2]

@@ -22,7 +22,7 @@ _OF_TERM, _OF_ALTERED = 1.5, 2.5
 def diagnose(
     runs: Runs, examination: Examination, findings: list[Finding], search: bool = True
 ) -> list[Hint]:
-    """Explanations of what was found, the best first; a search runs the reference again for them."""
+    """Explanations of what was found, the best first. A `search` runs the reference for them."""
     is_wrong = any(f.verdict == "WRONG" for f in findings)
     # Where the algebra is wrong, a wrong derivative of it or an overflow says little more.
     plain = [_plain(runs, f) for f in findings if not is_wrong or f.verdict == "NONDETERMINISTIC"]
