@@ -35,7 +35,10 @@ OPTIONS = [{"unrolled": True}, {"chunk": 4}, *({"keeps": p} for p in POLICIES)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, *OPTIONS])
+@pytest.mark.parametrize(
+    "options",
+    [{}, *OPTIONS[:2], *(pytest.param(o, marks=pytest.mark.exhaustive) for o in OPTIONS[2:])],
+)
 def test_plain_jax_trains_the_same_model(options: Any) -> None:
     sizes = GPTSizes(layers=2, width=6, heads=2, context=5, batch=2, vocab=7)
     params = sizes.params()

@@ -336,7 +336,10 @@ def test_a_saturated_softmax_may_be_written_by_its_logsumexp() -> None:
     assert all(leaf.error < 1e-9 for leaf in report.leaves), report
 
 
-@pytest.mark.parametrize("masked", [-1e9, -1e5, -1e4])
+@pytest.mark.parametrize(
+    "masked",
+    [pytest.param(-1e9, marks=pytest.mark.slow), pytest.param(-1e5, marks=pytest.mark.slow), -1e4],
+)
 def test_a_mask_s_exponents_are_no_excuse(masked: float) -> None:
     """What loses its digits is what the softmax is of."""
 
@@ -369,7 +372,7 @@ def test_a_mask_s_exponents_are_no_excuse(masked: float) -> None:
     assert fbp.check(ruled(p, backward(unstable)), x).verdict == "RANGE"
 
 
-@pytest.mark.parametrize("size", [1, 1e-6])
+@pytest.mark.parametrize("size", [1, pytest.param(1e-6, marks=pytest.mark.slow)])
 def test_a_saturated_softmax_is_no_excuse_for_others(size: float) -> None:
     def f(q: Any, k: Any, w: Any) -> Any:
         return ((jax.nn.softmax(q @ k.mT) @ k) * w).sum() + (w**3).sum()

@@ -1,6 +1,7 @@
 """The kernels of attention, without a GPU, beside the layer that they stand in for on one."""
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 import fbp
 from fbp.layers import _attention
-from fbp.layers._fused_attention import FusedAttention
+from fbp.layers._fused_attention import FusedAttention, _padded
 
 RNG = np.random.default_rng(0)
 
@@ -123,15 +124,44 @@ def test_fbp_check_finds_nothing() -> None:
     assert not report.notes  # such as that it was not done in float64
 
 
-@pytest.mark.parametrize("size", [16, 128])
+@pytest.mark.parametrize("size", [3, 128])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_they_are_lowered_for_a_gpu(dtype: Any, size: int) -> None:
-    q, k, v, dy = heads(131, 131, 2, k=size, m=size, dtype=dtype)
+    t = size + 3
+    q, k, v, dy = heads(t, t, 2, k=size, m=size, dtype=dtype)
     fused = FusedAttention(0.25, 2, True, 33, 1.5)
     lse = jnp.zeros(q.shape[:2])
     for f, args in ((fused.forward, (q, k, v)), (fused.backward, (q, k, v, lse, dy))):
         text = jax.jit(f).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
         assert "triton" in text
+
+
+@pytest.mark.parametrize(
+    ("shape", "padded"),
+    [
+        ((2, 5, 3), (2, 16, 16)),
+        ((1, 16, 16), (1, 16, 16)),
+        ((3, 33, 17), (3, 64, 32)),
+        ((1, 65, 80), (1, 128, 128)),
+        ((1, 131), (1, 192)),
+    ],
+)
+def test_blocks_are_of_at_least_16(shape: tuple[int, ...], padded: tuple[int, ...]) -> None:
+    """As the matrix units of a GPU take them."""
+    whole = _padded(jnp.ones(shape))
+    assert whole.shape == padded
+    assert whole.sum() == whole[tuple(slice(n) for n in shape)].sum() == np.prod(shape)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "blocks"), [(128, jnp.float32, 8), (64, jnp.float32, 4), (128, "float16", 4)]
+)
+def test_wide_heads_come_in_smaller_blocks(size: int, dtype: Any, blocks: int) -> None:
+    q, k, v, dy = heads(256, 256, k=size, m=16, dtype=dtype)
+    fused, lse = FusedAttention(1.0), jnp.zeros(q.shape[:2])
+    for f, args in ((fused.forward, (q, k, v)), (fused.backward, (q, k, v, lse, dy))):
+        text = str(jax.make_jaxpr(f)(*args))
+        assert set(re.findall(r"grid=\((\d+), (\d+)\)", text)) == {("2", str(blocks))}
 
 
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

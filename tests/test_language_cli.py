@@ -51,8 +51,15 @@ def tune(made: Path, runs: Path, task: str, *more: object) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["--lora", 2]], ids=["whole", "lora"])
-@pytest.mark.parametrize("task", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    ("task", "more"),
+    [
+        pytest.param("gpt2", [], id="gpt2-whole"),
+        pytest.param("gpt2", ["--lora", 2], id="gpt2-lora", marks=pytest.mark.exhaustive),
+        pytest.param("llama", [], id="llama-whole", marks=pytest.mark.exhaustive),
+        pytest.param("llama", ["--lora", 2], id="llama-lora"),
+    ],
+)
 def test_a_pretrained_model_is_tuned_and_writes(
     task: str, more: list[object], made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -341,6 +341,7 @@ def test_two_scripts_at_once_install_once(project: Project) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_real_thing(tmp_path: Path) -> None:
     root = tmp_path / "a project"
     leave_out = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "runs")
