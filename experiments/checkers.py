@@ -33,9 +33,13 @@ a tracer, its own limits) counts under `error`; one that would take longer than 
 hold a Jacobian of more than 50 million numbers, under `slow`; neither is a detection. With --told
 the bugs that show only at a special input or in a special use are given with it, to all alike.
 
-One alarm of a rule that counts as right is a true one, with the first seed at tiny sizes in
-float32: deep in the tail jax 0.10.2's own derivative of log_ndtr, which `stats.norm.logcdf` takes,
-loses its digits (RANGE): at -1500 it is 1595.6, and should be 1500.0.
+Three rules that count as right raise alarms, which are true. Of `stats.norm.logcdf`, with the first
+seed at tiny sizes in float32 (RANGE): deep in the tail jax 0.10.2's own derivative of log_ndtr,
+which it takes, loses its digits: at -1500 it is 1595.6, and should be 1500.0. Of optax's
+weighted_logsoftmax, and of safe_softmax_cross_entropy, which is made of it, at real sizes (VARIANT):
+under `vmap` with one argument unbatched jaxlib 0.10.2 compiles them wrongly for a CPU, and the
+gradient of all but the first of a batch is another one. With jaxlib 0.12.0, or with
+XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type= , it is right.
 """
 
 import argparse
