@@ -30,7 +30,6 @@ FILES += ["unembed", "conv", "recurrent", "ports", "sequences", "in_backward", "
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
 NEAR = {
     "layers": [
-        "fused_attention",
         "contract",
         "elementwise_reference",
         "mutants_killed",
@@ -41,6 +40,11 @@ NEAR = {
     "combinators": ["combinators", "contract", "mutants_killed", "recurrent", "in_backward"],
     "ports": ["contract", "ports", "mutants_killed", "in_backward"],
     "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
+    # Of files that few others are about.
+    "_fused_attention.py": ["fused_attention"],
+    "_update.py": ["in_backward", "mutants_killed"],
+    "_unembed.py": ["unembed", "contract", "mutants_killed"],
+    "_attention.py": ["sequences", "contract", "mutants_killed", "fused_attention"],
     "_objective.py": ["step", "mutants_killed", "in_backward"],
     "_cell.py": ["contract", "recurrent", "mutants_killed"],
     "_layer.py": ["contract", "losses", "step", "mutants_killed", "sequences"],
@@ -104,8 +108,9 @@ def near(mutant: Mutant) -> tuple[list[str], list[str]]:
     """The files of tests about a mutant's function, and what they call it."""
     name = mutant.function.partition(".")[0]
     called = CALLED.get(name, [name])
-    room = Path(mutant.file).relative_to(ROOT / "src/fbp").parts[0]
-    files = [f"tests/test_{file}.py" for file in NEAR.get(room, NEAR["_objective.py"])]
+    path = Path(mutant.file).relative_to(ROOT / "src/fbp")
+    about = NEAR.get(path.name) or NEAR.get(path.parts[0], NEAR["_objective.py"])
+    files = [f"tests/test_{file}.py" for file in about]
     return [file for file in files if Path(file).exists()], [
         *(word.lower() for word in called),
         "test_mutants_killed",
