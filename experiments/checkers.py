@@ -36,9 +36,9 @@ the bugs that show only at a special input or in a special use are given with it
 Three rules that count as right raise alarms, which are true. Of `stats.norm.logcdf`, with the first
 seed at tiny sizes in float32 (RANGE): deep in the tail jax 0.10.2's own derivative of log_ndtr,
 which it takes, loses its digits: at -1500 it is 1595.6, and should be 1500.0. Of optax's
-weighted_logsoftmax, and of safe_softmax_cross_entropy, which is made of it, at real sizes (VARIANT):
-under `vmap` with one argument unbatched jaxlib 0.10.2 compiles them wrongly for a CPU, and the
-gradient of all but the first of a batch is another one. With jaxlib 0.12.0, or with
+weighted_logsoftmax, and of safe_softmax_cross_entropy, which is made of it, at real sizes
+(VARIANT): under `vmap` with one argument unbatched jaxlib 0.10.2 compiles them wrongly for a CPU,
+and the gradient of all but the first of a batch is another one. With jaxlib 0.12.0, or with
 XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type= , it is right.
 """
 
