@@ -2,26 +2,27 @@
 
 import functools
 import re
+import types
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import fbp
-from fbp.layers import _attention
+from fbp.layers import _fused_attention
 from fbp.layers._fused_attention import FusedAttention, _padded
-
-RNG = np.random.default_rng(0)
 
 
 def heads(
     t: int, s: int, each: int = 1, k: int = 16, m: int = 16, n: int = 2, dtype: Any = jnp.float32
 ) -> tuple[jax.Array, ...]:
     """q, k, v and dy of some heads."""
+    rng = np.random.default_rng(0)
     shapes = (n, t * each, k), (n, s, k), (n, s, m), (n, t * each, m)
-    return tuple(jnp.asarray(RNG.normal(size=shape), dtype) for shape in shapes)
+    return tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
 
 
 def both(
@@ -38,8 +39,8 @@ def both(
 
     @jax.jit
     def by_products(q: Any, k: Any, v: Any, dy: Any) -> list[Any]:
-        y, lse = layer._attend(q, k, v, None)
-        return [y, lse, *layer._gradients(q, k, v, None, lse, dy)]
+        y, lse = layer._attend(q, k, v)
+        return [y, lse, *layer._gradients(q, k, v, lse, dy)]
 
     with jax.enable_x64(True):
         want = jax.device_get(by_products(*(np.asarray(a, np.float64) for a in arrays)))
@@ -58,6 +59,10 @@ SHAPES: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
     "window_of_one": ({"t": 130, "s": 130, "n": 1}, {"causal": True, "window": 1}),
     "window_of_blocks": ({"t": 260, "s": 260, "n": 1}, {"causal": True, "window": 129}),
     "window_groups": ({"t": 141, "s": 141, "each": 3, "n": 1}, {"causal": True, "window": 66}),
+    "wide_window": (
+        {"t": 17, "s": 17, "each": 4, "n": 1},
+        {"causal": True, "window": 2**31 + 5},
+    ),
     "softcap": ({"t": 37, "s": 70, "each": 2}, {"softcap": 1.5}),
     "everything": (
         {"t": 131, "s": 131, "each": 2, "n": 1},
@@ -90,7 +95,7 @@ def test_they_err_at_most_twice_as_much_in_few_bits(dtype: Any) -> None:
     @jax.jit
     def autodiff(q: Any, k: Any, v: Any, dy: Any) -> list[Any]:
         layer = fbp.Attention(causal=True)
-        y, pull = jax.vjp(lambda *x: layer._attend(*x, None)[0].astype(dtype), q, k, v)
+        y, pull = jax.vjp(lambda *x: layer._attend(*x)[0].astype(dtype), q, k, v)
         return [y, *pull(dy)]
 
     theirs = autodiff(*arrays)
@@ -100,13 +105,33 @@ def test_they_err_at_most_twice_as_much_in_few_bits(dtype: Any) -> None:
         assert off <= 2 * its
 
 
+def test_scores_below_all_others_are_seen() -> None:
+    arrays = (jnp.full((1, 2, 1), a) for a in (1e16, -1e16, 1.0, 1.0))
+    q, k, v, dy = arrays
+    v = v.at[0, 1].set(100)
+    got, want = both((q, k, v, dy), causal=True)
+    for a, b in zip([got[0], *got[2:]], [want[0], *want[2:]], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_gradients_of_float16_do_not_overflow_before_they_are_scaled() -> None:
+    q, k, v, dy = heads(16, 16, k=64, m=64, n=1, dtype=jnp.float16)
+    v = 300 * jnp.where(jnp.arange(16)[:, None] % 2, 1, -1) * jnp.ones_like(v)
+    got, want = both((q, k, v.astype(jnp.float16), 10 * jnp.ones_like(dy)))
+    assert np.abs(want[2]).max() > 1000
+    for a, b in zip(got[2:], want[2:], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2**-9 * np.abs(b).max())
+
+
 def test_large_scores_do_not_overflow() -> None:
     q, k, v, dy = heads(70, 70)
     got, want = both((300 * q, k, v, dy), causal=True)
+    largest = 300 * np.abs(jnp.einsum("ntk,nsk->nts", q, k)).max() / 4
+    assert largest > 1000
     for a, b in zip(got, want, strict=True):
         assert np.isfinite(a).all()
-        # Scores up to a thousand and more err by 1e-4 in float32, and so do their exponentials.
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * max(1.0, np.abs(b).max()))
+        # An exponential errs as its argument does, relatively: here by its rounding 16 times.
+        np.testing.assert_allclose(a, b, rtol=0, atol=16 * 2**-24 * largest * np.abs(b).max())
 
 
 @pytest.mark.slow
@@ -114,12 +139,17 @@ def test_fbp_check_finds_nothing() -> None:
     fused = FusedAttention(0.5, causal=True, window=5, interpret=True)
     layer = fbp.Attention(causal=True, window=5, scale=0.5)
     q, k, v, _ = heads(21, 21, k=3, m=2)
-    report = fbp.check(
-        lambda *x: fused.forward(*x)[0],
-        *(q, k, v),
-        reference=lambda *x: layer._attend(*x, None)[0],
-        budget="fast",
-    )
+
+    @jax.custom_vjp
+    def attend(q: Any, k: Any, v: Any) -> Any:
+        return fused.forward(q, k, v)[0]
+
+    def forward(q: Any, k: Any, v: Any) -> Any:
+        y, lse = fused.forward(q, k, v)
+        return y, (q, k, v, lse)
+
+    attend.defvjp(forward, lambda res, dy: fused.backward(*res, dy))
+    report = fbp.check(attend, q, k, v, reference=lambda *x: layer._attend(*x)[0], budget="fast")
     assert report.ok, report
     assert not report.notes  # such as that it was not done in float64
 
@@ -164,12 +194,20 @@ def test_wide_heads_come_in_smaller_blocks(size: int, dtype: Any, blocks: int) -
         assert set(re.findall(r"grid=\((\d+), (\d+)\)", text)) == {("2", str(blocks))}
 
 
-def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the layer think that it is on a GPU, whose kernels run here."""
+def pretend(monkeypatch: pytest.MonkeyPatch, capability: str = "9.0") -> None:
+    """Says that there is a GPU."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 1)
+    gpu = types.SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(jax, "devices", lambda: [gpu])
+
+
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the layer think that it is on a GPU, whose kernels run here."""
+    pretend(monkeypatch)
     interpreted = functools.partial(FusedAttention, interpret=True)
-    monkeypatch.setattr(_attention, "FusedAttention", interpreted)
+    monkeypatch.setattr(_fused_attention, "FusedAttention", interpreted)
+    monkeypatch.setattr(lax, "platform_dependent", lambda *args, cuda, default: cuda(*args))
 
 
 def has_kernels(layer: fbp.Attention, *x: Any) -> bool:
@@ -187,7 +225,7 @@ def has_kernels(layer: fbp.Attention, *x: Any) -> bool:
 )
 def test_a_gpu_has_them(layer: fbp.Attention, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = [(2, 3, 21, n, 8) for n in (6, 2, 2, 6)]
-    q, k, v, dy = (jnp.asarray(RNG.normal(size=shape), jnp.float32) for shape in shapes)
+    q, k, v, dy = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
 
     def run(q: Any, k: Any, v: Any, dy: Any) -> Any:
         y, res = layer.forward((), (q, k, v))
@@ -198,12 +236,52 @@ def test_a_gpu_has_them(layer: fbp.Attention, monkeypatch: pytest.MonkeyPatch) -
         y, pull = jax.vjp(lambda *x: layer.forward((), x)[0], q, k, v)
         return y, pull(dy)
 
+    def by_many_dys(q: Any, k: Any, v: Any, dy: Any) -> Any:
+        y, res = layer.forward((), (q, k, v))
+        _, dx = jax.vmap(lambda dy: layer.backward((), (q, k, v), res, dy))(jnp.stack([dy, 2 * dy]))
+        return y, jax.tree.map(lambda a: a[1] - a[0], dx)
+
     want = jax.jit(run)(q, k, v, dy)
     on_a_gpu(monkeypatch)
     assert has_kernels(layer, q, k, v)
-    for f in (jax.vmap(run), autodiff):
+    for f in (jax.vmap(run), autodiff, by_many_dys):
         got = jax.jit(f)(q, k, v, dy)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-6), got, want)
+
+
+def test_derivatives_are_those_of_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of lse, and of the backward too."""
+    layer = fbp.Attention(causal=True)
+    x = tuple(jax.random.normal(jax.random.key(i), (5, 2, 3)) for i in range(3))
+
+    def derivatives(x: Any) -> Any:
+        def through_the_backward(x: Any) -> Any:
+            y, res = layer.forward((), x)
+            return layer.backward((), x, res, y)[1]
+
+        of_lse = jax.grad(lambda x: layer.forward((), x)[1].sum())(x)
+        return of_lse, jax.jvp(through_the_backward, (x,), (x,))[1]
+
+    want = derivatives(x)
+    on_a_gpu(monkeypatch)
+    got = derivatives(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-6), got, want)
+
+
+def test_a_program_for_another_platform_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = fbp.Attention(), (jnp.ones((9, 2, 8), jnp.bfloat16),) * 3
+    want = layer.forward((), x)
+    pretend(monkeypatch)
+
+    def both(x: Any) -> Any:
+        y, res = layer.forward((), x)
+        return y, layer.backward((), x, res, y)
+
+    for platform, kernels in (("cuda", 3), ("cpu", 0), ("rocm", 0)):
+        text = jax.jit(both).trace(x).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("triton") >= kernels
+        assert ("triton" in text) == bool(kernels)
+    jax.tree.map(np.testing.assert_array_equal, layer.forward((), x), want)
 
 
 def test_what_does_not_fit_them_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,13 +290,44 @@ def test_what_does_not_fit_them_goes_without(monkeypatch: pytest.MonkeyPatch) ->
     def x(*shape: int, dtype: Any = jnp.float32) -> Any:
         return jnp.zeros(shape, dtype)
 
-    layer = fbp.Attention()
-    assert has_kernels(layer, x(9, 2, 8), x(9, 2, 8), x(9, 2, 128))
-    assert not has_kernels(layer, x(9, 2, 8), x(9, 2, 8), x(9, 2, 129))
-    assert not has_kernels(layer, x(9, 2, 129), x(9, 2, 129), x(9, 2, 8))
-    assert not has_kernels(layer, x(9, 2, 8), x(9, 2, 8), x(9, 2, 8, dtype=jnp.bfloat16))
-    assert not has_kernels(layer, x(9, 2, 8), x(9, 2, 8), x(9, 2, 8), jnp.ones(9, bool))
+    layer, few = fbp.Attention(), x(9, 2, 8)
+    assert has_kernels(layer, few, few, x(9, 2, 128))
+    assert not has_kernels(layer, few, few, x(9, 2, 129))
+    assert not has_kernels(layer, x(9, 2, 129), x(9, 2, 129), few)
+    assert not has_kernels(layer, few, few, x(9, 2, 8, dtype=jnp.bfloat16))
+    assert not has_kernels(layer, few, few, few, jnp.ones(9, bool))
     assert not has_kernels(layer, x(0, 2, 8), x(0, 2, 8), x(0, 2, 8))
+    assert not has_kernels(fbp.Attention(fused=False), few, few, few)
+
+
+@pytest.mark.parametrize(
+    ("capability", "narrow", "wide"),
+    [("7.5", False, False), ("8.0", True, True), ("8.6", True, False), ("12.0", True, False)],
+)
+def test_gpus_without_the_room_go_without(
+    capability: str, narrow: bool, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, capability)
+    for size, dtype, has in (
+        (32, "float32", narrow),
+        (33, "float32", wide),
+        (64, "float16", narrow),
+    ):
+        x = jnp.zeros((9, 2, size), dtype)
+        assert has_kernels(fbp.Attention(), x, x, x) == has
+
+
+def test_a_mesh_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = jax.make_mesh((1,), ("i",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    spec = jax.sharding.PartitionSpec("i")
+    pretend(monkeypatch)
+    alone = jax.shard_map(
+        lambda x: fbp.Attention().forward((), (x, x, x))[0],
+        mesh=mesh,
+        in_specs=spec,
+        out_specs=spec,
+    )
+    assert "pallas_call" not in str(jax.make_jaxpr(alone)(jnp.ones((1, 9, 2, 8))))
 
 
 def test_float64_and_several_devices_go_without(x64: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
-from fbp.layers._fused_attention import FusedAttention
 
 # Causal queries come in this many blocks at most, each with the keys that it may see.
 _BLOCKS = 4
 # A CPU takes so many heads at a time that a block of them has at most this many scores, 2 MiB in
 # float32; and all at once where a head has so few that there is nothing to gain.
 _MOST_SCORES, _FEWEST_SCORES = 2**19, 2**13
-# What the kernels for a GPU take.
-_FUSED = (jnp.bfloat16, jnp.float16, jnp.float32)
+# GPUs whose blocks have more than 100 KiB of memory: A100, H100 and H200, B200.
+_LARGE = ("8.0", "9.0", "10.0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +43,9 @@ class Attention(Layer):
 
     Causal queries are taken in a few blocks, each with no more keys than its last query may see,
     which leaves out most of what a mask would throw away. On a CPU heads are taken a few at a time,
-    so that their scores do not leave its cache. On a GPU, alone, `FusedAttention` does all this in
-    kernels, for float32 and narrower, heads of up to 128 and no mask.
+    so that their scores do not leave its cache. A GPU that is alone does all this in the kernels of
+    `_fused_attention.py`, for at most float32, heads of at most 128 and no mask. (`jax.export` does
+    not write kernels.)
 
     Shapes: x = (q, k, v) or (q, k, v, mask): q (..., T, H, K), k (..., S, G, K), v (..., S, G, M),
     mask (..., S) of bools, true for keys that may be seen (padding is false). G divides H.
@@ -56,6 +56,7 @@ class Attention(Layer):
       window: how many keys a causal query sees, its own the last; None for all.
       softcap: the cap, which keeps |s| below it; None for none.
       scale: of the scores; 1 / sqrt(K) by default.
+      fused: whether a GPU may use kernels.
 
     Raises:
       ValueError: shapes do not match; G does not divide H; a window without `causal`.
@@ -69,6 +70,7 @@ class Attention(Layer):
     window: int | None = None
     softcap: float | None = None
     scale: float | None = None
+    fused: bool = True
 
     def __post_init__(self) -> None:
         if self.window is not None and not (self.causal and self.window > 0):
@@ -85,7 +87,7 @@ class Attention(Layer):
         if fused is None:
             y, lse = self._a_few_heads(self._attend, q, k, v, mask)
         else:
-            y, lse = _of_heads(fused.forward, q, k, v)
+            y, lse = _of_heads(_on_cuda(fused.forward, self._attend), q, k, v)
         return _by_place(y, x[0].shape[-2]).astype(v.dtype), lse
 
     def backward(
@@ -95,14 +97,17 @@ class Attention(Layer):
         lse, dy = res, _by_head(dy, k.shape[-3])
         fused = self._fused(q, k, v, mask)
         if fused is None:
-            grads = self._a_few_heads(self._gradients, q, k, v, mask, lse, dy)
+            grads = self._a_few_heads(self._gradients, q, k, v, lse, dy, mask)
         else:
-            grads = _of_heads(fused.backward, q, k, v, lse, dy)
+            dy = dy.astype(v.dtype)
+            grads = _of_heads(_on_cuda(fused.backward, self._gradients), q, k, v, lse, dy)
         pairs = zip(grads, x[:3], strict=True)
         dx = tuple(_by_place(da, a.shape[-2]).astype(a.dtype) for da, a in pairs)
         return (), dx if mask is None else (*dx, None)
 
-    def _attend(self, q: Array, k: Array, v: Array, mask: Array | None) -> tuple[Array, Array]:
+    def _attend(
+        self, q: Array, k: Array, v: Array, mask: Array | None = None
+    ) -> tuple[Array, Array]:
         ys, lses = [], []
         for rows, keys in self._blocks(q, k):
             s = self._scores(q, k, mask, rows, keys)
@@ -118,7 +123,7 @@ class Attention(Layer):
         return jnp.concatenate(ys, -2), jnp.concatenate(lses, -1)
 
     def _gradients(
-        self, q: Array, k: Array, v: Array, mask: Array | None, lse: Array, dy: Array
+        self, q: Array, k: Array, v: Array, lse: Array, dy: Array, mask: Array | None = None
     ) -> tuple[Array, Array, Array]:
         dqs = []
         # By columns, (K, S): so no factor of their products has to be turned.
@@ -218,19 +223,31 @@ class Attention(Layer):
             lambda *a: lax.map(lambda part: f(*part), a, batch_size=few), q, k, *others
         )
 
-    def _fused(self, q: Array, k: Array, v: Array, mask: Array | None) -> FusedAttention | None:
+    def _fused(self, q: Array, k: Array, v: Array, mask: Array | None) -> Any:
         """The kernels that take the place of all this on a GPU; None where they do not fit."""
-        if jax.default_backend() != "gpu" or jax.device_count() > 1 or mask is not None:
-            return None
-        if not q.dtype == k.dtype == v.dtype or q.dtype not in _FUSED:
+        if not self.fused or jax.default_backend() != "gpu" or mask is not None:
             return None
         # Shapes may be symbolic.
         sizes = (*q.shape, *k.shape, v.shape[-1])
-        if (
-            not all(isinstance(n, int) and n > 0 for n in sizes)
-            or max(q.shape[-1], sizes[-1]) > 128
+        if not all(isinstance(n, int) and n > 0 for n in sizes):
+            return None
+        if not q.dtype == k.dtype == v.dtype or q.dtype not in (
+            jnp.bfloat16,
+            jnp.float16,
+            jnp.float32,
         ):
             return None
+        # Of several devices each has its own heads.
+        if jax.device_count() > 1 or jax.sharding.get_abstract_mesh().manual_axes:
+            return None
+        # Triton needs an Ampere, and wide heads the memory of the larger chips.
+        capability = getattr(jax.devices()[0], "compute_capability", "0")
+        width = max(q.shape[-1], v.shape[-1])
+        is_wide = width * q.dtype.itemsize > 128
+        if width > 128 or float(capability) < 8 or (is_wide and capability not in _LARGE):
+            return None
+        from fbp.layers._fused_attention import FusedAttention  # here: it takes a while
+
         each = _queries_a_key(q, k) if self.causal else 1
         return FusedAttention(self._scale(q), each, self.causal, self.window, self.softcap)
 
@@ -275,6 +292,21 @@ class Attention(Layer):
             mask = jnp.broadcast_to(mask[..., None, :], (*k.shape[:-3], k.shape[-2], k.shape[-3]))
         q, k, v = (_by_head(a, k.shape[-2]) for a in (q, k, v))
         return q, k, v, mask
+
+
+def _on_cuda(kernels: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernels where a program is for CUDA; else, and in all derivatives, what they do."""
+
+    def otherwise(*args: Array) -> Any:
+        shapes = jax.eval_shape(kernels, *args)
+        return jax.tree.map(lambda a, like: a.astype(like.dtype), plain(*args), shapes)
+
+    @jax.custom_jvp  # noqa: TID251  autodiff could not pass a kernel
+    def either(*args: Array) -> Any:
+        return lax.platform_dependent(*args, cuda=kernels, default=otherwise)
+
+    either.defjvp(lambda args, tangents: jax.jvp(otherwise, args, tangents))  # noqa: TID251
+    return either
 
 
 def _of_heads(f: Callable[..., Any], q: Array, k: Array, *others: Any) -> Any:

@@ -26,8 +26,6 @@ from jax.experimental.pallas import triton
 
 from fbp._layer import Array, at_least_float32
 
-# The score of a key that is not seen. Not -inf, which less itself is no number.
-_UNSEEN = -1e30
 # Queries and keys in a block: of those tried on an H200 the fastest in each of the three kernels.
 _BLOCK = 64
 
@@ -40,7 +38,7 @@ class FusedAttention:
 
     Attributes:
       scale: of the scores.
-      each: R.
+      each: R, which places are told by; 1 where they do not matter.
       causal: whether a query sees only keys up to its own place; then S = T.
       window: how many keys it sees then, its own the last; None for all.
       softcap: the cap of the scores; None for none.
@@ -56,7 +54,12 @@ class FusedAttention:
 
     def forward(self, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
         """y and lse."""
-        return _forward(self, q, k, v)
+        whole = [_padded(a) for a in (q, k, v)]
+        rows = whole[0].shape[:2]
+        y = jax.ShapeDtypeStruct((*rows, whole[2].shape[2]), v.dtype)
+        lse = jax.ShapeDtypeStruct(rows, at_least_float32(q).dtype)
+        y, lse = _Blocks(self, k.shape[1]).run(_attend, "q__", whole, "qq", (y, lse))
+        return y[:, : q.shape[1], : v.shape[2]], lse[:, : q.shape[1]]
 
     def backward(
         self, q: Array, k: Array, v: Array, lse: Array, dy: Array
@@ -69,33 +72,6 @@ class FusedAttention:
         grads = zip((dq, dk, dv), (q, k, v), strict=True)
         dq, dk, dv = (da[:, : a.shape[1], : a.shape[2]] for da, a in grads)
         return dq, dk, dv
-
-
-# A layer calls the two halves itself. The rule is for those who take `jax.grad` of its forward,
-# which could not pass a kernel.
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))  # noqa: TID251
-def _forward(how: FusedAttention, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-    whole = [_padded(a) for a in (q, k, v)]
-    rows = whole[0].shape[:2]
-    y = jax.ShapeDtypeStruct((*rows, whole[2].shape[2]), v.dtype)
-    lse = jax.ShapeDtypeStruct(rows, at_least_float32(q).dtype)
-    y, lse = _Blocks(how, k.shape[1]).run(_attend, "q__", whole, "qq", (y, lse))
-    return y[:, : q.shape[1], : v.shape[2]], lse[:, : q.shape[1]]
-
-
-def _kept(how: FusedAttention, q: Array, k: Array, v: Array) -> Any:
-    y, lse = _forward(how, q, k, v)
-    return (y, lse), (q, k, v, lse)
-
-
-def _pulled_back(how: FusedAttention, kept: Any, dy: tuple[Array, Array]) -> Any:
-    q, k, v, lse = kept
-    return how.backward(q, k, v, lse, dy[0])  # lse is kept, and nothing is made of it
-
-
-_forward.defvjp(_kept, _pulled_back)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +91,12 @@ class _Blocks:
         outs: str,
         shapes: Sequence[Any],
     ) -> Any:
-        """Runs a kernel by blocks of queries (arrays that have a "q") or keys (a "k")."""
+        """Runs a kernel. A letter for each array says what a program has of it: a block of queries
+        ("q"), one of keys ("k"), or all ("_")."""
         rows, keys = arrays[0].shape[1], arrays[1].shape[1]
-        # Wide heads fill the chip sooner.
-        most = max(16, 2**14 // max(a.shape[2] * a.dtype.itemsize for a in arrays[:3]))
-        block = min(_BLOCK, most)
+        # Wide heads fill the chip's memory sooner.
+        width = max(a.shape[2] * a.dtype.itemsize for a in arrays[:3])
+        block = min(_BLOCK, max(16, 2**14 // width))
         of = dataclasses.replace(self, queries=min(block, rows), keys=min(block, keys))
         sizes = {"q": of.queries, "k": of.keys}
 
@@ -134,7 +111,7 @@ class _Blocks:
             in_specs=[spec(*pair) for pair in zip(ins, arrays, strict=True)],
             out_specs=[spec(*pair) for pair in zip(outs, shapes, strict=True)],
             out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in shapes],
-            compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
+            compiler_params=triton.CompilerParams(num_warps=4, num_stages=3 if width <= 128 else 2),
             interpret=self.how.interpret,
             name=kernel.__name__.strip("_"),
         )(*arrays)
@@ -152,16 +129,21 @@ class _Blocks:
             place = _quotient(row, how.each)
             behind = place[:, None] - key[None, :]
             sees &= behind >= 0
-            if how.window is not None:
-                sees &= behind < how.window
-        return jnp.where(sees, s, _UNSEEN)
+            if self.window is not None:
+                sees &= behind < self.window
+        return jnp.where(sees, s, _unseen(s.dtype))
 
     def dscores(self, s: Array, p: Array, dp: Array, d: Array) -> Array:
-        """ds, but for the scale."""
+        """ds times the scale, what dq and dk are made of."""
         ds = p * (dp - d[:, None])
-        if self.how.softcap is None:
-            return ds
-        return ds * (1 - jnp.where(s == _UNSEEN, 0, s / self.how.softcap) ** 2)
+        if self.how.softcap is not None:
+            ds = ds * (1 - jnp.where(s == _unseen(s.dtype), 0, s / self.how.softcap) ** 2)
+        return self.how.scale * ds
+
+    @property
+    def window(self) -> int | None:
+        """The window, no wider than all keys, so that sums with it stay in int32."""
+        return None if self.how.window is None else min(self.how.window, self.n_keys)
 
     def keys_of(self, i: Array) -> tuple[Any, Any]:
         """The first of the blocks of keys that block i of queries sees, and the one after them."""
@@ -171,8 +153,8 @@ class _Blocks:
         first = _quotient(i * self.queries, self.how.each)
         last = _quotient((i + 1) * self.queries - 1, self.how.each)
         start: Any = 0
-        if self.how.window is not None:
-            start = _quotient(jnp.maximum(first - self.how.window + 1, 0), self.keys)
+        if self.window is not None:
+            start = _quotient(jnp.maximum(first - self.window + 1, 0), self.keys)
         return start, jnp.minimum(_quotient(last, self.keys) + 1, after)
 
     def queries_of(self, j: Array, rows: int) -> tuple[Any, Any]:
@@ -181,9 +163,9 @@ class _Blocks:
         if not self.how.causal:
             return 0, after
         start = _quotient(j * self.keys * self.how.each, self.queries)
-        if self.how.window is None:
+        if self.window is None:
             return start, after
-        last = ((j + 1) * self.keys + self.how.window - 1) * self.how.each - 1
+        last = ((j + 1) * self.keys + self.window - 1) * self.how.each - 1
         return start, jnp.minimum(_quotient(last, self.queries) + 1, after)
 
 
@@ -205,7 +187,7 @@ def _attend(of: _Blocks, q_ref: Any, k_ref: Any, v_ref: Any, y_ref: Any, lse_ref
 
     wide = lse_ref.dtype
     start = (
-        jnp.full(of.queries, _UNSEEN, wide),
+        jnp.full(of.queries, _unseen(wide), wide),
         jnp.zeros(of.queries, wide),
         jnp.zeros(y_ref.shape, wide),
     )
@@ -234,7 +216,7 @@ def _by_queries(of: _Blocks, *refs: Any) -> None:
 
     d = lax.fori_loop(*of.keys_of(i), sum_up, jnp.zeros_like(lse))
     dq = lax.fori_loop(*of.keys_of(i), past, jnp.zeros(q.shape, lse.dtype))
-    dq_ref[...] = (of.how.scale * dq).astype(dq_ref.dtype)
+    dq_ref[...] = dq.astype(dq_ref.dtype)
     d_ref[...] = d
 
 
@@ -254,8 +236,13 @@ def _by_keys(of: _Blocks, *refs: Any) -> None:
 
     start = jnp.zeros(k.shape, lse_ref.dtype), jnp.zeros(v.shape, lse_ref.dtype)
     dk, dv = lax.fori_loop(*of.queries_of(j, q_ref.shape[0]), past, start)
-    dk_ref[...] = (of.how.scale * dk).astype(dk_ref.dtype)
+    dk_ref[...] = dk.astype(dk_ref.dtype)
     dv_ref[...] = dv.astype(dv_ref.dtype)
+
+
+def _unseen(dtype: Any) -> float:
+    """The score of a key that is not seen. Not -inf, which less itself is no number."""
+    return float(jnp.finfo(dtype).min)
 
 
 def _quotient(a: Array, b: int) -> Array:
@@ -265,8 +252,8 @@ def _quotient(a: Array, b: int) -> Array:
 
 def _padded(a: Array) -> Array:
     """With zeros behind, up to what blocks divide: a power of two, or 64 of rows many times."""
-    rows = max(16, pl.next_power_of_2(a.shape[1]))
-    rows = rows if rows <= _BLOCK else _BLOCK * pl.cdiv(a.shape[1], _BLOCK)
+    block = min(_BLOCK, max(16, pl.next_power_of_2(a.shape[1])))
+    rows = block * pl.cdiv(a.shape[1], block)
     columns = [max(16, pl.next_power_of_2(n)) for n in a.shape[2:]]
     more = zip((rows, *columns), a.shape[1:], strict=True)
     return jnp.pad(a, [(0, 0), *((0, size - n) for size, n in more)])

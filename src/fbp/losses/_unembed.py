@@ -139,7 +139,7 @@ class UnembedCrossEntropy(Loss):
         z = jnp.matmul(y, w.T, preferred_element_type=wide)
         if self.softcap is not None:
             z = self.softcap * jnp.tanh(z / self.softcap)
-        is_class = jnp.arange(len(w)) < self.n
+        is_class = len(w) == self.n or jnp.arange(len(w)) < self.n
         if len(w) > self.n:
             z = jnp.where(is_class, z, -jnp.inf)
         top = z.max(-1, keepdims=True)
@@ -211,12 +211,12 @@ class UnembedCrossEntropy(Loss):
 
 
 def _aligned(w: Array) -> Array:
-    """w, on a GPU with rows of zeros behind it."""
-    if jax.default_backend() != "gpu":
-        return w
+    """w, with rows of zeros behind it where they help."""
     return jnp.pad(w, ((0, _up(len(w)) - len(w)), (0, 0)))
 
 
 def _up(n: int) -> int:
-    """The next number from n on that a GPU's products like."""
-    return n if n <= _ALIGNED else -(-n // _ALIGNED) * _ALIGNED
+    """The next number from n on that products like."""
+    if jax.default_backend() != "gpu" or n <= _ALIGNED:
+        return n
+    return -(-n // _ALIGNED) * _ALIGNED
