@@ -227,11 +227,11 @@ def nnx_custom_vjp():
         return apply(module, x), (jnp.cos(module.w[...] * x), module.w[...], x)
 
     def bwd(res, dy):
-        # The first of the pair are the gradients of the module's updated state.
-        _, dy = dy
+        # The module is handed on, as the first of the pair: what comes back for it is added.
+        (dmodule, _), dy = dy
         c, w, x = res
-        dmodule = nnx.state(Scale(jnp.sum(dy * c * x, 0)))
-        return dmodule, dy * c * w
+        dw = nnx.state(Scale(jnp.sum(dy * c * x, 0)))
+        return jax.tree.map(jnp.add, dmodule, dw), dy * c * w
 
     apply.defvjp(fwd, bwd)
     return lambda x, w: apply(Scale(w), x)
