@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr
 from fbp.verify._bounds import EPS64, longest_sum
 from fbp.verify._compiled import quick
 from fbp.verify._dtypes import is_complex, is_float, narrow, wide
-from fbp.verify._kinks import Margins, hides_kinks
+from fbp.verify._margins import Margins, hides_kinks
 from fbp.verify._program import (
     RULES,
     as_function,
