@@ -97,9 +97,9 @@ def autodiff_in(source: str) -> list[str]:
     return found
 
 
-# The doors to and from other people's autodiff, what fbp is measured against, and the proofs. No
-# layer of fbp needs them.
-BESIDE = ("_custom_vjp.py", "bench", "interop", "verify")
+# The doors to and from other people's autodiff (`_platform.py` lets it past kernels), what fbp is
+# measured against, and the proofs. No layer of fbp needs autodiff.
+BESIDE = ("_custom_vjp.py", "_platform.py", "bench", "interop", "verify")
 TRAINING_PATH = [path for path in FILES if path.relative_to(ROOT).parts[0] not in BESIDE]
 
 
@@ -147,7 +147,8 @@ MAY_IMPORT = {
     "_tree.py": ("_layer",),
     "_objective.py": ("_layer", "_tree"),
     "_custom_vjp.py": ("_layer", "_objective"),
-    "layers": ("_cell", "_layer", "_tree", "layers"),
+    "_platform.py": (),
+    "layers": ("_cell", "_layer", "_platform", "_tree", "layers"),
     "combinators": ("_cell", "_layer", "_tree", "combinators"),
     "ports": ("_layer", "_tree", "layers", "combinators", "ports"),
     "losses": ("_layer", "_tree", "losses"),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
+from fbp._platform import on_cuda
 
 # Causal queries come in this many blocks at most, each with the keys that it may see.
 _BLOCKS = 4
@@ -87,7 +88,7 @@ class Attention(Layer):
         if fused is None:
             y, lse = self._a_few_heads(self._attend, q, k, v, mask)
         else:
-            y, lse = _of_heads(_on_cuda(fused.forward, self._attend), q, k, v)
+            y, lse = _of_heads(on_cuda(fused.forward, self._attend), q, k, v)
         return _by_place(y, x[0].shape[-2]).astype(v.dtype), lse
 
     def backward(
@@ -100,7 +101,7 @@ class Attention(Layer):
             grads = self._a_few_heads(self._gradients, q, k, v, lse, dy, mask)
         else:
             dy = dy.astype(v.dtype)
-            grads = _of_heads(_on_cuda(fused.backward, self._gradients), q, k, v, lse, dy)
+            grads = _of_heads(on_cuda(fused.backward, self._gradients), q, k, v, lse, dy)
         pairs = zip(grads, x[:3], strict=True)
         dx = tuple(_by_place(da, a.shape[-2]).astype(a.dtype) for da, a in pairs)
         return (), dx if mask is None else (*dx, None)
@@ -292,21 +293,6 @@ class Attention(Layer):
             mask = jnp.broadcast_to(mask[..., None, :], (*k.shape[:-3], k.shape[-2], k.shape[-3]))
         q, k, v = (_by_head(a, k.shape[-2]) for a in (q, k, v))
         return q, k, v, mask
-
-
-def _on_cuda(kernels: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    """The kernels where a program is for CUDA; else, and in all derivatives, what they do."""
-
-    def otherwise(*args: Array) -> Any:
-        shapes = jax.eval_shape(kernels, *args)
-        return jax.tree.map(lambda a, like: a.astype(like.dtype), plain(*args), shapes)
-
-    @jax.custom_jvp  # noqa: TID251  autodiff could not pass a kernel
-    def either(*args: Array) -> Any:
-        return lax.platform_dependent(*args, cuda=kernels, default=otherwise)
-
-    either.defjvp(lambda args, tangents: jax.jvp(otherwise, args, tangents))  # noqa: TID251
-    return either
 
 
 def _of_heads(f: Callable[..., Any], q: Array, k: Array, *others: Any) -> Any:

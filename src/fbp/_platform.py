@@ -1,0 +1,30 @@
+"""One function, by kernels where a program is compiled for a platform that has them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+
+def on_cuda(kernels: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernels where a program is for CUDA, and elsewhere what they stand for.
+
+    Who differentiates the function, as no layer of fbp does, gets the derivatives of `plain`:
+    `jax.grad` cannot pass a kernel.
+
+    Args:
+      kernels: takes and gives arrays.
+      plain: takes and gives the same but for the dtypes that it gives.
+    """
+
+    def otherwise(*args: Any) -> Any:
+        like = jax.eval_shape(kernels, *args)
+        return jax.tree.map(lambda a, b: a.astype(b.dtype), plain(*args), like)
+
+    @jax.custom_jvp
+    def either(*args: Any) -> Any:
+        return lax.platform_dependent(*args, cuda=kernels, default=otherwise)
+
+    either.defjvp(lambda args, tangents: jax.jvp(otherwise, args, tangents))
+    return either
