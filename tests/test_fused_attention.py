@@ -281,6 +281,23 @@ def test_derivatives_are_those_of_the_layer(monkeypatch: pytest.MonkeyPatch) -> 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-6), got, want)
 
 
+@pytest.mark.parametrize("factor", [1, 1.001])
+def test_on_a_gpu_the_layer_is_checked_against_autodiff(
+    factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel has none: it is of what the kernel stands for."""
+
+    class Scaled(fbp.Attention):
+        def backward(self, params: Any, x: Any, res: Any, dy: Any) -> Any:
+            return super().backward(params, x, res, factor * dy)
+
+    pretend(monkeypatch)
+    x = tuple(jax.random.normal(jax.random.key(i), (5, 2, 4)) for i in range(3))
+    report = fbp.check(Scaled(causal=True), (), x, budget="fast")
+    assert report.verdict == ("OK" if factor == 1 else "WRONG")
+    assert "against float64 autodiff of the function without its rules" in str(report)
+
+
 def test_a_program_for_another_platform_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = fbp.Attention(), (jnp.ones((9, 2, 8), jnp.bfloat16),) * 3
     want = layer.forward((), x)

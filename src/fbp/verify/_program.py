@@ -78,7 +78,8 @@ def inlined(program: ClosedJaxpr) -> ClosedJaxpr:
 def without_rules(program: ClosedJaxpr, keep: Sequence[int] = ()) -> ClosedJaxpr:
     """The same function with its custom rules taken out, wherever they are: jax's own remain.
 
-    Each `custom_vjp_call` and `custom_jvp_call` becomes a plain call of what it computes.
+    Each `custom_vjp_call` and `custom_jvp_call` becomes a plain call of what it computes, and each
+    `lax.platform_dependent` one of its default.
 
     Args:
       program: the program.
@@ -99,6 +100,11 @@ def _without(program: Any, keep: set[int], numbers: Iterator[int]) -> Any:
             if next(numbers) not in keep:
                 inside = _without(eqn.params["call_jaxpr"], set(), itertools.count())
                 eqn = eqn.replace(primitive=closed_call_p, params={"call_jaxpr": inside})
+        elif (eqn.params.get("branches_platforms") or [""])[-1] is None:
+            # By kernels on some platforms: what they stand for is the default.
+            plain = _without(eqn.params["branches"][-1], keep, numbers)
+            params = {"call_jaxpr": plain}
+            eqn = eqn.replace(primitive=closed_call_p, params=params, invars=eqn.invars[1:])
         elif any(True for _ in programs_in(eqn)):
             params = {n: _without_inside(value, keep, numbers) for n, value in eqn.params.items()}
             eqn = eqn.replace(params=params)
