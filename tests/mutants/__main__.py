@@ -79,7 +79,7 @@ CALLED = {
     **{name: ["fused_attention"] for name in ("FusedAttention", "_Blocks", "_padded", "_quotient")},
     **{name: ["fused_attention"] for name in ("_attend", "_by_queries", "_by_keys")},
     **{name: ["fused_attention"] for name in ("_forward", "_kept", "_pulled_back")},
-    **{"_of_heads": ["attention"], "_aligned": ["rows"], "_up": ["rows", "vocabulary"]},
+    **{"_of_heads": ["few_heads"], "_aligned": ["rows"], "_up": ["rows", "vocabulary"]},
     **{"_smallest_block": ["how_many_blocks", "attention"]},
     **{"_first_larger": ["max_pool"], "_window_sums": ["avg_pool"], "_mean": ["norm"]},
     **{"_tanh_argument": ["gelu_tanh"], "_near": ["gelu_tanh"], "_normal_cdf": ["gelu_erf"]},
