@@ -217,6 +217,4 @@ def _aligned(w: Array) -> Array:
 
 def _up(n: int) -> int:
     """The next number from n on that products like."""
-    if jax.default_backend() != "gpu" or n <= _ALIGNED:
-        return n
-    return -(-n // _ALIGNED) * _ALIGNED
+    return -(-n // _ALIGNED) * _ALIGNED if jax.default_backend() == "gpu" else n
