@@ -139,8 +139,9 @@ class UnembedCrossEntropy(Loss):
         z = jnp.matmul(y, w.T, preferred_element_type=wide)
         if self.softcap is not None:
             z = self.softcap * jnp.tanh(z / self.softcap)
-        is_class = len(w) == self.n or jnp.arange(len(w)) < self.n
+        is_class: Any = True
         if len(w) > self.n:
+            is_class = jnp.arange(len(w)) < self.n
             z = jnp.where(is_class, z, -jnp.inf)
         top = z.max(-1, keepdims=True)
         e = jnp.exp(z - top)

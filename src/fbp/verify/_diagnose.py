@@ -22,7 +22,7 @@ _OF_TERM, _OF_ALTERED = 1.5, 2.5
 def diagnose(
     runs: Runs, examination: Examination, findings: list[Finding], search: bool = True
 ) -> list[Hint]:
-    """Explanations of what was found, the best first. A `search` runs the reference for them."""
+    """Explanations of what was found, the best first. A `search` goes further for them."""
     is_wrong = any(f.verdict == "WRONG" for f in findings)
     # Where the algebra is wrong, a wrong derivative of it or an overflow says little more.
     plain = [_plain(runs, f) for f in findings if not is_wrong or f.verdict == "NONDETERMINISTIC"]
@@ -49,7 +49,7 @@ def diagnose(
             (f for f in findings if f.verdict == "WRONG" and f.leaf == k and f is not finding),
             key=lambda f: -_right_elements(f, k),
         )
-        for one in (finding, *telling[:2]):
+        for one in (finding, *telling[: 2 if search else 0]):
             scene = scene_of(runs, examination, one, k)
             if np.isfinite(scene.got).all() and np.isfinite(scene.want).all():
                 later = 0.0 if one is finding else 2.0
