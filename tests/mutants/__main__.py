@@ -78,7 +78,7 @@ CALLED = {
     **{"_queries_a_key": ["attention"], "_sum_of_products": ["attention"]},
     **{name: ["fused_attention"] for name in ("FusedAttention", "_Blocks", "_padded", "_quotient")},
     **{name: ["fused_attention"] for name in ("_attend", "_by_queries", "_by_keys")},
-    **{name: ["fused_attention"] for name in ("_forward", "_kept", "_pulled_back")},
+    **{name: ["fused_attention"] for name in ("_unseen", "fits")},
     **{"_of_heads": ["few_heads"], "_aligned": ["rows"], "_up": ["rows", "vocabulary"]},
     **{"_smallest_block": ["how_many_blocks", "attention"]},
     **{"_first_larger": ["max_pool"], "_window_sums": ["avg_pool"], "_mean": ["norm"]},

@@ -15,7 +15,7 @@ torch 2.11 (GPT-2 124M, 8 texts of 1,024 tokens, masters in float32; 710 TFLOP/s
     fbp, unrolled                      22.5              3,449       293
 
 There fbp's attention alone, 96 heads of 1,024 places and size 64, took 74 us forward and 235 us
-backward; cuDNN's 94 and 177; plain products 413 and 840.
+backward; cuDNN's 103 and 172; plain products 413 and 832.
 
 And for the workload gpt in float32 on the 2 cores of a 2.6 GHz Xeon, jax 0.10.2 and torch 2.13,
 3 rounds of 2 steps, in the median and at best:

@@ -17,8 +17,6 @@ _BLOCKS = 4
 # A CPU takes so many heads at a time that a block of them has at most this many scores, 2 MiB in
 # float32; and all at once where a head has so few that there is nothing to gain.
 _MOST_SCORES, _FEWEST_SCORES = 2**19, 2**13
-# GPUs whose blocks have more than 100 KiB of memory: A100, H100 and H200, B200.
-_LARGE = ("8.0", "9.0", "10.0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,27 +226,10 @@ class Attention(Layer):
         """The kernels that take the place of all this on a GPU; None where they do not fit."""
         if not self.fused or jax.default_backend() != "gpu" or mask is not None:
             return None
-        # Shapes may be symbolic.
-        sizes = (*q.shape, *k.shape, v.shape[-1])
-        if not all(isinstance(n, int) and n > 0 for n in sizes):
-            return None
-        if not q.dtype == k.dtype == v.dtype or q.dtype not in (
-            jnp.bfloat16,
-            jnp.float16,
-            jnp.float32,
-        ):
-            return None
-        # Of several devices each has its own heads.
-        if jax.device_count() > 1 or jax.sharding.get_abstract_mesh().manual_axes:
-            return None
-        # Triton needs an Ampere, and wide heads the memory of the larger chips.
-        capability = getattr(jax.devices()[0], "compute_capability", "0")
-        width = max(q.shape[-1], v.shape[-1])
-        is_wide = width * q.dtype.itemsize > 128
-        if width > 128 or float(capability) < 8 or (is_wide and capability not in _LARGE):
-            return None
-        from fbp.layers._fused_attention import FusedAttention  # here: it takes a while
+        from fbp.layers._fused_attention import FusedAttention, fits  # here: it takes a while
 
+        if not fits(q, k, v):
+            return None
         each = _queries_a_key(q, k) if self.causal else 1
         return FusedAttention(self._scale(q), each, self.causal, self.window, self.softcap)
 

@@ -26,8 +26,29 @@ from jax.experimental.pallas import triton
 
 from fbp._layer import Array, at_least_float32
 
-# Queries and keys in a block: of those tried on an H200 the fastest in each of the three kernels.
+# Queries and keys in a block: of those tried on an H200 in bfloat16 the fastest in each kernel.
 _BLOCK = 64
+_DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
+# GPUs whose blocks have more than 100 KiB of memory: A100, H100 and H200, B200.
+_LARGE = ("8.0", "9.0", "10.0")
+
+
+def fits(q: Array, k: Array, v: Array) -> bool:
+    """Whether the kernels are for such arrays, on the GPU that is here."""
+    # Shapes may be symbolic.
+    sizes = (*q.shape, *k.shape, v.shape[-1])
+    if not all(isinstance(n, int) and n > 0 for n in sizes):
+        return False
+    if not q.dtype == k.dtype == v.dtype or q.dtype not in _DTYPES:
+        return False
+    # Of several devices each has its own heads.
+    if jax.device_count() > 1 or jax.sharding.get_abstract_mesh().manual_axes:
+        return False
+    # Triton needs an Ampere, and wide heads the memory of the larger chips.
+    capability = getattr(jax.devices()[0], "compute_capability", "0")
+    width = max(q.shape[-1], v.shape[-1])
+    is_wide = width * q.dtype.itemsize > 128
+    return width <= 128 and float(capability) >= 8 and (not is_wide or capability in _LARGE)
 
 
 @dataclasses.dataclass(frozen=True)
