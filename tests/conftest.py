@@ -12,6 +12,9 @@ import pytest
 # Nearly all of a test's time is XLA's, which compiles it for one run.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
+    if jax.__version_info__ < (0, 11):  # XLA stops at a flag that it does not know
+        quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 hypothesis.settings.register_profile(
     "fbp", derandomize=True, database=None, deadline=None, print_blob=True

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from fbp._cell import Cell as Cell
     from fbp._layer import Layer as Layer
     from fbp._layer import Loss as Loss
-    from fbp._objective import Microbatch as Microbatch
+    from fbp._microbatch import Microbatch as Microbatch
     from fbp._objective import Objective as Objective
     from fbp._objective import ObjectiveParams as ObjectiveParams
-    from fbp._objective import value_and_grad as value_and_grad
+    from fbp._value_and_grad import value_and_grad as value_and_grad
     from fbp.combinators import Parallel as Parallel
     from fbp.combinators import Recurrent as Recurrent
     from fbp.combinators import Remat as Remat
@@ -97,7 +97,9 @@ if TYPE_CHECKING:
 _ROOMS = {
     "_cell": ["Cell"],
     "_layer": ["Layer", "Loss"],
-    "_objective": ["Microbatch", "Objective", "ObjectiveParams", "value_and_grad"],
+    "_microbatch": ["Microbatch"],
+    "_objective": ["Objective", "ObjectiveParams"],
+    "_value_and_grad": ["value_and_grad"],
     "combinators": [
         *["map_layers", "Parallel", "Recurrent", "Remat", "Residual", "Serial", "Stack"],
         *["Sum"],

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 
 from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of
-from fbp._objective import Microbatch, Objective
+from fbp._microbatch import Microbatch
+from fbp._objective import Objective
 
 
 def layer_function(layer: Layer) -> Callable[..., PyTree]:

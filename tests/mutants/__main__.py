@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 ROOMS = ("layers", "combinators", "ports", "losses")
 # What rules of other files are made of.
-SHARED = ["fbp._objective", "fbp._layer:add", "fbp._layer:like", "fbp._layer:at_least_float32"]
-SHARED += ["fbp._layer:at_least_int32"]
+SHARED = ["fbp._objective", "fbp._microbatch", "fbp._layer:add", "fbp._layer:like"]
+SHARED += ["fbp._layer:at_least_float32", "fbp._layer:at_least_int32"]
 SHARED += ["fbp._cell", "fbp._layer:product_over_batch"]
 SHARED += [f"fbp.layers._standardize:{name}" for name in ("standardize", "dstandardize")]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
@@ -45,6 +45,7 @@ NEAR = {
     "_update.py": ["in_backward", "mutants_killed"],
     "_unembed.py": ["unembed", "contract", "mutants_killed"],
     "_attention.py": ["sequences", "contract", "mutants_killed", "fused_attention"],
+    "_microbatch.py": ["step", "mutants_killed", "in_backward"],
     "_objective.py": ["step", "mutants_killed", "in_backward"],
     "_cell.py": ["contract", "recurrent", "mutants_killed"],
     "_layer.py": ["contract", "losses", "step", "mutants_killed", "sequences"],

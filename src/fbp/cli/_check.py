@@ -126,7 +126,8 @@ class Check:
 
     def _rule(self, module: str, name: str, f: Any) -> "Rule":
         from fbp._layer import Layer, Loss
-        from fbp._objective import Microbatch, Objective
+        from fbp._microbatch import Microbatch
+        from fbp._objective import Objective
         from fbp.cli._inputs import parse_inputs
         from fbp.verify._named import CheckError
         from fbp.verify._own import drawn

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, add, scaled
-from fbp._objective import Microbatch
+from fbp._microbatch import Microbatch
 from fbp.combinators import Parallel, Remat, Residual, Serial, Stack, Sum
 from fbp.combinators._map import map_held
 from fbp.ports import Tie, Update, UpdateParams

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from fbp._layer import Key, Layer, PyTree
-from fbp._objective import Microbatch
+from fbp._microbatch import Microbatch
 from fbp._text import align, size
 from fbp._tree import nbytes
 from fbp.combinators import Stack, map_layers

@@ -15,7 +15,8 @@ from fbp.verify._check import examine
 from fbp.verify._compiled import quick
 from fbp.verify._dtypes import is_float, is_key, wide
 from fbp.verify._harvest import Reached, harvest, sites_of
-from fbp.verify._program import as_function, bind, dtype_of, trace, without_rules
+from fbp.verify._interpreter import bind
+from fbp.verify._program import as_function, dtype_of, trace, without_rules
 from fbp.verify._registry import Budget
 from fbp.verify._rule import fingerprint, first_line
 from fbp.verify._sites import rules_in_program

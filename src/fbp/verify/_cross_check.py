@@ -10,7 +10,8 @@ import numpy as np
 from jax.dtypes import float0
 
 from fbp._layer import Key, Params, PyTree
-from fbp._objective import Microbatch, Objective, ObjectiveLike
+from fbp._microbatch import Microbatch
+from fbp._objective import Objective, ObjectiveLike
 from fbp._tree import named_leaves
 from fbp.verify._measure import leaf_checks, worse
 from fbp.verify._report import CrossCheck, LeafCheck, WrongGradientError

@@ -1,4 +1,4 @@
-"""Algebra, range and precision: a rule beside its reference on every probe."""
+"""Algebra: a rule beside its reference on every probe, in float64."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,13 +15,12 @@ from fbp.verify._bounds import (
 )
 from fbp.verify._findings import Finding, LeafRecord
 from fbp.verify._limits import Limits
+from fbp.verify._narrow import Narrow
 from fbp.verify._probes import Probe
 from fbp.verify._runs import Pair, Runs
 
 # A comparison this near to a tie, relatively, may fall either way.
 AT_KINK = 1e-6
-# With arguments of exp this large float32 has no three digits left: see `Examination._saturated`.
-_SATURATED = 1e4
 
 
 class Examination:
@@ -31,7 +30,6 @@ class Examination:
       findings: everything that is not as it should be.
       leaves: a record for each differentiable leaf.
       compared: how many probes could be compared.
-      exponent: the largest argument of an exponential on ordinary input; at least 1.
       is_finite_as_given: whether the function is finite at the arguments themselves.
       points: constants that the function compares with.
       notes: what a reader should know.
@@ -44,8 +42,8 @@ class Examination:
         self.differences = self.limits.differences
         self.findings: list[Finding] = []
         self.leaves = [LeafRecord() for _ in runs.diff]
+        self.narrow = Narrow(runs, self.leaves)
         self.compared = 0
-        self.exponent = 1.0
         self.is_finite_as_given = True
         self.usual = [0.0] * len(runs.out_avals)
         self.notes: list[str] = []
@@ -76,7 +74,7 @@ class Examination:
                 continue
             self.compared += 1
             if probe.ordinary:
-                self.exponent = max(self.exponent, pair.exponent)
+                self.narrow.exponent = max(self.narrow.exponent, pair.exponent)
             working = self.runs.working(probe.values, probe.dys)
             if probe.outside:
                 self._outside(probe, pair)
@@ -210,18 +208,22 @@ class Examination:
                 f"{place} is {got[where]:.6g}, reference {want[where]:.6g}",
                 error / allowed if allowed else np.inf,
             )
-        size = scale if wrong else max(scale, self._saturated(pair, k))
+        size = scale if wrong else max(scale, self.narrow.saturated(pair, k))
         record.error = max(record.error, error / size if size else (np.inf if error else 0.0))
         record.excess = max(record.excess, error / allowed if allowed else (np.inf if error else 0))
         if scale and allowed / scale < record.smallest:
             record.smallest, record.best = allowed / scale, (np.where(known, want, 0), allowed)
-        if not wrong and self.runs.by != "reverse" and pair.margin > AT_KINK:
+        if wrong:
+            return
+        if self.runs.by != "reverse" and pair.margin > AT_KINK:
             says = self.differences.direction(probe, pair, k)
             if says:
                 self._say("WRONG", k, probe, pair, says, np.inf)
                 return
-        if not wrong:
-            self._in_working_dtype(probe, pair, working, k, known)
+        imprecise = any(f.verdict == "PRECISION" and f.leaf == k for f in self.findings)
+        lost = self.narrow.lost(probe, pair, working, k, known, imprecise)
+        if lost:
+            self._in_dtype(lost[0], k, probe, pair, lost[1])
 
     def _allowed(self, pair: Pair, working: Pair, k: int, known: np.ndarray, scale: float) -> float:
         """How far rounding alone may take the rule in float64 from its reference."""
@@ -232,8 +234,8 @@ class Examination:
         if working.grads:
             runs.append((working.grads[k], pair.grads[k]))
         lost = max(lost_to_rounding(narrow[known], wide[known]) for narrow, wide in runs)
-        usual = max(self.leaves[k].usual, self._saturated(pair, k))
-        return algebra_allowed(eps, self._unit(k), scale, lost, usual)
+        usual = max(self.leaves[k].usual, self.narrow.saturated(pair, k))
+        return algebra_allowed(eps, self.narrow.unit(k), scale, lost, usual)
 
     def _off_ties(self, probe: Probe, k: int) -> str:
         """What is wrong with a gradient beside a kink, where there is no choice; "" for nothing."""
@@ -253,25 +255,6 @@ class Examination:
         place = f"[{', '.join(map(str, where))}]" if got.ndim else ""
         return f"{place} is {got[where]:.6g}, reference {want[where]:.6g}, beside a tie"
 
-    def _growth(self, probe: Probe) -> float:
-        """How much larger than what was given the values of a probe are; 1 where they are not."""
-        pairs = [(probe.values[i], self.runs.subject.values[i]) for i in self.runs.diff]
-        sizes = [(largest(new), largest(given)) for new, given in pairs]
-        return max([1.0, *(new / given for new, given in sizes if given)])
-
-    def _saturated(self, pair: Pair, k: int) -> float:
-        """How large what cancels in a saturated gradient may be; 0 where no exponential saturates.
-
-        exp(u) errs by |u| units. Written as exp(a - b), as in a softmax by its logsumexp, it does
-        so even where u vanishes and a does not. What is multiplied with it has grown with a.
-        """
-        if pair.exponent <= _SATURATED:
-            return 0.0
-        return self.leaves[k].usual * max(1.0, pair.exponent / self.exponent)
-
-    def _unit(self, k: int) -> float:
-        return float(jnp.finfo(self.runs.dtypes[self.runs.diff[k]]).eps)
-
     def _nonfinite(self, probe: Probe, pair: Pair, k: int) -> None:
         """NaN or infinity somewhere: right only where the gradient has no finite limit."""
         got = pair.rule_grads[k]
@@ -289,65 +272,6 @@ class Examination:
                     text = f"{place} is {got.ravel()[element]:.6g}; {against}"
                     self._say("WRONG", k, probe, pair, text, np.inf)
                     return
-
-    def _in_working_dtype(
-        self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray
-    ) -> None:
-        want, got = pair.grads[k][known], working.rule_grads[k][known]
-        dtype = self.runs.dtypes[self.runs.diff[k]]
-        unit, scale = self._unit(k), largest(want)
-        if not scale or not working.grads:
-            return
-        if not all(np.isfinite(out).all() for out in working.out):
-            return
-        control = working.grads[k][known]
-        if scale > 1e-3 * float(jnp.finfo(dtype).max) or not np.isfinite(control).all():
-            return
-        if not np.isfinite(got).all():
-            bad = ~np.isfinite(got)
-            self._in_dtype(
-                *("RANGE", k, probe, pair),
-                f"{bad.sum()} of {bad.size} elements are not finite in {dtype}, "
-                f"where autodiff's are and the gradient is at most {scale:.2g}",
-            )
-            return
-        if self.runs.draws:
-            want = control  # float64 draws other numbers
-        # So near to a kink rounding decides on which side a few elements are.
-        if pair.margin < (256 * unit if unit < 1e-4 else 2 * unit):
-            off = np.abs(got - want) > 0.01 * scale
-            if off.any() and off.sum() <= max(2, 0.02 * off.size):
-                return
-        imprecise = any(f.verdict == "PRECISION" and f.leaf == k for f in self.findings)
-        error, theirs = largest(got - want) / scale, largest(control - want) / scale
-        if probe.ordinary:
-            record = self.leaves[k]
-            record.working = max(record.working, error / unit)
-            record.control = max(record.control, theirs / unit)
-            allowed = precision_allowed(unit, theirs, self.runs.longest_sum)
-            if error > allowed:
-                self._in_dtype(
-                    *("PRECISION", k, probe, pair),
-                    f"errs by {error / unit:.0f} rounding units of {dtype}, "
-                    f"autodiff by {theirs / unit:.1f}",
-                )
-        elif error > max(0.1, 64 * theirs) and theirs < 1e-2 and unit < 1e-4 and not imprecise:
-            usual, growth = self.leaves[k].usual, self._growth(probe)
-            rest = unit ** (2 / 3) * growth**2 * usual
-            if scale <= unit * usual:
-                # It vanishes, as a decay does. A product in an exponent errs by unit * growth^2,
-                # what the exponential is of by as much, and two more factors may have grown.
-                rest = max(rest, unit * growth**4 * usual)
-            if whole := self._saturated(pair, k):
-                # Four times: a and b of exp(a - b), in each of the two that are subtracted.
-                rest = max(rest, 4 * unit * pair.exponent * max(scale, whole))
-            if error * scale <= rest:
-                return  # of a saturated gradient, what is left beside numbers of the usual size
-            self._in_dtype(
-                *("RANGE", k, probe, pair),
-                f"loses its digits in {dtype}: errs by {error:.1e} of the leaf, "
-                f"autodiff by {theirs:.1e}",
-            )
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

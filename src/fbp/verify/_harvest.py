@@ -11,16 +11,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from fbp.verify._program import (
-    RULES,
-    Interpreter,
-    bind,
-    dtype_of,
-    opened,
-    scan_splits,
-    source_of,
-    without_rules,
-)
+from fbp.verify._interpreter import Interpreter, bind
+from fbp.verify._program import RULES, dtype_of, opened, scan_splits, source_of, without_rules
 from fbp.verify._sites import Site, rules_in, rules_in_program
 
 

@@ -8,16 +8,8 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from fbp._layer import Array
-from fbp.verify._program import (
-    CALLS,
-    Interpreter,
-    dtype_of,
-    equations,
-    looped,
-    opened,
-    programs_in,
-    scanned,
-)
+from fbp.verify._interpreter import CALLS, Interpreter, looped, scanned
+from fbp.verify._program import dtype_of, equations, opened, programs_in
 
 # Primitives that compare what they take.
 COMPARED = ("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "clamp")

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fbp._layer import Layer, Loss
-from fbp._objective import Microbatch, Objective
+from fbp._microbatch import Microbatch
+from fbp._objective import Objective
 from fbp._tree import path_of
 from fbp.combinators import Parallel, Remat, Residual, Serial, Stack, Sum
 from fbp.layers import (

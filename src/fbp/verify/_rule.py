@@ -11,7 +11,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from fbp.verify._dtypes import is_float, is_key, narrow
-from fbp.verify._program import constants_in, inlined, part_of, trace
+from fbp.verify._interpreter import inlined
+from fbp.verify._program import constants_in, part_of, trace
 from fbp.verify._subject import Subject
 
 # What jax raises where a rule kept something of one trace for another.

@@ -11,7 +11,8 @@ import numpy as np
 
 from fbp._custom_vjp import layer_function, loss_function, objective_function
 from fbp._layer import Layer, Loss, name_of
-from fbp._objective import Microbatch, Objective
+from fbp._microbatch import Microbatch
+from fbp._objective import Objective
 from fbp._tree import path_of
 from fbp.verify._dtypes import is_float
 

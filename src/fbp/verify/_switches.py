@@ -15,7 +15,8 @@ from jax import lax
 from jax.extend.core import JaxprEqn, Literal
 
 from fbp._layer import Array
-from fbp.verify._program import Interpreter, bind, dtype_of, scanned, source_of
+from fbp.verify._interpreter import Interpreter, bind, scanned
+from fbp.verify._program import dtype_of, source_of
 
 _COMPARISONS = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt"}
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
-from fbp.verify._program import Interpreter, bind, dtype_of, equations, programs_in
+from fbp.verify._interpreter import Interpreter, bind
+from fbp.verify._program import dtype_of, equations, programs_in
 
 _DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype")
 # What looks at bits or at the spacing of numbers is left in the dtype it was written for.
