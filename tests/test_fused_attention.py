@@ -15,6 +15,7 @@ from jax import lax
 import fbp
 from fbp.layers import _fused_attention
 from fbp.layers._fused_attention import FusedAttention, _padded
+from fbp.verify._program import equations
 
 
 def heads(
@@ -312,6 +313,21 @@ def test_a_program_for_another_platform_has_none(monkeypatch: pytest.MonkeyPatch
         assert text.count("triton") >= kernels
         assert ("triton" in text) == bool(kernels)
     jax.tree.map(np.testing.assert_array_equal, layer.forward((), x), want)
+
+
+def test_a_dy_of_more_digits_comes_in_those_of_v(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels multiply what is of one dtype."""
+    pretend(monkeypatch)
+    layer, x = fbp.Attention(causal=True), (jnp.ones((20, 2, 16), jnp.bfloat16),) * 3
+
+    def backward(x: Any, dy: Any) -> Any:
+        return layer.backward((), x, layer.forward((), x)[1], dy)
+
+    program = jax.make_jaxpr(backward)(x, jnp.ones((20, 2, 16))).jaxpr
+    kernels = [e for e in equations(program) if e.primitive.name == "pallas_call"]
+    assert len(kernels) == 3
+    heads = [v.aval for kernel in kernels for v in kernel.invars if v.aval.ndim == 3]
+    assert {a.dtype for a in heads} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_what_does_not_fit_them_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
