@@ -56,6 +56,7 @@ CALLED = {
     **{"MeanSquaredError": ["mse"], "MeanAbsoluteError": ["mae"], "Elementwise": ["mse", "weight"]},
     **{"SigmoidCrossEntropy": ["sigmoid"], "SoftmaxCrossEntropy": SOFTMAX},
     **{"Microbatch": ["parts", "part"], "Objective": ["value_and_grad", "in_backward"]},
+    **{"Attention": ["attention", "heads", "blocks", "query", "scores"]},
     **{"_are_labels": SOFTMAX, "Freeze": ["freeze", "frozen"], "LoRA": ["lora"]},
     **{"shares": ["weight", "count"], "weighted_sum": ["weight", "count"]},
     **{"unweighted": ["weight"], "broadcast_weight": ["weight", "refused"]},
