@@ -77,6 +77,16 @@ def test_a_few_heads_at_a_time_are_all_heads(
         assert not _of_program("scan", lambda *x: layer.forward((), x), *x)
 
 
+def test_a_few_heads_are_counted_by_the_largest_block(monkeypatch: Any) -> None:
+    """64 places in two blocks of 32 queries: with 32 keys, and with the last 48."""
+    x = map(jnp.asarray, qkv(64, 6, 6, 3))
+    monkeypatch.setattr("fbp.layers._attention._FEWEST_SCORES", 8)
+    monkeypatch.setattr("fbp.layers._attention._MOST_SCORES", 2 * 32 * 48)
+    layer = fbp.Attention(causal=True, window=17)
+    loops = _of_program("scan", lambda *x: layer.forward((), x), *x)
+    assert [loop.params["length"] for loop in loops] == [12 // 2]
+
+
 @pytest.mark.parametrize(("heads", "groups", "size"), [(0, 1, 2), (1, 1, 0)])
 def test_attention_without_heads_or_size_is_refused(heads: int, groups: int, size: int) -> None:
     with pytest.raises(ValueError, match=r"^Attention: expected .*, got q \(2, 3, "):
