@@ -77,6 +77,15 @@ def test_a_few_heads_at_a_time_are_all_heads(
         assert not _of_program("scan", lambda *x: layer.forward((), x), *x)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_few_heads_of_no_places(causal: bool) -> None:
+    x = (jnp.ones((2, 0, 3, 4)),) * 3
+    y, res = fbp.Attention(causal=causal).forward((), x)
+    assert y.shape == x[0].shape
+    _, dx = fbp.Attention(causal=causal).backward((), x, res, y)
+    assert [d.shape for d in dx] == [x[0].shape] * 3
+
+
 def test_a_few_heads_are_counted_by_the_largest_block(monkeypatch: Any) -> None:
     """64 places in two blocks of 32 queries: with 32 keys, and with the last 48."""
     x = map(jnp.asarray, qkv(64, 6, 6, 3))
