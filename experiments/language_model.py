@@ -1,14 +1,13 @@
 """python experiments/language_model.py [--steps N] [--seeds N] [--only REGEX] [--data PATH]
                                         [--json FILE]
 
-About 14 minutes on the 2 cores of a 2.6 GHz Xeon. Expected of one seed after 2,000 steps, with the
-times of a machine that did other things beside:
+About 10 minutes on the 2 cores of a 2.6 GHz Xeon. Expected of one seed after 2,000 steps:
 
                 val loss   bits a byte   ms a step
-    fbp            1.205         1.739          89
-    jax.grad       1.201         1.732         102
-    PyTorch        1.210         1.746          75
-    fbp, LSTM      1.065         1.537          75
+    fbp            1.200         1.731          61
+    jax.grad       1.201         1.732          99
+    PyTorch        1.210         1.746          55
+    fbp, LSTM      1.065         1.537          72
 
 A GPT of 4 layers, 4 heads, width 128, context 64 and batch 12 learns 1 MiB of the Python standard
 library's source, as bytes, for 2,000 steps: by fbp, whose backward is written by hand; by
