@@ -520,7 +520,7 @@ def backward(x, dy):
 @pytest.mark.slow
 def test_rules_in_test_files_and_files_loaded_by_path(tmp_path: Path) -> None:
     user(tmp_path, inside=RULE + "def test():\n    assert backward(3.0, 5.0) == 30.0\n")
-    score = mutate.score("tests/test_inside.py:backward", "tests/test_inside.py")
+    score = mutate.score("tests/test_inside.py:backward", "tests/test_inside.py", limit=6)
     assert score.ok, str(score)
     load = """import importlib.util, pathlib
 path = pathlib.Path(__file__).parent.parent / "rule.py"
@@ -531,7 +531,7 @@ def test():
     assert module.backward(3.0, 5.0) == 30.0
 """
     user(tmp_path, by_path=load)
-    score = mutate.score("rule:backward", ["tests/test_by_path.py"])
+    score = mutate.score("rule:backward", ["tests/test_by_path.py"], limit=6)
     assert score.ok, str(score)
 
 
