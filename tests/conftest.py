@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import hypothesis
 import jax
+import jaxlib.version
 import pytest
 
 # Nearly all of a test's time is XLA's, which compiles it for one run.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
-    if jax.__version_info__ < (0, 11):  # XLA stops at a flag that it does not know
+    # Programs that tests start inherit these. XLA stops at a flag that it does not know.
+    if jaxlib.version.__version_info__ < (0, 11):
         quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
         os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}".strip()
 

@@ -1,4 +1,4 @@
-"""Algebra: a rule beside its reference on every probe, in float64."""
+"""A rule beside its reference on every probe: its outputs, and in float64 its gradients."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -16,7 +16,8 @@ class Narrow:
     """Holds a gradient in the working dtype against its reference, and autodiff's beside it.
 
     Attributes:
-      exponent: the largest argument of an exponential on ordinary input; at least 1.
+      exponent: the largest argument of an exponential on ordinary input, which whoever runs the
+        probes keeps; at least 1.
     """
 
     def __init__(self, runs: Runs, leaves: list[LeafRecord]) -> None:
@@ -41,6 +42,8 @@ class Narrow:
         self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray, imprecise: bool
     ) -> tuple[str, str] | None:
         """The verdict on leaf k in this dtype, and what it says; None where nothing is lost.
+
+        On ordinary input the leaf's record learns how far the rule errs here, and autodiff.
 
         Args:
           probe: what was tried; `pair` and `working` are its runs, in float64 and in this dtype.
