@@ -520,7 +520,7 @@ def backward(x, dy):
 @pytest.mark.slow
 def test_rules_in_test_files_and_files_loaded_by_path(tmp_path: Path) -> None:
     user(tmp_path, inside=RULE + "def test():\n    assert backward(3.0, 5.0) == 30.0\n")
-    score = mutate.score("tests/test_inside.py:backward", "tests/test_inside.py", limit=6)
+    score = mutate.score("tests/test_inside.py:backward", "tests/test_inside.py")
     assert score.ok, str(score)
     load = """import importlib.util, pathlib
 path = pathlib.Path(__file__).parent.parent / "rule.py"
@@ -531,7 +531,7 @@ def test():
     assert module.backward(3.0, 5.0) == 30.0
 """
     user(tmp_path, by_path=load)
-    score = mutate.score("rule:backward", ["tests/test_by_path.py"], limit=6)
+    score = mutate.score("rule:backward", ["tests/test_by_path.py"])
     assert score.ok, str(score)
 
 
@@ -549,10 +549,10 @@ def test_square():
     (tmp_path / "conftest.py").write_text("import os\nos.environ['JAX_ENABLE_X64'] = '1'\n")
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_square.py").write_text(test)
-    score = mutate.score("rule:square", limit=2, workers=1)
-    assert len(score.killed) == 2, str(score)
+    score = mutate.score("rule:square", limit=4, workers=1)
+    assert len(score.killed) == 4, str(score)
     (tmp_path / "tests" / "test_square.py").write_text(test.replace("== 30", "!= 31"))
-    score = mutate.score("rule:square", limit=2, workers=1)
+    score = mutate.score("rule:square", limit=4, workers=1)
     assert score.survived
 
 
