@@ -87,7 +87,7 @@ class Tanh(Layer):
 class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)); dx = dy * y * (1 - y). Raises TypeError when x is not a float array.
 
-    1 - y is computed as sigmoid(-x), which keeps its digits where y is near 1.
+    1 - y is not computed by that subtraction, which would lose its digits where y is near 1.
     """
 
     cheap = True
@@ -97,8 +97,8 @@ class Sigmoid(Layer):
         return jax.nn.sigmoid(at_least_float32(x)).astype(x.dtype), ()
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
-        wide = at_least_float32(x)
-        dx = dy * (jax.nn.sigmoid(wide) * jax.nn.sigmoid(-wide))
+        _, slope = _sigmoid_and_slope(at_least_float32(x))
+        dx = dy * slope
         return (), dx.astype(x.dtype)
 
 
@@ -137,8 +137,8 @@ class Silu(Layer):
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         wide = at_least_float32(x)
-        s = jax.nn.sigmoid(wide)
-        dx = dy * (s + wide * (s * jax.nn.sigmoid(-wide)))
+        s, slope = _sigmoid_and_slope(wide)
+        dx = dy * (s + wide * slope)
         return (), dx.astype(x.dtype)
 
 
@@ -172,16 +172,27 @@ class Gelu(Layer):
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         wide = at_least_float32(x)
         if self.tanh:
-            u = _tanh_argument(wide)
-            cdf = jax.nn.sigmoid(2 * u)
+            cdf, slope = _sigmoid_and_slope(2 * _tanh_argument(wide))
             du = _SQRT_2_OVER_PI * (1 + 3 * _CUBIC * _near(wide) ** 2)
-            pdf = 2 * du * (cdf * jax.nn.sigmoid(-2 * u))
+            pdf = slope * 2 * du
         else:
             cdf = _normal_cdf(wide)
             pdf = jnp.exp(-(wide**2) / 2) / _SQRT_2_PI
         # y = x * cdf(x)
         dx = dy * (cdf + wide * pdf)
         return (), dx.astype(x.dtype)
+
+
+def _sigmoid_and_slope(x: Array) -> tuple[Array, Array]:
+    """s = 1 / (1 + exp(-x)) and its derivative s * (1 - s), by one exponential.
+
+    e = exp(-|x|) cannot overflow: 1 / (1 + e) is the larger of s and 1 - s, and e times it the
+    other. (|x| is written so that its own derivative is right at 0.)
+    """
+    e = jnp.exp(jnp.where(x < 0, x, -x))
+    larger = 1 / (1 + e)
+    smaller = e * larger
+    return jnp.where(x < 0, smaller, larger), larger * smaller
 
 
 def _near(x: Array) -> Array:

@@ -12,11 +12,12 @@ from jax import lax
 from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
 from fbp._platform import on_cuda
 
-# Causal queries come in this many blocks at most, each with the keys that it may see.
-_BLOCKS = 4
-# A CPU takes so many heads at a time that a block of them has at most this many scores, 2 MiB in
+# Causal queries come in as many blocks as one of these pairs allows: so many blocks at most, each of
+# so many queries at least; below, a block saves less than it costs to start its kernels.
+_BLOCKS_ON_CPU, _BLOCKS = ((4, 32), (8, 128)), ((4, 128),)
+# A CPU takes so many heads at a time that a block of them has at most this many scores, 1 MiB in
 # float32; and all at once where a head has so few that there is nothing to gain.
-_MOST_SCORES, _FEWEST_SCORES = 2**19, 2**13
+_MOST_SCORES, _FEWEST_SCORES = 2**18, 2**13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +118,8 @@ class Attention(Layer):
             total = jnp.where(sees_none, 1, total)
             # exp(s - inf) = 0: where nothing is seen, p is 0 in the backward too.
             lses.append(jnp.where(sees_none, jnp.inf, top + jnp.log(total))[..., 0])
-            p = e / total
-            ys.append(_dot("ts,sm->tm", p.astype(v.dtype), v[..., keys, :]))
+            # e v / total, not (e / total) v: there are fewer y than e to divide.
+            ys.append(_dot("ts,sm->tm", e.astype(v.dtype), v[..., keys, :]) / total)
         return jnp.concatenate(ys, -2), jnp.concatenate(lses, -1)
 
     def _gradients(
@@ -194,7 +195,8 @@ class Attention(Layer):
             yield slice(0, q.shape[-2]), slice(0, k.shape[-2])
             return
         t, each = k.shape[-2], _queries_a_key(q, k)
-        n = max(1, min(_BLOCKS, t // _smallest_block()))
+        limits = _BLOCKS_ON_CPU if jax.default_backend() == "cpu" else _BLOCKS
+        n = max(1, *(min(most, t // fewest) for most, fewest in limits))
         size = -(-t // n) or 1
         for start in range(0, max(t, 1), size):
             stop = min(start + size, t)
@@ -306,11 +308,6 @@ def _by_place(a: Array, heads: int) -> Array:
 def _queries_a_key(q: Array, k: Array) -> int:
     """R, where there are as many keys as places."""
     return q.shape[-2] // max(1, k.shape[-2]) or 1
-
-
-def _smallest_block() -> int:
-    """Queries below which a block saves less than it costs to start its kernels."""
-    return 32 if jax.default_backend() == "cpu" else 128
 
 
 def _dot(axes: str, a: Array, b: Array) -> Array:
