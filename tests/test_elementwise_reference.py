@@ -172,6 +172,22 @@ def test_activations(name: str, x64: None) -> None:
     assert not wrong, "; ".join(wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [("sigmoid", 1 / 4, 0), ("silu", 1 / 2, 1 / 2), ("gelu_tanh", 1 / 2, (2 / np.pi) ** 0.5)],
+)
+def test_second_derivatives_where_sigmoid_changes_its_formula(
+    name: str, first: float, second: float, x64: None
+) -> None:
+    """s'' = 0 at 0; (x s)'' = 2 s' = 1/2; and of gelu 2 s'(0) 2 u'(0) = sqrt(2 / pi)."""
+    layer, x = ACTIVATIONS[name], jnp.zeros(1)
+    slope, curvature = jax.jvp(
+        lambda x: layer.backward((), x, (), jnp.ones(1))[1], (x,), (jnp.ones(1),)
+    )
+    np.testing.assert_allclose(slope, first, rtol=1e-15)
+    np.testing.assert_allclose(curvature, second, rtol=1e-15, atol=1e-16)
+
+
 ERRORS = [-1e100, -1e4, -3.0, -1.5, -1.0, -0.3, -1e-9, 0.0, 1e-150, 1e-9, 0.3, 1.0, 1.5, 3.0, 1e4]
 
 

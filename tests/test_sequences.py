@@ -43,10 +43,12 @@ def test_it_is_the_attention_of_jax(name: str, t: int, x64: None) -> None:
     np.testing.assert_allclose(y, want, atol=1e-5)
 
 
-@pytest.mark.parametrize(("backend", "blocks"), [("cpu", [1, 2, 4, 4]), ("gpu", [1, 1, 1, 4])])
+@pytest.mark.parametrize(
+    ("backend", "blocks"), [("cpu", [1, 2, 4, 4, 5, 8, 8]), ("gpu", [1, 1, 1, 4, 4, 4, 4])]
+)
 def test_how_many_blocks(backend: str, blocks: list[int], monkeypatch: Any) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    for t, n in zip((63, 64, 128, 512), blocks, strict=True):
+    for t, n in zip((63, 64, 128, 512, 640, 1024, 2048), blocks, strict=True):
         q, k = jnp.zeros((1, 2 * t, 3)), jnp.zeros((1, t, 3))
         cut = list(fbp.Attention(causal=True)._blocks(q, k))
         assert len(cut) == n

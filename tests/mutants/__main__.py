@@ -82,7 +82,7 @@ CALLED = {
     **{name: ["fused_attention"] for name in ("_attend", "_by_queries", "_by_keys")},
     **{name: ["fused_attention"] for name in ("_unseen", "fits")},
     **{"_of_heads": ["few_heads"], "_aligned": ["rows"], "_up": ["rows", "vocabulary"]},
-    **{"_smallest_block": ["how_many_blocks", "attention"]},
+    **{"_sigmoid_and_slope": ["sigmoid", "silu", "gelu_tanh"]},
     **{"_first_larger": ["max_pool"], "_window_sums": ["avg_pool"], "_mean": ["norm"]},
     **{"_tanh_argument": ["gelu_tanh"], "_near": ["gelu_tanh"], "_normal_cdf": ["gelu_erf"]},
 }
