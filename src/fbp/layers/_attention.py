@@ -12,8 +12,8 @@ from jax import lax
 from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
 from fbp._platform import on_cuda
 
-# Causal queries come in as many blocks as one of these pairs allows: so many blocks at most, each of
-# so many queries at least; below, a block saves less than it costs to start its kernels.
+# Causal queries come in blocks, each with the keys that it may see: as many as one of these pairs
+# allows, (most blocks, fewest queries a block). Fewer queries save less than their kernels cost.
 _BLOCKS_ON_CPU, _BLOCKS = ((4, 32), (8, 128)), ((4, 128),)
 # A CPU takes so many heads at a time that a block of them has at most this many scores, 1 MiB in
 # float32; and all at once where a head has so few that there is nothing to gain.
