@@ -1,5 +1,6 @@
 """`fbp bench`: the same training in every row, and products counted on paper."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 import fbp
 from fbp.bench import CONTENDERS, GPTSizes, measure
-from fbp.bench._plain import POLICIES, PlainGPT
+from fbp.bench._plain import POLICIES, PlainGPT, unstacked
 from fbp.bench._products import products_of
 from fbp.cli._main import main
 
@@ -25,10 +26,15 @@ def test_products_on_paper() -> None:
     assert sizes.dense_flops == 6 * 12 * weights
     # Pairs of a query and a key that it sees, 10 of 16; width 4 a head, 6 heads, 7 products.
     assert sizes.attention_flops == 2 * 7 * (2 * 10 * 4 * 6)
-    products = products_of(sizes)
-    flops = sum(2 * b * m * k * n * count for (b, m, k, n), count in products.items())
-    # In four blocks of one query each, nothing is above the diagonal.
-    assert flops == sizes.flops
+    # In one block, all 16 pairs.
+    assert _flops(sizes) == sizes.dense_flops + 2 * 7 * (2 * 16 * 4 * 6)
+    # In four blocks of 32 queries, of 128 by 128 pairs five eighths.
+    sizes = dataclasses.replace(sizes, context=128)
+    assert _flops(sizes) == sizes.dense_flops + 2 * 7 * (2 * 128 * 80 * 4 * 6)
+
+
+def _flops(sizes: GPTSizes) -> int:
+    return sum(2 * b * m * k * n * count for (b, m, k, n), count in products_of(sizes).items())
 
 
 OPTIONS = [{"unrolled": True}, {"chunk": 4}, *({"keeps": p} for p in POLICIES)]
@@ -43,24 +49,34 @@ def test_plain_jax_trains_the_same_model(options: Any) -> None:
     sizes = GPTSizes(layers=2, width=6, heads=2, context=5, batch=2, vocab=7)
     params = sizes.params()
     batch = tuple(a[0] for a in sizes.batches(1))
+    value, dparams = fbp.models.NextToken(sizes.model()).value_and_grad(params, batch)
+    if options.get("unrolled"):
+        params, dparams = unstacked(params), unstacked(dparams)
     plain = PlainGPT(sizes, **options).value_and_grad(params, batch)
-    ours = fbp.models.NextToken(sizes.model()).value_and_grad(params, batch)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, ours)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, (value, dparams)
+    )
 
 
 @pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: Any) -> None:
     file, picture = tmp_path / "figures.json", tmp_path / "figures.png"
-    command = ["bench", "tiny", "--only", "^(jax.grad|fbp)$", "--rounds", "2"]
+    command = ["bench", "tiny", "--only", "^(jax.grad|fbp)$", "--rounds", "2", "--products"]
     assert main([*command, "--peak", "--json", str(file), "--picture", str(picture)]) == 0
     printed = capsys.readouterr().out
-    for name in ("jax.grad", "fbp"):
-        assert re.search(rf"^{name} +[\d.]+ +[\d.]+ +[\d.]+ ", printed, re.MULTILINE)
+    rates = {}
+    for name in ("jax.grad", "fbp", "matrix products alone"):
+        row = re.search(rf"^{name} +[\d.]+ +[\d.]+ +[\d.]+ .* ([\d.]+)$", printed, re.MULTILINE)
+        assert row
+        rates[name] = float(row[1])
+    assert rates.pop("matrix products alone") == 1 > max(rates.values()) > 0
     found = json.loads(file.read_text())
-    assert [row["name"] for row in found["figures"]] == ["jax.grad", "fbp"]
+    *trained, products = found["figures"]
+    assert [row["name"] for row in trained] == ["jax.grad", "fbp"]
+    assert len(products["seconds"]) == 2
     # More than Python with jax, and less than this machine has.
-    assert all(2**26 < row["peak"] < 2**34 for row in found["figures"])
-    losses = [row["first_losses"] for row in found["figures"]]
+    assert all(2**26 < row["peak"] < 2**34 for row in trained)
+    losses = [row["first_losses"] for row in trained]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert len(losses[0]) == 10
     assert picture.stat().st_size > 1000

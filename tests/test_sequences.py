@@ -50,10 +50,10 @@ def test_how_many_blocks(backend: str, blocks: list[int], monkeypatch: Any) -> N
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     for t, n in zip((63, 64, 128, 512, 640, 1024, 2048), blocks, strict=True):
         q, k = jnp.zeros((1, 2 * t, 3)), jnp.zeros((1, t, 3))
-        cut = list(fbp.Attention(causal=True)._blocks(q, k))
+        cut = list(fbp.Attention(causal=True).blocks(q, k))
         assert len(cut) == n
         assert [rows.stop for rows, _ in cut] == [2 * keys.stop for _, keys in cut]
-        assert len(list(fbp.Attention()._blocks(q, k))) == 1
+        assert len(list(fbp.Attention().blocks(q, k))) == 1
 
 
 @pytest.mark.parametrize(

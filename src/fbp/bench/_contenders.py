@@ -12,7 +12,7 @@ import optax
 
 from fbp._layer import Layer
 from fbp.bench._modules import equinox_step, flax_step
-from fbp.bench._plain import PlainGPT
+from fbp.bench._plain import PlainGPT, unstacked
 from fbp.bench._sizes import GPTSizes
 from fbp.bench._torch import LR, WEIGHT_DECAY, torch_step
 from fbp.combinators import Serial, Stack, map_layers
@@ -100,7 +100,10 @@ def of_objective(objective: Any, params: Any, batches: Any, **options: Any) -> B
 
 def _plain(**options: Any) -> Callable[..., Built]:
     def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
-        return of_objective(PlainGPT(sizes, dtype, **options), params, sizes.batches(steps))
+        plain = PlainGPT(sizes, dtype, **options)
+        return of_objective(
+            plain, unstacked(params) if plain.unrolled else params, sizes.batches(steps)
+        )
 
     return build
 
@@ -129,10 +132,7 @@ def _fbp(
         model = map_layers(altered, sizes.model())
         if dtype != jnp.float32:
             model = mixed_precision(model, dtype)
-        if unrolled:
-            n = range(sizes.layers)
-            blocks = tuple(jax.tree.map(lambda a, i=i: a[i], params["blocks"]) for i in n)
-            params = {**params, "blocks": blocks}
+        params = unstacked(params) if unrolled else params
         objective = NextToken(model)
         return of_objective(objective, params, sizes.batches(steps), in_backward=in_backward)
 

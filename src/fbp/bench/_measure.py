@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fbp.bench._contenders import Built, Contender
+from fbp.bench._products import products_alone
 from fbp.bench._sizes import GPTSizes
 
 COMPARED = 10  # steps whose losses are compared
+PRODUCTS = "matrix products alone"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Figures:
       temporaries: bytes; see `Built`.
       peak: the most bytes held on the device, where the framework counts them; with `--peak`, by a
         process of its own, resident where there is no GPU.
-      first_losses: of the first steps.
+      first_losses: of the first steps; none of `PRODUCTS`.
     """
 
     name: str
@@ -64,6 +66,7 @@ def measure(
     dtype: Any = jnp.float32,
     rounds: int = 7,
     chunk: int = 2,
+    products: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Figures], list[str]]:
     """Builds all contenders, compares their first losses, and times them in turns.
@@ -74,6 +77,7 @@ def measure(
       dtype: of the arithmetic; masters are float32.
       rounds: turns of each.
       chunk: steps a turn.
+      products: whether the matrix products of fbp's step take a turn too, as `PRODUCTS`.
       say: is told what goes on.
 
     Returns:
@@ -105,13 +109,21 @@ def measure(
             )
             continue
         built[c.name], losses[c.name] = one, tuple(first[:COMPARED])
+    alone = None
+    if products:
+        say(f"choosing {PRODUCTS}")
+        alone = products_alone(sizes, dtype)
     rng = np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {name: [] for name in built}
+    turns = [*built, *([PRODUCTS] if alone else [])]
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
     for i in range(rounds):
         batches = sizes.batches(chunk, seed=i + 1)
         say(f"round {i + 1} of {rounds}")
         # Nobody always runs after the same other.
-        for name in rng.permutation(list(built)):
+        for name in rng.permutation(turns):
+            if name not in built:
+                seconds[name].append(alone())
+                continue
             one = built[name]
             began = time.perf_counter()
             one.run(batches)
@@ -128,4 +140,6 @@ def measure(
         )
         for name, one in built.items()
     ]
+    if alone:
+        figures.append(Figures(PRODUCTS, tuple(seconds[PRODUCTS]), None, None, None, None, ()))
     return figures, notes

@@ -29,7 +29,8 @@ class PlainGPT:
       dtype: of the arithmetic; parameters and the loss stay in float32.
       keeps: one of POLICIES.
       attention: `implementation` of `jax.nn.dot_product_attention`.
-      unrolled: whether blocks are written one after the other instead of scanned.
+      unrolled: whether blocks are written one after the other instead of scanned, and their
+        parameters are as `unstacked` gives them.
       chunk: logits of this many tokens at a time, or of the largest number that divides it and all
         tokens, and again in the backward; None is of all.
     """
@@ -50,8 +51,8 @@ class PlainGPT:
         if self.keeps != "all":
             block = jax.checkpoint(block, policy=POLICIES[self.keeps], prevent_cse=self.unrolled)
         if self.unrolled:
-            for i in range(self.sizes.layers):
-                x, _ = block(x, jax.tree.map(lambda a, i=i: a[i], params["blocks"]))
+            for p in params["blocks"]:
+                x, _ = block(x, p)
         else:
             x, _ = jax.lax.scan(block, x, params["blocks"])
         y = norm(params["norm"], x)
@@ -85,6 +86,13 @@ class PlainGPT:
         x = x + dense(attention["out"], y.reshape(x.shape))
         hidden = dense(feed_forward["up"], norm(feed_forward["norm"], x))
         return x + dense(feed_forward["down"], jax.nn.gelu(hidden)), None
+
+
+def unstacked(params: Any) -> Any:
+    """The same parameters, those of each block by themselves."""
+    leaves, tree = jax.tree.flatten(params["blocks"])
+    blocks = tuple(jax.tree.unflatten(tree, block) for block in zip(*leaves, strict=True))
+    return {**params, "blocks": blocks}
 
 
 def norm(p: Any, x: Any) -> Any:

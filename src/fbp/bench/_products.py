@@ -3,6 +3,7 @@
 import functools
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fbp.bench._sizes import GPTSizes
+from fbp.layers import Attention
 
 # A product of (m, k) and (k, n) as it is, and with either factor stored the other way round.
 _WAYS = ("mk,kn->mn", "km,kn->mn", "mk,nk->mn", "mk,kn->nm")
@@ -29,26 +31,29 @@ def products_of(sizes: GPTSizes) -> dict[tuple[int, int, int, int], int]:
         add(count, 1, rows, outs, ins)  # dx = dy w^T
         add(count, 1, ins, rows, outs)  # dw = x^T dy
     heads, per_head = sizes.batch * sizes.heads, d // sizes.heads
-    # Causal: in four blocks of queries, each with the keys up to its last.
-    block = -(-sizes.context // 4)
-    for i in range(4):
-        keys = min((i + 1) * block, sizes.context)
-        add(3 * n, heads, block, per_head, keys)  # q k^T, twice, and dy v^T
-        add(2 * n, heads, block, keys, per_head)  # p v, ds k
-        add(2 * n, heads, keys, block, per_head)  # p^T dy, ds^T q
+    queries = jax.ShapeDtypeStruct((heads, sizes.context, per_head), jnp.float32)
+    for block, keys in Attention(causal=True).blocks(queries, queries):
+        t, s = block.stop - block.start, keys.stop - keys.start
+        add(3 * n, heads, t, per_head, s)  # q k^T, twice, and dy v^T
+        add(2 * n, heads, t, s, per_head)  # p v, ds k
+        add(2 * n, heads, s, t, per_head)  # p^T dy, ds^T q
     return found
 
 
-def seconds_of_products(sizes: GPTSizes, dtype: Any, rounds: int = 5) -> float:
-    """Seconds that a step's products take by themselves, each in the fastest way to store its
-    factors that XLA has."""
-    total = 0.0
-    for shape, count in products_of(sizes).items():
-        total += count * min(_seconds(shape, way, dtype, rounds) for way in _WAYS)
-    return total
+def products_alone(sizes: GPTSizes, dtype: Any, rounds: int = 3) -> Callable[[], float]:
+    """Returns a function that measures how many seconds a step's products take by themselves, each
+    in the fastest way to store its factors that XLA has: which one is found here."""
+
+    def fastest(shape: tuple[int, int, int, int]) -> Callable[[], float]:
+        ways = [_product(shape, way, dtype) for way in _WAYS]
+        return min(ways, key=lambda way: statistics.median(way() for _ in range(rounds)))
+
+    found = [(count, fastest(shape)) for shape, count in products_of(sizes).items()]
+    return lambda: sum(count * seconds() for count, seconds in found)
 
 
-def _seconds(shape: tuple[int, int, int, int], way: str, dtype: Any, rounds: int) -> float:
+def _product(shape: tuple[int, int, int, int], way: str, dtype: Any) -> Callable[[], float]:
+    """A function that measures the seconds of one product."""
     b, m, k, n = shape
     size = dict(zip("mkn", (m, k, n), strict=True))
     inputs, output = way.split("->")
@@ -60,7 +65,7 @@ def _seconds(shape: tuple[int, int, int, int], way: str, dtype: Any, rounds: int
     ]
     # Long enough to be timed, and not so long that rounds take forever.
     repeats = (
-        max(2, min(200, int(2e10 / (2 * b * m * k * n)))) if jax.default_backend() == "cpu" else 20
+        max(2, min(200, int(1e10 / (2 * b * m * k * n)))) if jax.default_backend() == "cpu" else 20
     )
 
     @functools.partial(jax.jit, static_argnums=2)
@@ -75,9 +80,10 @@ def _seconds(shape: tuple[int, int, int, int], way: str, dtype: Any, rounds: int
         return lax.fori_loop(0, repeats, body, (x, y))[1]
 
     loop(*factors, repeats).block_until_ready()
-    times = []
-    for _ in range(rounds):
+
+    def seconds() -> float:
         began = time.perf_counter()
         loop(*factors, repeats).block_until_ready()
-        times.append((time.perf_counter() - began) / repeats)
-    return statistics.median(times)
+        return (time.perf_counter() - began) / repeats
+
+    return seconds

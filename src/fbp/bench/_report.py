@@ -9,13 +9,14 @@ from typing import Any
 
 from fbp._text import align
 from fbp.bench._contenders import AUTODIFF, FBP
-from fbp.bench._measure import Figures
+from fbp.bench._measure import PRODUCTS, Figures
 from fbp.bench._sizes import GPTSizes
 
 
-def table(figures: Sequence[Figures], sizes: GPTSizes, products: float | None) -> str:
-    """The table that is read; `products` is the seconds of a step's products alone."""
+def table(figures: Sequence[Figures], sizes: GPTSizes) -> str:
+    """The table that is read; with `PRODUCTS` measured, the share that they have of each step."""
     by_name = {f.name: f for f in figures}
+    products = by_name.get(PRODUCTS)
     bases = [name for name in (AUTODIFF, FBP) if name in by_name]
     head = ["", "ms/step", "min", "max", *(f"/ {name}" for name in bases)]
     head += ["args MiB", "temps MiB", "peak MiB", "compile s", "TFLOP/s"]
@@ -26,7 +27,7 @@ def table(figures: Sequence[Figures], sizes: GPTSizes, products: float | None) -
         row += [mebibytes(b) for b in (f.arguments, f.temporaries, f.peak)]
         row += ["-" if f.compile_seconds is None else f"{f.compile_seconds:.1f}"]
         row += [f"{sizes.flops / f.median / 1e12:.3f}"]
-        rows.append([*row, *([f"{products / f.median:.2f}"] if products else [])])
+        rows.append([*row, *([f"{products.ratio(f):.2f}"] if products else [])])
     return align(rows)
 
 
@@ -35,10 +36,10 @@ def mebibytes(n: int | None) -> str:
     return "-" if n is None else f"{n / 2**20:.0f}"
 
 
-def remarks(figures: Sequence[Figures], sizes: GPTSizes, products: float | None) -> list[str]:
+def remarks(figures: Sequence[Figures], sizes: GPTSizes) -> list[str]:
     """What the numbers rest on: that all trained alike, and how steady the machine was."""
-    first = figures[0]
-    worst = max(figures, key=lambda f: f.agrees(first))
+    first, *others = [f for f in figures if f.first_losses]
+    worst = max([first, *others], key=lambda f: f.agrees(first))
     spread = statistics.median(max(f.seconds) / min(f.seconds) for f in figures)
     lines = [
         f"losses of the first steps: at most {worst.agrees(first):.1e} apart ({worst.name})",
@@ -48,8 +49,6 @@ def remarks(figures: Sequence[Figures], sizes: GPTSizes, products: float | None)
     ]
     if spread > 1.3:
         lines.append("the machine was busy with something else: repeat before you rely on this")
-    if products:
-        lines.append(f"the step's matrix products alone: {1e3 * products:.2f} ms")
     return lines
 
 

@@ -31,7 +31,7 @@ class Bench:
     steps: Annotated[int, tyro.conf.arg(metavar="N")] = 2
     """Steps a turn; fbp and plain JAX scan them."""
     products: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
-    """Measure the matrix products of fbp's step alone too."""
+    """Let the matrix products of fbp's step, alone, take turns too."""
     peak: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Train by each in a process of its own too, for the most memory that it holds."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -62,7 +62,6 @@ class Bench:
 
         from fbp.bench import CONTENDERS, WORKLOADS, measure
         from fbp.bench._peak import peak_of
-        from fbp.bench._products import seconds_of_products
         from fbp.bench._report import draw, remarks, table, write_json
 
         chosen = [c for c in CONTENDERS if pattern.search(c.name)]
@@ -80,12 +79,14 @@ class Bench:
             say(f"the peak of {contender.name}")
             peaks[contender.name] = peak_of(contender, self.workload, self.dtype, self.steps)
         figures, notes = measure(
-            chosen, sizes, dtype=dtype, rounds=self.rounds, chunk=self.steps, say=say
+            chosen,
+            sizes,
+            dtype=dtype,
+            rounds=self.rounds,
+            chunk=self.steps,
+            products=self.products,
+            say=say,
         )
-        limit = None
-        if self.products:
-            say("the products alone")
-            limit = seconds_of_products(sizes, dtype)
         for i, f in enumerate(figures):
             peak = peaks.get(f.name)
             if isinstance(peak, int):
@@ -98,14 +99,14 @@ class Bench:
         print(f"{title}\n{sizes}")
         for line in notes:
             print(line)
-        if not figures:
+        if not any(f.first_losses for f in figures):
             return 1
-        print(table(figures, sizes, limit))
-        for line in remarks(figures, sizes, limit):
+        print(table(figures, sizes))
+        for line in remarks(figures, sizes):
             print(line)
         about = {"dtype": self.dtype, "device": device, "jax": jax.__version__, "notes": notes}
         if self.json is not None:
-            write_json(self.json, self.workload, figures, {**about, "products_seconds": limit})
+            write_json(self.json, self.workload, figures, about)
         if self.picture is not None:
             draw(self.picture, title, figures)
         return 0

@@ -109,7 +109,7 @@ class Attention(Layer):
         self, q: Array, k: Array, v: Array, mask: Array | None = None
     ) -> tuple[Array, Array]:
         ys, lses = [], []
-        for rows, keys in self._blocks(q, k):
+        for rows, keys in self.blocks(q, k):
             s = self._scores(q, k, mask, rows, keys)
             top = lax.stop_gradient(s.max(-1, keepdims=True, initial=-jnp.inf))
             e = jnp.exp(s - jnp.where(top == -jnp.inf, 0, top))
@@ -130,7 +130,7 @@ class Attention(Layer):
         q_columns, dy_columns = q.mT, dy.mT
         dk = jnp.zeros(k.mT.shape, at_least_float32(k).dtype)
         dv = jnp.zeros(v.mT.shape, at_least_float32(v).dtype)
-        for rows, keys in self._blocks(q, k):
+        for rows, keys in self.blocks(q, k):
             s = self._scores(q, k, mask, rows, keys)
             p = jnp.exp(s - lse[..., rows, None])
             dv = dv.at[..., keys].add(_dot("mt,ts->ms", dy_columns[..., rows], p.astype(dy.dtype)))
@@ -189,8 +189,8 @@ class Attention(Layer):
         sees = behind >= 0
         return sees if self.window is None else sees & (behind < self.window)
 
-    def _blocks(self, q: Array, k: Array) -> Iterator[tuple[slice, slice]]:
-        """Which queries to take together, and the keys they may see."""
+    def blocks(self, q: Array, k: Array) -> Iterator[tuple[slice, slice]]:
+        """Which queries to take together, and the keys they may see, of q and k by heads."""
         if not self.causal:
             yield slice(0, q.shape[-2]), slice(0, k.shape[-2])
             return
@@ -215,7 +215,7 @@ class Attention(Layer):
         if not is_alone or not isinstance(heads, int):
             return f(q, k, *others)
         scores = max(
-            (rows.stop - rows.start) * (keys.stop - keys.start) for rows, keys in self._blocks(q, k)
+            (rows.stop - rows.start) * (keys.stop - keys.start) for rows, keys in self.blocks(q, k)
         )
         few = max(1, _MOST_SCORES // max(1, scores))
         if few >= heads or scores < _FEWEST_SCORES:
