@@ -18,22 +18,28 @@ There fbp's attention alone, 96 heads of 1,024 places and size 64, took 74 us fo
 backward; cuDNN's 103 and 172; plain products 413 and 832.
 
 And for the workload gpt in float32 on the 2 cores of a 2.6 GHz Xeon, jax 0.10.2 and torch 2.13,
-3 rounds of 2 steps, in the median and at best:
+`fbp bench gpt --products`, 7 rounds of 2 steps (of a row the slowest 1.15 times the fastest, in the
+median of rows), in the median and at best; `of rate` is the time of fbp's products, alone and in
+XLA, over the step's, the median of the rounds' ratios:
 
-                                             ms/step      temporaries, MiB
-    jax.grad                                 2237  2221   961
-    jax.grad, remat: dots                    2118  2058   287
-    jax.grad, remat: dots, loss in chunks    2134  2104   287
-    flax nnx                                 2024  1935   884
-    equinox                                  2681  2540   885
-    PyTorch eager                             723   644
-    PyTorch, torch.compile                    828   765
-    fbp                                       934   869   186
-    fbp, unrolled                             900   838   327
-    fbp, keep=inputs                         1030   988    91
-    fbp, in backward                          985   898   171
+                                             ms/step      temporaries, MiB   of rate
+    jax.grad                                 2076  1924   961                0.35
+    jax.grad, remat: dots                    1995  1814   287                0.36
+    jax.grad, remat: nothing                 1971  1928   195                0.37
+    jax.grad, remat: dots, loss in chunks    2081  1957   287                0.35
+    flax nnx                                 1848  1787   884                0.40
+    equinox                                  2510  2452   885                0.29
+    PyTorch eager                             729   629                      0.99
+    PyTorch, torch.compile                    726   668                      1.00
+    fbp                                       844   798   177                0.83
+    fbp, unrolled                             852   830   279                0.85
+    fbp, keep=inputs                          974   911    83                0.72
+    fbp, in backward                          926   854   168                0.80
+    fbp, in backward, keep=inputs            1006   963    75                0.73
+    matrix products alone                     730   672                      1.00
 
-The matrix products of fbp's step alone took 685 ms in XLA, nearly PyTorch's whole step.
+The products of fbp's step, alone and in XLA, take as long as PyTorch's whole step, whose own are
+by a faster library.
 """
 
 from fbp.bench._contenders import CONTENDERS as CONTENDERS

@@ -109,19 +109,19 @@ def measure(
             )
             continue
         built[c.name], losses[c.name] = one, tuple(first[:COMPARED])
-    alone = None
+    products = products and bool(built)
     if products:
         say(f"choosing {PRODUCTS}")
         alone = products_alone(sizes, dtype)
     rng = np.random.default_rng(0)
-    turns = [*built, *([PRODUCTS] if alone else [])]
+    turns = [*built, PRODUCTS] if products else list(built)
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for i in range(rounds):
         batches = sizes.batches(chunk, seed=i + 1)
         say(f"round {i + 1} of {rounds}")
         # Nobody always runs after the same other.
         for name in rng.permutation(turns):
-            if name not in built:
+            if name == PRODUCTS:
                 seconds[name].append(alone())
                 continue
             one = built[name]
@@ -140,6 +140,6 @@ def measure(
         )
         for name, one in built.items()
     ]
-    if alone:
+    if products:
         figures.append(Figures(PRODUCTS, tuple(seconds[PRODUCTS]), None, None, None, None, ()))
     return figures, notes

@@ -59,10 +59,14 @@ def _product(shape: tuple[int, int, int, int], way: str, dtype: Any) -> Callable
     inputs, output = way.split("->")
     left, right = inputs.split(",")
     keys = jax.random.split(jax.random.key(0))
-    factors = [
-        jax.random.normal(key, (b, *(size[axis] for axis in axes)), dtype)
-        for key, axes in zip(keys, (left, right), strict=True)
-    ]
+
+    def factors() -> list[jax.Array]:
+        """Made anew each time: all products' together would crowd out those who are measured."""
+        return [
+            jax.random.normal(key, (b, *(size[axis] for axis in axes)), dtype)
+            for key, axes in zip(keys, (left, right), strict=True)
+        ]
+
     # Long enough to be timed, and not so long that rounds take forever.
     repeats = (
         max(2, min(200, int(1e10 / (2 * b * m * k * n)))) if jax.default_backend() == "cpu" else 20
@@ -79,11 +83,11 @@ def _product(shape: tuple[int, int, int, int], way: str, dtype: Any) -> Callable
         y = jnp.zeros((b, *(size[axis] for axis in output)), dtype)
         return lax.fori_loop(0, repeats, body, (x, y))[1]
 
-    loop(*factors, repeats).block_until_ready()
-
     def seconds() -> float:
+        x, w = jax.block_until_ready(factors())
         began = time.perf_counter()
-        loop(*factors, repeats).block_until_ready()
+        loop(x, w, repeats).block_until_ready()
         return (time.perf_counter() - began) / repeats
 
+    seconds()  # compiles
     return seconds

@@ -14,7 +14,8 @@ from fbp.bench._sizes import GPTSizes
 
 
 def table(figures: Sequence[Figures], sizes: GPTSizes) -> str:
-    """The table that is read; with `PRODUCTS` measured, the share that they have of each step."""
+    """The table that is read; with `PRODUCTS` measured, their time over each step's:
+    of the rate at which XLA runs fbp's products alone, how much a step reaches."""
     by_name = {f.name: f for f in figures}
     products = by_name.get(PRODUCTS)
     bases = [name for name in (AUTODIFF, FBP) if name in by_name]
@@ -38,8 +39,9 @@ def mebibytes(n: int | None) -> str:
 
 def remarks(figures: Sequence[Figures], sizes: GPTSizes) -> list[str]:
     """What the numbers rest on: that all trained alike, and how steady the machine was."""
-    first, *others = [f for f in figures if f.first_losses]
-    worst = max([first, *others], key=lambda f: f.agrees(first))
+    trained = [f for f in figures if f.first_losses]
+    first = trained[0]
+    worst = max(trained, key=lambda f: f.agrees(first))
     spread = statistics.median(max(f.seconds) / min(f.seconds) for f in figures)
     lines = [
         f"losses of the first steps: at most {worst.agrees(first):.1e} apart ({worst.name})",

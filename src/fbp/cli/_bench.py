@@ -99,7 +99,7 @@ class Bench:
         print(f"{title}\n{sizes}")
         for line in notes:
             print(line)
-        if not any(f.first_losses for f in figures):
+        if not figures:
             return 1
         print(table(figures, sizes))
         for line in remarks(figures, sizes):

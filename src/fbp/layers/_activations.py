@@ -187,7 +187,8 @@ def _sigmoid_and_slope(x: Array) -> tuple[Array, Array]:
     """s = 1 / (1 + exp(-x)) and its derivative s * (1 - s), by one exponential.
 
     e = exp(-|x|) cannot overflow: 1 / (1 + e) is the larger of s and 1 - s, and e times it the
-    other. (|x| is written so that its own derivative is right at 0.)
+    other. (Not by `jnp.abs`, whose own derivative at 0 is 0: what is differentiated there is the
+    formula for x >= 0, which holds on both sides.)
     """
     e = jnp.exp(jnp.where(x < 0, x, -x))
     larger = 1 / (1 + e)

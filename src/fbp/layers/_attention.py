@@ -12,9 +12,11 @@ from jax import lax
 from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
 from fbp._platform import on_cuda
 
-# Causal queries come in blocks, each with the keys that it may see: as many as one of these pairs
-# allows, (most blocks, fewest queries a block). Fewer queries save less than their kernels cost.
-_BLOCKS_ON_CPU, _BLOCKS = ((4, 32), (8, 128)), ((4, 128),)
+# Causal queries come in blocks, each with the keys that it may see. Of these pairs, (most blocks,
+# fewest places a block), the one that allows the most blocks counts: on a CPU up to 4 of 32 places
+# and more, up to 8 of 128 and more. Smaller ones save less than it costs to start their kernels.
+_BLOCKS_ON_CPU = ((4, 32), (8, 128))
+_BLOCKS = ((4, 128),)
 # A CPU takes so many heads at a time that a block of them has at most this many scores, 1 MiB in
 # float32; and all at once where a head has so few that there is nothing to gain.
 _MOST_SCORES, _FEWEST_SCORES = 2**18, 2**13
@@ -118,7 +120,7 @@ class Attention(Layer):
             total = jnp.where(sees_none, 1, total)
             # exp(s - inf) = 0: where nothing is seen, p is 0 in the backward too.
             lses.append(jnp.where(sees_none, jnp.inf, top + jnp.log(total))[..., 0])
-            # e v / total, not (e / total) v: there are fewer y than e to divide.
+            # e v / total, not (e / total) v: y has mostly fewer numbers to divide than e.
             ys.append(_dot("ts,sm->tm", e.astype(v.dtype), v[..., keys, :]) / total)
         return jnp.concatenate(ys, -2), jnp.concatenate(lses, -1)
 
