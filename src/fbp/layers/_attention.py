@@ -191,8 +191,9 @@ class Attention(Layer):
         sees = behind >= 0
         return sees if self.window is None else sees & (behind < self.window)
 
-    def blocks(self, q: Array, k: Array) -> Iterator[tuple[slice, slice]]:
-        """Which queries to take together, and the keys they may see, of q and k by heads."""
+    def blocks(self, q: Any, k: Any) -> Iterator[tuple[slice, slice]]:
+        """Which queries to take together, and the keys they may see, by the shapes of q and k:
+        (..., G, T R, K) and (..., G, S, K)."""
         if not self.causal:
             yield slice(0, q.shape[-2]), slice(0, k.shape[-2])
             return
@@ -307,7 +308,7 @@ def _by_place(a: Array, heads: int) -> Array:
     return a.swapaxes(-4, -3).reshape(*batch, rows // each, heads, size)
 
 
-def _queries_a_key(q: Array, k: Array) -> int:
+def _queries_a_key(q: Any, k: Any) -> int:
     """R, where there are as many keys as places."""
     return q.shape[-2] // max(1, k.shape[-2]) or 1
 
