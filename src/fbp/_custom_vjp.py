@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of
+from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of, scaled
 from fbp._microbatch import Microbatch
 from fbp._objective import Objective
 
@@ -41,7 +41,7 @@ def loss_function(loss: Loss) -> Callable[..., Array]:
         return value, (dparams, dy)
 
     def bwd(gradient: PyTree, dvalue: Array) -> tuple[Params, PyTree, None]:
-        return *_scaled(gradient, dvalue), None
+        return *scaled(dvalue, gradient), None
 
     return _with_rule(loss, primal, fwd, bwd)
 
@@ -56,7 +56,7 @@ def objective_function(objective: Objective | Microbatch) -> Callable[..., Array
         return objective.value_and_grad(params, batch, key)
 
     def bwd(dparams: PyTree, dvalue: Array) -> tuple[PyTree, None, None]:
-        return _scaled(dparams, dvalue), None, None
+        return scaled(dvalue, dparams), None, None
 
     return _with_rule(objective, primal, fwd, bwd)
 
@@ -67,8 +67,3 @@ def _with_rule(owner: Any, primal: Callable[..., Any], fwd: Any, bwd: Any) -> Ca
     f = jax.custom_vjp(primal)
     f.defvjp(fwd, bwd)
     return f
-
-
-def _scaled(gradient: PyTree, dvalue: Array) -> PyTree:
-    """The gradient of a number, by what the number itself moves."""
-    return jax.tree.map(lambda d: (d * dvalue).astype(d.dtype), gradient)
