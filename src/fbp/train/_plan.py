@@ -3,13 +3,10 @@
 import dataclasses
 import functools
 import math
-import statistics
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from fbp._layer import Key, Layer, PyTree
@@ -18,7 +15,8 @@ from fbp._text import align, size
 from fbp._tree import nbytes
 from fbp.combinators import Stack, map_layers
 from fbp.combinators._stack import EVERYTHING, INPUTS
-from fbp.train._step import State, state_of, step_of
+from fbp.train._step import state_of, step_of
+from fbp.train._turns import take_turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +153,7 @@ def plan(
     if not programs:
         least = min(c.memory for c in choices)
         raise ValueError(f"plan: expected a budget of {least:,} bytes or more, got {budget:,}")
-    seconds, finite = _take_turns(programs, start(), batch, key, rounds)
+    seconds, finite = take_turns(programs, start(), batch, key, rounds)
     if not finite:
         notes.append("the losses of the timed steps are not finite: times may mislead")
     for i in programs:
@@ -212,20 +210,3 @@ def _kept(objective: Any, params: PyTree, batch: PyTree, key: Key) -> int:
         objective = objective.objective
     _, res = jax.eval_shape(objective.forward, params, batch, key)
     return nbytes(res[0])
-
-
-def _take_turns(
-    programs: dict[int, Any], state: State, batch: PyTree, key: Key, rounds: int
-) -> tuple[dict[int, float], bool]:
-    """The median seconds of a step by each program, and whether all losses were finite."""
-    rng = np.random.default_rng(0)
-    seconds: dict[int, list[float]] = {i: [] for i in programs}
-    finite = True
-    for number in range(rounds + 1):
-        for i in rng.permutation(list(programs)):
-            began = time.perf_counter()
-            state, value = programs[i](state, batch, key)
-            finite &= bool(jnp.isfinite(jax.block_until_ready((state, value))[1]))
-            if number:  # The first of each is to warm up.
-                seconds[i].append(time.perf_counter() - began)
-    return {i: statistics.median(s) for i, s in seconds.items()}, finite
