@@ -17,6 +17,8 @@ import fbp
 from fbp._tree import path_of
 from fbp.ports import Update
 from fbp.ports._update import sum_of_squares
+from fbp.train import _in_backward, _separable
+from fbp.train._separable import pieces_of
 
 VOCAB, CONTEXT = 31, 8
 BLOCK = fbp.Serial(mix=fbp.Residual(fbp.Serial(a=fbp.Dense(5, 5), t=fbp.Tanh())), b=fbp.Dense(5, 5))
@@ -79,6 +81,68 @@ def test_ten_steps_are_those_of_the_plain_step(name: str, mlp: Any) -> None:
     plain = ten_steps(*mlp, optimizer)
     # Float32: a few hundred roundings of values of about 1.
     assert_alike(ten_steps(*mlp, optimizer, in_backward=True), plain)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of the MLP's matrices are pieces of their own; a list of the pieces that are taken."""
+    taken: list[int] = []
+
+    def noted(parts: Any, stacks: list[int]) -> dict[int, int]:
+        found = pieces_of(parts, stacks)
+        taken.extend(found.values())
+        return found
+
+    monkeypatch.setattr(_separable, "_FEWEST_NUMBERS", 5)
+    monkeypatch.setattr(_in_backward, "pieces_of", noted)
+    return taken
+
+
+@pytest.mark.parametrize("name", some(OPTIMIZERS, "adamw", "clipped"))
+def test_ten_steps_in_pieces(name: str, mlp: Any, small_pieces: list[int]) -> None:
+    optimizer = OPTIMIZERS[name]()
+    plain = ten_steps(*mlp, optimizer)
+    assert_alike(ten_steps(*mlp, optimizer, in_backward=True), plain)
+    assert set(small_pieces) == {5}
+
+
+def test_an_optimizer_that_mixes_rows_takes_copies_whole(mlp: Any, small_pieces: list[int]) -> None:
+    optimizer = optax.chain(optax.centralize(), optax.sgd(1e-2))
+    plain = ten_steps(*mlp, optimizer)
+    assert_alike(ten_steps(*mlp, optimizer, in_backward=True), plain)
+    assert set(small_pieces) == {1}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "pieces"),
+    [
+        ([(6, 512, 2048), (6, 2048, 512), (6, 512)], 4),
+        ([(6, 768, 3072), (6, 768, 2304)], 8),
+        ([(6, 2048, 2048), (6, 6)], 2),
+        ([(6, 1021, 1021), (6, 2042)], 1),
+        ([(6, 2048, 2048), (6,)], 1),
+        ([(6, 512, 511)], 1),
+        ([(6, 512, 512)], 1),
+        ([(6, 512, 1024)], 2),
+        ([], 1),
+    ],
+)
+def test_pieces_are_not_too_small(
+    shapes: list[Any], pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stacked = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    assert _separable._pieces(stacked) == pieces
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert _separable._pieces(stacked) == 1
+
+
+@pytest.mark.parametrize("name", some(["adamw", "clipped", "clipped by the previous"], "clipped"))
+def test_ten_steps_in_float64(name: str, mlp: Any, x64: None) -> None:
+    objective, params, batches = mlp
+    args = objective, *jax.tree.map(lambda a: a.astype(jnp.float64), (params, batches))
+    optimizer = OPTIMIZERS[name]()
+    plain = ten_steps(*args, optimizer)
+    assert_alike(ten_steps(*args, optimizer, in_backward=True), plain, 1e-14)
 
 
 @pytest.mark.parametrize("size", some([2, 3, 7, 9], 3))
@@ -280,6 +344,43 @@ def test_update_around_one_layer() -> None:
     np.testing.assert_array_equal(update.steps(params, x, update.start(params, x[0], 5))[0], y)
 
 
+@pytest.mark.parametrize("go", [True, False])
+def test_update_in_pieces(go: bool) -> None:
+    """Of 6 rows and of 4, with what earlier parts of a batch gave: no number differs."""
+    stack = fbp.Stack(fbp.Serial(a=fbp.Dense(6, 4), t=fbp.Tanh(), b=fbp.Dense(4, 6)), 3)
+    x = jax.random.normal(jax.random.key(0), (5, 6))
+    found = []
+    for pieces in (1, 2):
+        update = fbp.Update(stack, optax.adam(0.1), pieces)
+        params = update.init(jax.random.key(1))
+        before = jax.tree.map(jnp.cos, params.params)
+        params = params._replace(go=jnp.asarray(go), grads=before)
+        y, res = update.forward(params, x)
+        found.append(update.backward(params, x, res, y))
+    (whole, dx), (cut, dx_cut) = found
+    np.testing.assert_array_equal(dx, dx_cut)
+    jax.tree.map(
+        np.testing.assert_array_equal, (whole.params, whole.state), (cut.params, cut.state)
+    )
+    np.testing.assert_allclose(whole.squares, cut.squares, rtol=1e-6)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), cut.params, params.params)
+    assert set(jax.tree.leaves(changed)) == {go}
+
+
+def test_update_says_which_pieces_it_takes() -> None:
+    with pytest.raises(ValueError, match=r"^Update: expected 1 or more pieces, got 0$"):
+        fbp.Update(fbp.Dense(3, 3), optax.sgd(0.1), 0)
+    for layer, shape in ((fbp.Dense(3, 3), r"\(2, 3\)"), (fbp.Scale(()), r"\(2,\)")):
+        x = jnp.ones((5, 3))
+        update = fbp.Update(fbp.Stack(layer, 2), optax.sgd(0.1), 2)
+        params = update.init(jax.random.key(0))
+        y, res = update.forward(params, x)
+        with pytest.raises(
+            ValueError, match=f"^Update: expected arrays with a second axis that 2 .*{shape}"
+        ):
+            update.backward(params, x, res, y)
+
+
 def test_update_in_bfloat16_adds_what_parts_before_have_given() -> None:
     """Their sum is in float32, and the optimizer sees the dtype of the parameters."""
     layer, optimizer = fbp.Scale((3,), dtype=jnp.bfloat16), optax.sgd(0.5, momentum=0.5)
@@ -327,16 +428,18 @@ def test_clipped_says_what_it_takes(bad: Any) -> None:
 
 COMPILED = """
 import jax, optax, fbp
+from fbp.train import _separable
 model = fbp.models.gpt2(vocab=512, context=32, width=64, heads=2, layers=12)
 objective, optimizer = fbp.models.NextToken(model), optax.adamw(1e-3)
 state = jax.eval_shape(
     lambda key: fbp.state_of(objective.init(key), optimizer), jax.random.key(0)
 )
 ids = jax.ShapeDtypeStruct((1, 32), "int32")
-for inside in (False, True):
+for inside, fewest in ((False, 0), (True, 1 << 30), (True, 1 << 10)):
+    _separable._FEWEST_NUMBERS = fewest
     step = fbp.step_of(objective, optimizer, in_backward=inside).lower(state, (ids, ids)).compile()
     print(step.memory_analysis().temp_size_in_bytes)
-print(step.as_text())
+    print(step.as_text().replace("\\n", " "))
 """
 
 
@@ -352,8 +455,11 @@ def test_no_stacked_parameters_are_copied() -> None:
         check=True,
         timeout=300,
     )
-    plain, inside, program = run.stdout.split("\n", 2)
+    plain, _, inside, program, in_pieces, program_in_pieces = run.stdout.splitlines()
     # No copy of a block's matrices or their moments, and its gradients not held all at once.
-    assert not re.findall(r"f32\[12,\d+,(?:64|128|192|256)\]\S* copy\(", program)
-    gradients = 12 * 12 * 64**2 * 4
-    assert int(plain) - int(inside) > 0.5 * gradients
+    for text in (program, program_in_pieces):
+        assert not re.findall(r"f32\[12,\d+,(?:64|128|192|256)\]\S* copy\(", text)
+    block = 12 * 64**2 * 4
+    assert int(plain) - int(inside) > 0.5 * 12 * block
+    # Nor the new params and moments of a whole block: of 16 pieces, one's.
+    assert int(inside) - int(in_pieces) > 0.8 * 3 * block

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, add, at_least_float32, require_layer
+from fbp._layer import Array, Key, Layer, Params, PyTree, at_least_float32, require_layer
 from fbp.combinators import Stack
 
 
@@ -46,6 +46,12 @@ class Update(Layer):
     Args:
       layer: any layer.
       optimizer: an optax optimizer.
+      pieces: in how many pieces each array of a copy is updated, one after another and cut along
+        the axis after that of copies. Until they are written, the new params and state of a piece
+        lie beside the old ones. More than 1 is for optimizers that work element by element.
+
+    Raises:
+      ValueError: pieces is less than 1, or does not divide the axis that it cuts.
 
     Source: Lv et al., "Full Parameter Fine-tuning for Large Language Models with Limited
     Resources", ACL 2024, arXiv:2306.09782.
@@ -53,9 +59,12 @@ class Update(Layer):
 
     layer: Layer
     optimizer: Any
+    pieces: int = 1
 
     def __post_init__(self) -> None:
         require_layer(self, self.layer)
+        if self.pieces < 1:
+            raise ValueError(f"Update: expected 1 or more pieces, got {self.pieces}")
 
     def init(self, key: Array) -> UpdateParams:
         params = self.layer.init(key)
@@ -100,6 +109,19 @@ class Update(Layer):
             params, state = lax.cond(old.go, update, lambda was: was, was)
         return old._replace(params=params, state=state, squares=squares)
 
+    def _piece(self, a: Array, i: Array | int, c: Array) -> tuple[list[Any], list[int]]:
+        """Where piece c of copy i starts in a stacked array, and its shape."""
+        start, shape = [i, *(0 for _ in a.shape[1:])], [1, *a.shape[1:]]
+        if self.pieces > 1:
+            if a.ndim < 2 or a.shape[1] % self.pieces:
+                raise ValueError(
+                    f"Update: expected arrays with a second axis that {self.pieces} pieces divide, "
+                    f"got shape {a.shape}"
+                )
+            shape[1] //= self.pieces
+            start[1] = c * shape[1]
+        return start, shape
+
     def _in_scan(
         self, stack: Stack, old: UpdateParams, res: PyTree, dy: PyTree
     ) -> tuple[UpdateParams, PyTree]:
@@ -120,20 +142,30 @@ class Update(Layer):
             return [a for a, c in zip(jax.tree.leaves(state), copied, strict=True) if c]
 
         def take(walked: Any, i: Array, _: Params, g: Params) -> tuple[Any, None]:
-            params, stacked, squares = walked
             # One copy, with the axis of copies: an optimizer that looks at axes sees the same.
-            p, s, grads = jax.tree.map(
-                lambda a: lax.dynamic_slice_in_dim(a, i, 1), (params, stacked, old.grads)
-            )
             g = jax.tree.map(lambda a: a[None], g)
-            one = self._next(old._replace(params=p, state=state_of(s), grads=grads), g)
-            new = one.params, stacked_of(one.state)
-            params, stacked = jax.tree.map(
-                lambda a, b: lax.dynamic_update_slice_in_dim(a, b, i, 0), (params, stacked), new
-            )
-            return (params, stacked, squares + one.squares), None
 
-        walked = old.params, stacked_of(old.state), jnp.zeros((), jnp.float32)
+            def piece(c: Array, walked: Any) -> Any:
+                params, stacked, squares = walked
+
+                def read(a: Array, i: Array | int = i) -> Array:
+                    return lax.dynamic_slice(a, *self._piece(a, i, c))
+
+                def write(a: Array, b: Array) -> Array:
+                    return lax.dynamic_update_slice(a, b, self._piece(a, i, c)[0])
+
+                p, s, grads = jax.tree.map(read, (params, stacked, old.grads))
+                one = self._next(
+                    old._replace(params=p, state=state_of(s), grads=grads),
+                    jax.tree.map(lambda a: read(a, 0), g),
+                )
+                new = one.params, stacked_of(one.state)
+                params, stacked = jax.tree.map(write, (params, stacked), new)
+                return params, stacked, squares + one.squares
+
+            return lax.fori_loop(0, self.pieces, piece, walked), None
+
+        walked = old.params, stacked_of(old.state), no_squares(old.params)
         (params, stacked, squares), _, dx = stack.walk_back(
             lambda walked: walked[0], res, dy, walked, take
         )
@@ -144,39 +176,16 @@ class Update(Layer):
         return old._replace(params=params, state=state_of(stacked), squares=squares), dx
 
 
-@dataclasses.dataclass(frozen=True)
-class SquaredNorm(Layer):
-    """Gives the sum of squares of a Stack's dparams in their place, without stacking them.
-
-    Takes `UpdateParams`, of which it needs `params` and adds `grads`.
-    """
-
-    layer: Stack
-
-    def init(self, key: Array) -> Params:
-        return self.layer.init(key)
-
-    def forward(self, params: UpdateParams, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
-        return self.layer.forward(params.params, x, key)
-
-    def backward(
-        self, params: UpdateParams, x: PyTree, res: PyTree, dy: PyTree
-    ) -> tuple[Array, PyTree]:
-        def take(squares: Array, i: Array, _: Params, g: Params) -> tuple[Array, None]:
-            if params.grads is not None:
-                g = add(jax.tree.map(lambda a: a[i], params.grads), g)
-            return squares + sum_of_squares(g), None
-
-        squares, _, dx = self.layer.walk_back(
-            lambda _: params.params, res, dy, jnp.zeros((), jnp.float32), take
-        )
-        return squares, dx
-
-
 def sum_of_squares(tree: PyTree) -> Array:
     """Of all numbers of a tree, in at least float32."""
-    squares = [(at_least_float32(leaf) ** 2).sum() for leaf in jax.tree.leaves(tree)]
-    return sum(squares, jnp.zeros((), jnp.float32))
+    return sum(
+        ((at_least_float32(leaf) ** 2).sum() for leaf in jax.tree.leaves(tree)), no_squares(tree)
+    )
+
+
+def no_squares(tree: PyTree) -> Array:
+    """What sums of squares start from: 0 in their dtype."""
+    return jnp.zeros((), jnp.result_type(jnp.float32, *jax.tree.leaves(tree)))
 
 
 def per_copy(optimizer: Any, params: Params) -> list[bool]:
@@ -191,6 +200,7 @@ def states_of(optimizer: Any, *params: Params) -> list[tuple[Any, ...]]:
     return list(zip(*states, strict=True))
 
 
-def longer(a: Any) -> jax.ShapeDtypeStruct:
-    """The shape of an array with one entry more of its first axis."""
-    return jax.ShapeDtypeStruct((a.shape[0] + 1, *a.shape[1:]), a.dtype)
+def longer(a: Any, axis: int = 0) -> jax.ShapeDtypeStruct:
+    """The shape of an array with one entry more along an axis."""
+    shape = (*a.shape[:axis], a.shape[axis] + 1, *a.shape[axis + 1 :])
+    return jax.ShapeDtypeStruct(shape, a.dtype)

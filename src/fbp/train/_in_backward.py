@@ -14,9 +14,11 @@ from fbp._microbatch import Microbatch
 from fbp.combinators import Parallel, Remat, Residual, Serial, Stack, Sum
 from fbp.combinators._map import map_held
 from fbp.ports import Tie, Update, UpdateParams
-from fbp.ports._update import SquaredNorm, sum_of_squares
+from fbp.ports._squared_norm import SquaredNorm
+from fbp.ports._update import sum_of_squares
 from fbp.train._clipped import EXACT, PREVIOUS, Clipped
-from fbp.train._parts import OnePart, Parts, require_separable
+from fbp.train._parts import OnePart, Parts
+from fbp.train._separable import pieces_of
 
 # Layers that hand params down, and dparams up, as they are.
 _PASS_ON = (Parallel, Remat, Residual, Serial, Sum, Tie)
@@ -91,11 +93,13 @@ class _WayBack:
       objective: an `Objective`, or what has its methods and its `model`.
       parts: its params, each Stack's as one part and every other array as one.
       stacks: which part is each Stack's.
+      pieces: in how many pieces each copy of that part is updated.
     """
 
     objective: Any
     parts: Parts
     stacks: list[int]
+    pieces: dict[int, int]
 
     @classmethod
     def of(cls, objective: Any, optimizer: Any, params: Params) -> "_WayBack":
@@ -116,8 +120,7 @@ class _WayBack:
                 "in_backward: expected a model with a Stack inside Serial, Parallel, Sum, "
                 "Residual, Remat or Tie, found none: take a plain step"
             )
-        require_separable(parts, stacks)
-        return cls(objective, parts, stacks)
+        return cls(objective, parts, stacks, pieces_of(parts, stacks))
 
     def norm(
         self, params: Params, before: Params | None, batch: PyTree, res: PyTree, dvalue: Array
@@ -141,9 +144,12 @@ class _WayBack:
     ) -> tuple[Params, PyTree, Array]:
         """The next params and state, and the norm of the gradient."""
         parts, own = self.parts, self.parts.of(params)
-        ports = _with_ports(
-            self.objective, lambda number, stack: Update(stack, OnePart(parts, self.stacks[number]))
-        )
+
+        def port(number: int, stack: Stack) -> Update:
+            k = self.stacks[number]
+            return Update(stack, OnePart(parts, k), self.pieces[k])
+
+        ports = _with_ports(self.objective, port)
         states = {k: parts.state(state, {k: own[k]}) for k in self.stacks}
         wrapped = self._wrapped(params, states, go, before)
         found = parts.of(ports.backward(wrapped, batch, res, dvalue))

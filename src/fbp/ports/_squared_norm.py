@@ -1,0 +1,38 @@
+"""The norm of a Stack's gradient, of which one copy's is alive at a time."""
+
+import dataclasses
+
+import jax
+
+from fbp._layer import Array, Key, Layer, Params, PyTree, add
+from fbp.combinators import Stack
+from fbp.ports._update import UpdateParams, no_squares, sum_of_squares
+
+
+@dataclasses.dataclass(frozen=True)
+class SquaredNorm(Layer):
+    """Gives the sum of squares of a Stack's dparams in their place, without stacking them.
+
+    Takes `UpdateParams`, of which it needs `params` and adds `grads`.
+    """
+
+    layer: Stack
+
+    def init(self, key: Array) -> Params:
+        return self.layer.init(key)
+
+    def forward(self, params: UpdateParams, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+        return self.layer.forward(params.params, x, key)
+
+    def backward(
+        self, params: UpdateParams, x: PyTree, res: PyTree, dy: PyTree
+    ) -> tuple[Array, PyTree]:
+        def take(squares: Array, i: Array, _: Params, g: Params) -> tuple[Array, None]:
+            if params.grads is not None:
+                g = add(jax.tree.map(lambda a: a[i], params.grads), g)
+            return squares + sum_of_squares(g), None
+
+        squares, _, dx = self.layer.walk_back(
+            lambda _: params.params, res, dy, no_squares(params.params), take
+        )
+        return squares, dx
