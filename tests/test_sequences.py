@@ -50,10 +50,10 @@ def test_how_many_blocks(backend: str, blocks: list[int], monkeypatch: Any) -> N
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     for t, n in zip((63, 64, 128, 512, 640, 1024, 2048), blocks, strict=True):
         q, k = jnp.zeros((1, 2 * t, 3)), jnp.zeros((1, t, 3))
-        cut = list(fbp.Attention(causal=True).blocks(q, k))
+        cut = fbp.Attention(causal=True).blocks(q, k)
         assert len(cut) == n
         assert [rows.stop for rows, _ in cut] == [2 * keys.stop for _, keys in cut]
-        assert len(list(fbp.Attention().blocks(q, k))) == 1
+        assert len(fbp.Attention().blocks(q, k)) == 1
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_a_few_heads_at_a_time_are_all_heads(
     x = (*x, jnp.asarray([[True, False], [True, True]]))
     dy = normal_like(1, x[0])
     want = layer.forward((), x), rule(layer, (), x, dy)
-    monkeypatch.setattr("fbp.layers._attention._MOST_SCORES", scores)
+    monkeypatch.setattr("fbp.layers._attention_blocks._MOST_SCORES", scores)
     assert not _of_program("scan", lambda *x: layer.forward((), x), *x)  # so few are taken at once
-    monkeypatch.setattr("fbp.layers._attention._FEWEST_SCORES", 8)
+    monkeypatch.setattr("fbp.layers._attention_blocks._FEWEST_SCORES", 8)
     loops = _of_program("scan", lambda *x: layer.forward((), x), *x)
     assert [loop.params["length"] for loop in loops] == ([parts] if parts else [])
     assert_close((layer.forward((), x), rule(layer, (), x, dy)), want, CLOSE)
@@ -91,8 +91,8 @@ def test_a_few_heads_of_no_places(causal: bool) -> None:
 def test_a_few_heads_are_counted_by_the_largest_block(monkeypatch: Any) -> None:
     """64 places in two blocks of 32 queries: with 32 keys, and with the last 48."""
     x = map(jnp.asarray, qkv(64, 6, 6, 3))
-    monkeypatch.setattr("fbp.layers._attention._FEWEST_SCORES", 8)
-    monkeypatch.setattr("fbp.layers._attention._MOST_SCORES", 2 * 32 * 48)
+    monkeypatch.setattr("fbp.layers._attention_blocks._FEWEST_SCORES", 8)
+    monkeypatch.setattr("fbp.layers._attention_blocks._MOST_SCORES", 2 * 32 * 48)
     layer = fbp.Attention(causal=True, window=17)
     loops = _of_program("scan", lambda *x: layer.forward((), x), *x)
     assert [loop.params["length"] for loop in loops] == [12 // 2]

@@ -1,8 +1,6 @@
 """Scaled dot-product attention."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,15 +9,8 @@ from jax import lax
 
 from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
 from fbp._platform import on_cuda
-
-# Causal queries come in blocks, each with the keys that it may see. Of these pairs, (most blocks,
-# fewest places a block), the one that allows the most blocks counts: on a CPU up to 4 of 32 places
-# and more, up to 8 of 128 and more. Smaller ones save less than it costs to start their kernels.
-_BLOCKS_ON_CPU = ((4, 32), (8, 128))
-_BLOCKS = ((4, 128),)
-# A CPU takes so many heads at a time that a block of them has at most this many scores, 1 MiB in
-# float32; and all at once where a head has so few that there is nothing to gain.
-_MOST_SCORES, _FEWEST_SCORES = 2**18, 2**13
+from fbp.layers._attention_blocks import a_few_heads, causal_blocks
+from fbp.layers._by_head import by_head, by_place, of_heads, queries_a_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,24 +78,24 @@ class Attention(Layer):
         q, k, v, mask = self._unpack(x)
         fused = self._fused(q, k, v, mask)
         if fused is None:
-            y, lse = self._a_few_heads(self._attend, q, k, v, mask)
+            y, lse = a_few_heads(self._attend, self.blocks(q, k), q, k, v, mask)
         else:
-            y, lse = _of_heads(on_cuda(fused.forward, self._attend), q, k, v)
-        return _by_place(y, x[0].shape[-2]).astype(v.dtype), lse
+            y, lse = of_heads(on_cuda(fused.forward, self._attend), q, k, v)
+        return by_place(y, x[0].shape[-2]).astype(v.dtype), lse
 
     def backward(
         self, params: tuple[()], x: Any, res: Array, dy: Array
     ) -> tuple[tuple[()], tuple[Any, ...]]:
         q, k, v, mask = self._unpack(x)
-        lse, dy = res, _by_head(dy, k.shape[-3])
+        lse, dy = res, by_head(dy, k.shape[-3])
         fused = self._fused(q, k, v, mask)
         if fused is None:
-            grads = self._a_few_heads(self._gradients, q, k, v, lse, dy, mask)
+            grads = a_few_heads(self._gradients, self.blocks(q, k), q, k, v, lse, dy, mask)
         else:
             dy = dy.astype(v.dtype)
-            grads = _of_heads(on_cuda(fused.backward, self._gradients), q, k, v, lse, dy)
+            grads = of_heads(on_cuda(fused.backward, self._gradients), q, k, v, lse, dy)
         pairs = zip(grads, x[:3], strict=True)
-        dx = tuple(_by_place(da, a.shape[-2]).astype(a.dtype) for da, a in pairs)
+        dx = tuple(by_place(da, a.shape[-2]).astype(a.dtype) for da, a in pairs)
         return (), dx if mask is None else (*dx, None)
 
     def _attend(
@@ -161,11 +152,11 @@ class Attention(Layer):
         keys, values, place = state
         keys = lax.dynamic_update_slice_in_dim(keys, k, place, -2)
         values = lax.dynamic_update_slice_in_dim(values, v, place, -2)
-        places = place + jnp.arange(q.shape[-2]) // _queries_a_key(q, k)
+        places = place + jnp.arange(q.shape[-2]) // queries_a_key(q, k)
         behind = places[:, None] - jnp.arange(keys.shape[-2])
         s = jnp.where(self._sees(behind), self._capped(q, keys), -jnp.inf)
         y = _dot("ts,sm->tm", jax.nn.softmax(s).astype(v.dtype), values)
-        y = jnp.moveaxis(_by_place(y, x[0].shape[-2]), -3, 0).astype(v.dtype)
+        y = jnp.moveaxis(by_place(y, x[0].shape[-2]), -3, 0).astype(v.dtype)
         return y, (keys, values, place + len(y))
 
     def _scale(self, q: Array) -> float:
@@ -175,7 +166,7 @@ class Attention(Layer):
         """s of a block of queries and a block of keys; -inf where a key may not be seen."""
         s = self._capped(q[..., rows, :], k[..., keys, :])
         if self.causal:
-            places = jnp.arange(rows.start, rows.stop) // _queries_a_key(q, k)
+            places = jnp.arange(rows.start, rows.stop) // queries_a_key(q, k)
             behind = places[:, None] - jnp.arange(keys.start, keys.stop)
             s = jnp.where(self._sees(behind), s, -jnp.inf)
         if mask is not None:
@@ -191,41 +182,12 @@ class Attention(Layer):
         sees = behind >= 0
         return sees if self.window is None else sees & (behind < self.window)
 
-    def blocks(self, q: Any, k: Any) -> Iterator[tuple[slice, slice]]:
-        """Which queries to take together, and the keys they may see, by the shapes of q and k:
+    def blocks(self, q: Any, k: Any) -> list[tuple[slice, slice]]:
+        """Which queries are taken together, and the keys they may see, by the shapes of q and k:
         (..., G, T R, K) and (..., G, S, K)."""
-        if not self.causal:
-            yield slice(0, q.shape[-2]), slice(0, k.shape[-2])
-            return
-        t, each = k.shape[-2], _queries_a_key(q, k)
-        limits = _BLOCKS_ON_CPU if jax.default_backend() == "cpu" else _BLOCKS
-        n = max(1, *(min(most, t // fewest) for most, fewest in limits))
-        size = -(-t // n) or 1
-        for start in range(0, max(t, 1), size):
-            stop = min(start + size, t)
-            first = 0 if self.window is None else max(0, start - self.window + 1)
-            yield slice(each * start, each * stop), slice(first, stop)
-
-    def _a_few_heads(self, f: Callable[..., Any], q: Array, k: Array, *others: Any) -> Any:
-        """f of all heads; on a CPU of so few at a time that their scores stay in its cache.
-
-        All arrays lead with (..., G): q (..., G, T R, K), k (..., G, S, K), v (..., G, S, M),
-        mask (..., G, S), lse (..., G, T R) and dy (..., G, T R, M).
-        """
-        heads = math.prod(k.shape[:-2])
-        # Of several devices each has its own heads; and those of a symbolic shape are not counted.
-        is_alone = jax.default_backend() == "cpu" and jax.device_count() == 1
-        if not is_alone or not isinstance(heads, int):
-            return f(q, k, *others)
-        scores = max(
-            (rows.stop - rows.start) * (keys.stop - keys.start) for rows, keys in self.blocks(q, k)
-        )
-        few = max(1, _MOST_SCORES // max(1, scores))
-        if few >= heads or scores < _FEWEST_SCORES:
-            return f(q, k, *others)
-        return _of_heads(
-            lambda *a: lax.map(lambda part: f(*part), a, batch_size=few), q, k, *others
-        )
+        if self.causal:
+            return causal_blocks(k.shape[-2], self.window, queries_a_key(q, k))
+        return [(slice(0, q.shape[-2]), slice(0, k.shape[-2]))]
 
     def _fused(self, q: Array, k: Array, v: Array, mask: Array | None) -> Any:
         """The kernels that take the place of all this on a GPU; None where they do not fit."""
@@ -235,7 +197,7 @@ class Attention(Layer):
 
         if not fits(q, k, v):
             return None
-        each = _queries_a_key(q, k) if self.causal else 1
+        each = queries_a_key(q, k) if self.causal else 1
         return FusedAttention(self._scale(q), each, self.causal, self.window, self.softcap)
 
     def _unpack(self, x: Any) -> tuple[Array, Array, Array, Array | None]:
@@ -277,40 +239,8 @@ class Attention(Layer):
                     f"{name_of(self)}: expected a mask of shape {k.shape[:-2]}, got {mask.shape}"
                 )
             mask = jnp.broadcast_to(mask[..., None, :], (*k.shape[:-3], k.shape[-2], k.shape[-3]))
-        q, k, v = (_by_head(a, k.shape[-2]) for a in (q, k, v))
+        q, k, v = (by_head(a, k.shape[-2]) for a in (q, k, v))
         return q, k, v, mask
-
-
-def _of_heads(f: Callable[..., Any], q: Array, k: Array, *others: Any) -> Any:
-    """f of arrays with one axis of heads in front, in place of the axes (..., G)."""
-    lead = k.shape[:-2]
-    arrays = jax.tree.map(
-        lambda a: a.reshape(math.prod(lead), *a.shape[len(lead) :]), (q, k, *others)
-    )
-    return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), f(*arrays))
-
-
-# Products are fastest where the head is a batch axis in front, and the two axes of matrices behind.
-
-
-def _by_head(a: Array, groups: int) -> Array:
-    """(..., T, H, K) as (..., G, T R, K): for each head of keys its R queries of every place."""
-    *batch, t, heads, size = a.shape
-    a = a.reshape(*batch, t, groups, heads // groups, size)
-    return a.swapaxes(-4, -3).reshape(*batch, groups, t * (heads // groups), size)
-
-
-def _by_place(a: Array, heads: int) -> Array:
-    """(..., G, T R, K) as (..., T, H, K): what `_by_head` has turned, back."""
-    *batch, groups, rows, size = a.shape
-    each = heads // groups
-    a = a.reshape(*batch, groups, rows // each, each, size)
-    return a.swapaxes(-4, -3).reshape(*batch, rows // each, heads, size)
-
-
-def _queries_a_key(q: Any, k: Any) -> int:
-    """R, where there are as many keys as places."""
-    return q.shape[-2] // max(1, k.shape[-2]) or 1
 
 
 def _dot(axes: str, a: Array, b: Array) -> Array:
