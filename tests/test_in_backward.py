@@ -132,8 +132,9 @@ def test_pieces_are_not_too_small(
 ) -> None:
     stacked = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     assert _separable._pieces(stacked) == pieces
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert _separable._pieces(stacked) == 1
+    for name, value in (("device_count", 2), ("default_backend", "gpu")):
+        monkeypatch.setattr(jax, name, lambda value=value: value)
+        assert _separable._pieces(stacked) == 1
 
 
 @pytest.mark.parametrize("name", some(["adamw", "clipped", "clipped by the previous"], "clipped"))
@@ -365,6 +366,16 @@ def test_update_in_pieces(go: bool) -> None:
     np.testing.assert_allclose(whole.squares, cut.squares, rtol=1e-6)
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), cut.params, params.params)
     assert set(jax.tree.leaves(changed)) == {go}
+
+
+def test_update_of_copies_of_one_number() -> None:
+    stack = fbp.Stack(fbp.Scale(()), 3)
+    update = fbp.Update(stack, optax.sgd(0.1))
+    params, x = update.init(jax.random.key(0)), jnp.arange(5.0)
+    y, res = update.forward(params, x)
+    new, _ = update.backward(params, x, res, y)
+    dparams, _ = stack.backward(params.params, x, res, y)
+    np.testing.assert_allclose(new.params, params.params - 0.1 * dparams, rtol=1e-6)
 
 
 def test_update_says_which_pieces_it_takes() -> None:

@@ -42,7 +42,7 @@ NEAR = {
     "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
     # Of files that few others are about.
     "_fused_attention.py": ["fused_attention"],
-    "_update.py": ["in_backward", "mutants_killed"],
+    **{f"_{name}.py": ["in_backward", "mutants_killed"] for name in ("update", "copies")},
     "_unembed.py": ["unembed", "contract", "mutants_killed"],
     **{
         f"_{name}.py": ["sequences", "contract", "mutants_killed", "fused_attention"]

@@ -10,6 +10,7 @@ from jax import lax
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, at_least_float32, require_layer
 from fbp.combinators import Stack
+from fbp.ports._copies import per_copy
 
 
 class UpdateParams(NamedTuple):
@@ -109,18 +110,20 @@ class Update(Layer):
             params, state = lax.cond(old.go, update, lambda was: was, was)
         return old._replace(params=params, state=state, squares=squares)
 
-    def _piece(self, a: Array, i: Array | int, c: Array) -> tuple[list[Any], list[int]]:
-        """Where piece c of copy i starts in a stacked array, and its shape."""
-        start, shape = [i, *(0 for _ in a.shape[1:])], [1, *a.shape[1:]]
-        if self.pieces > 1:
+    def _cut(self, stacked: PyTree) -> PyTree:
+        """Stacked copies as stacked pieces, those of each copy one after another."""
+
+        def cut(a: Array) -> Array:
+            if self.pieces == 1:
+                return a
             if a.ndim < 2 or a.shape[1] % self.pieces:
                 raise ValueError(
                     f"Update: expected arrays with a second axis that {self.pieces} pieces divide, "
                     f"got shape {a.shape}"
                 )
-            shape[1] //= self.pieces
-            start[1] = c * shape[1]
-        return start, shape
+            return a.reshape(len(a) * self.pieces, a.shape[1] // self.pieces, *a.shape[2:])
+
+        return jax.tree.map(cut, stacked)
 
     def _in_scan(
         self, stack: Stack, old: UpdateParams, res: PyTree, dy: PyTree
@@ -142,28 +145,33 @@ class Update(Layer):
             return [a for a, c in zip(jax.tree.leaves(state), copied, strict=True) if c]
 
         def take(walked: Any, i: Array, _: Params, g: Params) -> tuple[Any, None]:
+            *whole, squares = walked
+            cut = self._cut(whole)
             # One copy, with the axis of copies: an optimizer that looks at axes sees the same.
-            g = jax.tree.map(lambda a: a[None], g)
+            g, grads = self._cut((jax.tree.map(lambda a: a[None], g), old.grads))
 
             def piece(c: Array, walked: Any) -> Any:
                 params, stacked, squares = walked
+                at = i * self.pieces + c
 
-                def read(a: Array, i: Array | int = i) -> Array:
-                    return lax.dynamic_slice(a, *self._piece(a, i, c))
+                def read(tree: PyTree, at: Array = at) -> PyTree:
+                    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, at, 1), tree)
 
-                def write(a: Array, b: Array) -> Array:
-                    return lax.dynamic_update_slice(a, b, self._piece(a, i, c)[0])
-
-                p, s, grads = jax.tree.map(read, (params, stacked, old.grads))
+                p, s = read((params, stacked))
                 one = self._next(
-                    old._replace(params=p, state=state_of(s), grads=grads),
-                    jax.tree.map(lambda a: read(a, 0), g),
+                    old._replace(params=p, state=state_of(s), grads=read(grads)), read(g, c)
                 )
                 new = one.params, stacked_of(one.state)
-                params, stacked = jax.tree.map(write, (params, stacked), new)
+                params, stacked = jax.tree.map(
+                    lambda a, b: lax.dynamic_update_slice_in_dim(a, b, at, 0),
+                    (params, stacked),
+                    new,
+                )
                 return params, stacked, squares + one.squares
 
-            return lax.fori_loop(0, self.pieces, piece, walked), None
+            *cut, squares = lax.fori_loop(0, self.pieces, piece, (*cut, squares))
+            whole = jax.tree.map(lambda a, b: a.reshape(b.shape), cut, whole)
+            return (*whole, squares), None
 
         walked = old.params, stacked_of(old.state), no_squares(old.params)
         (params, stacked, squares), _, dx = stack.walk_back(
@@ -186,21 +194,3 @@ def sum_of_squares(tree: PyTree) -> Array:
 def no_squares(tree: PyTree) -> Array:
     """What sums of squares start from: 0 in their dtype."""
     return jnp.zeros((), jnp.result_type(jnp.float32, *jax.tree.leaves(tree)))
-
-
-def per_copy(optimizer: Any, params: Params) -> list[bool]:
-    """Which leaves of the optimizer's state have one entry a copy: those that grow with n."""
-    pairs = states_of(optimizer, params, jax.tree.map(longer, params))
-    return [a.shape != b.shape for a, b in pairs]
-
-
-def states_of(optimizer: Any, *params: Params) -> list[tuple[Any, ...]]:
-    """The leaves of the optimizer's state, as shapes, for each of some params."""
-    states = [jax.tree.leaves(jax.eval_shape(optimizer.init, p)) for p in params]
-    return list(zip(*states, strict=True))
-
-
-def longer(a: Any, axis: int = 0) -> jax.ShapeDtypeStruct:
-    """The shape of an array with one entry more along an axis."""
-    shape = (*a.shape[:axis], a.shape[axis] + 1, *a.shape[axis + 1 :])
-    return jax.ShapeDtypeStruct(shape, a.dtype)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fbp._layer import Params, PyTree
-from fbp.ports._update import longer, states_of
+from fbp.ports._copies import longer, states_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,10 +52,12 @@ def pieces_of(parts: Parts, stacks: list[int]) -> dict[int, int]:
 def _pieces(stacked: Params) -> int:
     """As many as leave this many numbers or more in a piece of the largest array.
 
-    Smaller ones would save no memory that counts. On an accelerator each is one more launch.
+    Smaller ones would save no memory that counts. On an accelerator each is one more launch, and
+    of several devices each may have its own part of what would be cut.
     """
     leaves = jax.tree.leaves(stacked)
-    if jax.default_backend() != "cpu" or any(leaf.ndim < 2 for leaf in leaves):
+    is_alone = jax.default_backend() == "cpu" and jax.device_count() == 1
+    if not is_alone or any(leaf.ndim < 2 for leaf in leaves):
         return 1
     rows = math.gcd(*(leaf.shape[1] for leaf in leaves))
     most = max((math.prod(leaf.shape[1:]) for leaf in leaves), default=0) // _FEWEST_NUMBERS
