@@ -8,7 +8,7 @@ that the function is used in.
 import copy
 import functools
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,16 +20,7 @@ from fbp.verify._bounds import EPS64, longest_sum
 from fbp.verify._compiled import quick
 from fbp.verify._dtypes import is_complex, is_float, narrow, wide
 from fbp.verify._margins import Margins, hides_kinks
-from fbp.verify._program import (
-    RULES,
-    as_function,
-    equations,
-    evaluate,
-    programs_in,
-    scan_splits,
-    trace,
-    without_rules,
-)
+from fbp.verify._program import as_function, evaluate, trace, without_rules
 from fbp.verify._rule import (
     changing_leaves,
     fingerprint_of,
@@ -39,9 +30,8 @@ from fbp.verify._rule import (
     traced_rule,
 )
 from fbp.verify._subject import Subject, describe
+from fbp.verify._traits import SOLVE, effects_of, iterates, primitives, rules_of
 from fbp.verify._wide import narrow_dtypes, widened
-
-_SOLVE = "custom_linear_solve"
 
 
 class Pair(NamedTuple):
@@ -111,11 +101,10 @@ class Runs:
         self.changing: list[int | None] = []
         if not self.is_stable:
             self.changing += changing_leaves(rule, again, len(self.diff))
-        self.has_kernels = any(e.primitive.name == "pallas_call" for e in equations(rule.jaxpr))
-        effects = {e for e in rule.effects if "Debug" not in type(e).__name__}
-        self.effects = sorted({str(e) for e in _effects(rule.jaxpr) if e in effects})
+        self.has_kernels = "pallas_call" in primitives(rule)
+        self.effects = effects_of(rule)
         program = trace(subject.f, values)
-        self.rules = sorted({_name_of(eqn) for eqn in equations(program.jaxpr) if _is_rule(eqn)})
+        self.rules = rules_of(program)
         self.plain = _plain(subject, program, reference, values)
         self.by = self._way(values, dys)
         self._working_program = quick(self._in_working_dtype, values, dys)
@@ -185,7 +174,7 @@ class Runs:
 
     def _way(self, values: list[Any], dys: list[Any]) -> str:
         """How the function without its rules can be differentiated."""
-        if any(eqn.primitive.name == _SOLVE for eqn in equations(self.plain.jaxpr)):
+        if SOLVE in primitives(self.plain):
             # The transposed solve is the user's own and cannot be taken out: autodiff is the rule.
             return "differences"
         floats = [values[i] for i in self.diff]
@@ -230,14 +219,14 @@ class Runs:
                 rule = traced_rule(subject, self.narrow(subject.values), dys)
         if narrow_dtypes(plain):
             plain = trace(widened(plain, self.stuck), *wides)
-        names = {eqn.primitive.name for eqn in equations(plain.jaxpr)}
-        drawn = names | {eqn.primitive.name for eqn in equations(rule.jaxpr)}
+        names = primitives(plain)
         self.program = plain
         self.longest_sum = max(longest_sum(rule), longest_sum(plain))
         self.holds_fixed = "stop_gradient" in names
-        self.iterates = any(map(_iterates, equations(plain.jaxpr)))
+        self.iterates = iterates(plain)
         self.hides_kinks = hides_kinks(plain)
-        self.draws = any(name.startswith(("random_", "threefry")) for name in drawn)
+        drawn = ("random_", "threefry")
+        self.draws = any(name.startswith(drawn) for name in names | primitives(rule))
         run = (
             widened(rule, self.stuck) if narrow_dtypes(rule) else functools.partial(evaluate, rule)
         )
@@ -261,37 +250,6 @@ def _to_numpy(pair: Pair) -> Pair:
     pair = jax.device_get(pair)
     out, grads, rule_out, rule_grads = ([wide(np.asarray(a)) for a in part] for part in pair[:4])
     return Pair(out, grads, rule_out, rule_grads, float(pair.margin), float(pair.exponent))
-
-
-def _is_rule(eqn: Any) -> bool:
-    return eqn.primitive.name in (*RULES, "pallas_call", _SOLVE)
-
-
-def _effects(program: Any) -> Iterator[Any]:
-    """Side effects, but for those of kernels, which run by callbacks in interpret mode."""
-    for eqn in program.eqns:
-        inside = list(programs_in(eqn))
-        if eqn.primitive.name == "pallas_call":
-            continue
-        if not inside:
-            yield from eqn.effects
-        for held in inside:
-            yield from _effects(held)
-
-
-def _iterates(eqn: Any) -> bool:
-    """A loop that may be there to converge: it takes no new input as it goes on."""
-    if eqn.primitive.name != "scan":
-        return eqn.primitive.name == "while"
-    _, inputs = scan_splits(eqn.params)
-    return len(eqn.invars) == inputs and eqn.params["length"] > 8
-
-
-def _name_of(eqn: Any) -> str:
-    held = eqn.params.get("call_jaxpr")
-    info = getattr(getattr(held, "jaxpr", None), "debug_info", None)
-    said = str(getattr(info, "func_src_info", "") or eqn.params.get("name") or eqn.primitive.name)
-    return said.split(" at ")[0]
 
 
 def _float_outputs(subject: Subject, values: list[Any]) -> list[Any]:
