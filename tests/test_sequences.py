@@ -89,13 +89,15 @@ def test_a_few_heads_of_no_places(causal: bool) -> None:
 
 
 def test_a_few_heads_are_counted_by_the_largest_block(monkeypatch: Any) -> None:
-    """64 places in two blocks of 32 queries: with 32 keys, and with the last 48."""
-    x = map(jnp.asarray, qkv(64, 6, 6, 3))
+    """64 places in two blocks, of 32 with two queries each: with 32 keys, and with the last 48."""
+    x = tuple(map(jnp.asarray, qkv(64, 12, 6, 3)))
     monkeypatch.setattr("fbp.layers._attention_blocks._FEWEST_SCORES", 8)
-    monkeypatch.setattr("fbp.layers._attention_blocks._MOST_SCORES", 2 * 32 * 48)
+    monkeypatch.setattr("fbp.layers._attention_blocks._MOST_SCORES", 2 * 2 * 32 * 48)
     layer = fbp.Attention(causal=True, window=17)
-    loops = _of_program("scan", lambda *x: layer.forward((), x), *x)
-    assert [loop.params["length"] for loop in loops] == [12 // 2]
+    y, res = layer.forward((), x)
+    for run in (lambda x: layer.forward((), x), lambda x: layer.backward((), x, res, y)):
+        loops = _of_program("scan", run, x)
+        assert [loop.params["length"] for loop in loops] == [12 // 2]
 
 
 @pytest.mark.parametrize(("heads", "groups", "size"), [(0, 1, 2), (1, 1, 0)])
