@@ -16,9 +16,10 @@ import pytest
 import fbp
 from fbp._tree import path_of
 from fbp.ports import Update
-from fbp.ports._update import sum_of_squares
-from fbp.train import _in_backward, _separable
-from fbp.train._separable import pieces_of
+from fbp.ports._copies import longer
+from fbp.ports._squares import sum_of_squares
+from fbp.train import _in_backward, _pieces
+from fbp.train._pieces import pieces_of
 
 VOCAB, CONTEXT = 31, 8
 BLOCK = fbp.Serial(mix=fbp.Residual(fbp.Serial(a=fbp.Dense(5, 5), t=fbp.Tanh())), b=fbp.Dense(5, 5))
@@ -88,12 +89,12 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of the MLP's matrices are pieces of their own; a list of the pieces that are taken."""
     taken: list[int] = []
 
-    def noted(parts: Any, stacks: list[int]) -> dict[int, int]:
-        found = pieces_of(parts, stacks)
-        taken.extend(found.values())
-        return found
+    def noted(parts: Any, k: int) -> int:
+        taken.append(pieces_of(parts, k))
+        return taken[-1]
 
-    monkeypatch.setattr(_separable, "_FEWEST_NUMBERS", 5)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(_pieces, "_FEWEST_NUMBERS", 5)
     monkeypatch.setattr(_in_backward, "pieces_of", noted)
     return taken
 
@@ -106,10 +107,64 @@ def test_ten_steps_in_pieces(name: str, mlp: Any, small_pieces: list[int]) -> No
     assert set(small_pieces) == {5}
 
 
-def test_an_optimizer_that_mixes_rows_takes_copies_whole(mlp: Any, small_pieces: list[int]) -> None:
-    optimizer = optax.chain(optax.centralize(), optax.sgd(1e-2))
-    plain = ten_steps(*mlp, optimizer)
-    assert_alike(ten_steps(*mlp, optimizer, in_backward=True), plain)
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", ["everything", "inputs", 2])
+@pytest.mark.parametrize("name", ["adamw", "clipped", "clipped by the previous"])
+def test_pieces_of_parts_of_a_batch_in_float64(
+    name: str, keep: str | int, mlp: Any, small_pieces: list[int], x64: None
+) -> None:
+    objective, *args = mlp
+    model = fbp.Serial(start=MLP.layers[0], blocks=fbp.Stack(BLOCK, 3, keep), end=MLP.layers[2])
+    objective = fbp.Microbatch(fbp.Objective(model, objective.loss), 3)
+    args = jax.tree.map(lambda a: a.astype(jnp.float64), args)
+    optimizer = OPTIMIZERS[name]()
+    plain = ten_steps(objective, *args, optimizer)
+    assert_alike(ten_steps(objective, *args, optimizer, in_backward=True), plain, 1e-14)
+    assert set(small_pieces) == {5}
+
+
+def by_shape(updates: Any, params: Any) -> Any:
+    """Larger steps of what has more rows than columns."""
+    return jax.tree.map(
+        lambda g: g * max(1, g.shape[1] / g.shape[-1]) if g.ndim > 2 else g, updates
+    )
+
+
+def in_groups(updates: Any, params: Any) -> Any:
+    def scaled(g: Any) -> Any:
+        rows = g.reshape(len(g), g.shape[1] // 2, 2, *g.shape[2:])
+        return (rows / (1 + jnp.abs(rows).max(2, keepdims=True))).reshape(g.shape)
+
+    return jax.tree.map(lambda g: scaled(g) if g.ndim > 2 else g, updates)
+
+
+def by_branches(updates: Any, params: Any) -> Any:
+    return jax.tree.map(lambda g: g - 3 if g.ndim > 1 and g.shape[1] > 3 else 3 - g, updates)
+
+
+OF_WHOLE_COPIES = {
+    "centralized": optax.centralize,
+    "by shape": lambda: optax.stateless(by_shape),
+    "in groups": lambda: optax.stateless(in_groups),
+    "by branches": lambda: optax.stateless(by_branches),
+    "places": lambda: optax.stateless_with_tree_map(
+        lambda g, _: g * jnp.arange(g.shape[-1]) if g.ndim > 1 else g
+    ),
+}
+
+
+@pytest.mark.parametrize("name", some(OF_WHOLE_COPIES, "by shape", "in groups"))
+def test_an_optimizer_that_mixes_rows_takes_copies_whole(
+    name: str, mlp: Any, small_pieces: list[int]
+) -> None:
+    _, _, (x, target) = mlp
+    block = fbp.Serial(a=fbp.Dense(6, 4), t=fbp.Tanh(), b=fbp.Dense(4, 6))
+    model = fbp.Serial(start=fbp.Dense(3, 6), blocks=fbp.Stack(block, 2), end=fbp.Dense(6, 2))
+    objective = fbp.Objective(model, fbp.MeanSquaredError())
+    params = objective.init(jax.random.key(3))
+    optimizer = optax.chain(OF_WHOLE_COPIES[name](), optax.sgd(1e-2))
+    plain = ten_steps(objective, params, (x, target), optimizer)
+    assert_alike(ten_steps(objective, params, (x, target), optimizer, in_backward=True), plain)
     assert set(small_pieces) == {1}
 
 
@@ -131,10 +186,12 @@ def test_pieces_are_not_too_small(
     shapes: list[Any], pieces: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stacked = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    assert _separable._pieces(stacked) == pieces
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert _pieces._pieces(stacked) == pieces
     for name, value in (("device_count", 2), ("default_backend", "gpu")):
         monkeypatch.setattr(jax, name, lambda value=value: value)
-        assert _separable._pieces(stacked) == 1
+        assert _pieces._pieces(stacked) == 1
 
 
 @pytest.mark.parametrize("name", some(["adamw", "clipped", "clipped by the previous"], "clipped"))
@@ -231,7 +288,16 @@ MIXING = {
     ),
     "dadapt": lambda: optax.contrib.dadapt_adamw(1.0),
     "polyak": lambda: optax.polyak_sgd(),
+    "if all are finite": lambda: optax.apply_if_finite(optax.sgd(1e-3), 3),
+    "notes the norm": lambda: optax.chain(optax.sgd(1e-3), noting_the_norm()),
 }
+
+
+def noting_the_norm() -> Any:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return updates, optax.tree.norm(updates)
+
+    return optax.GradientTransformation(lambda params: jnp.zeros(()), update)
 
 
 @pytest.mark.parametrize("name", some(MIXING, "global norm", "flatten", "polyak"))
@@ -380,7 +446,9 @@ def test_update_of_copies_of_one_number() -> None:
 
 def test_update_says_which_pieces_it_takes() -> None:
     with pytest.raises(ValueError, match=r"^Update: expected 1 or more pieces, got 0$"):
-        fbp.Update(fbp.Dense(3, 3), optax.sgd(0.1), 0)
+        fbp.Update(fbp.Stack(fbp.Dense(3, 3), 2), optax.sgd(0.1), 0)
+    with pytest.raises(ValueError, match=r"^Update: expected a Stack where there are 2 pieces, "):
+        fbp.Update(fbp.Dense(3, 3), optax.sgd(0.1), 2)
     for layer, shape in ((fbp.Dense(3, 3), r"\(2, 3\)"), (fbp.Scale(()), r"\(2,\)")):
         x = jnp.ones((5, 3))
         update = fbp.Update(fbp.Stack(layer, 2), optax.sgd(0.1), 2)
@@ -426,6 +494,12 @@ def test_on_a_gpu_there_is_no_branch(go: bool, monkeypatch: pytest.MonkeyPatch) 
         jax.tree.map(np.testing.assert_array_equal, after(x)[0].params, params.params)
 
 
+@pytest.mark.parametrize(("axis", "shape"), [(0, (3, 3, 5)), (1, (2, 4, 5)), (2, (2, 3, 6))])
+def test_one_entry_longer(axis: int, shape: tuple[int, ...]) -> None:
+    a = longer(jnp.zeros((2, 3, 5), jnp.bfloat16), axis)
+    assert (a.shape, a.dtype) == (shape, jnp.bfloat16)
+
+
 def test_sums_of_squares_are_in_float32() -> None:
     assert sum_of_squares(jnp.ones(257, jnp.bfloat16)) == 257
     assert sum_of_squares(()).dtype == jnp.float32
@@ -439,15 +513,15 @@ def test_clipped_says_what_it_takes(bad: Any) -> None:
 
 COMPILED = """
 import jax, optax, fbp
-from fbp.train import _separable
+from fbp.train import _pieces
 model = fbp.models.gpt2(vocab=512, context=32, width=64, heads=2, layers=12)
 objective, optimizer = fbp.models.NextToken(model), optax.adamw(1e-3)
 state = jax.eval_shape(
     lambda key: fbp.state_of(objective.init(key), optimizer), jax.random.key(0)
 )
 ids = jax.ShapeDtypeStruct((1, 32), "int32")
-for inside, fewest in ((False, 0), (True, 1 << 30), (True, 1 << 10)):
-    _separable._FEWEST_NUMBERS = fewest
+for inside, fewest in ((False, 1), (True, 1 << 30), (True, 1 << 10)):
+    _pieces._FEWEST_NUMBERS = fewest
     step = fbp.step_of(objective, optimizer, in_backward=inside).lower(state, (ids, ids)).compile()
     print(step.memory_analysis().temp_size_in_bytes)
     print(step.as_text().replace("\\n", " "))

@@ -46,7 +46,9 @@ NEAR = {
     "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
     # Of files that few others are about.
     "_fused_attention.py": ["fused_attention"],
-    **{f"_{name}.py": ["in_backward", "mutants_killed"] for name in ("update", "copies")},
+    **{
+        f"_{name}.py": ["in_backward", "mutants_killed"] for name in ("update", "copies", "squares")
+    },
     "_unembed.py": ["unembed", "contract", "mutants_killed"],
     **{
         f"_{name}.py": ["sequences", "contract", "mutants_killed", "fused_attention"]
@@ -58,12 +60,13 @@ NEAR = {
     "_layer.py": ["contract", "losses", "step", "mutants_killed", "sequences"],
 }
 # What the tests call a class or a function where it is not its own name.
+ATTENTION = ["attention", "heads", "blocks", "query", "scores"]
 SOFTMAX = ["softmax", "soft", "label", "classes", "ignored", "parts"]
 CALLED = {
     **{"MeanSquaredError": ["mse"], "MeanAbsoluteError": ["mae"], "Elementwise": ["mse", "weight"]},
     **{"SigmoidCrossEntropy": ["sigmoid"], "SoftmaxCrossEntropy": SOFTMAX},
     **{"Microbatch": ["parts", "part"], "Objective": ["value_and_grad", "in_backward"]},
-    **{"Attention": ["attention", "heads", "blocks", "query", "scores"]},
+    **dict.fromkeys(("Attention", "causal_blocks", "a_few_heads"), ATTENTION),
     **{"_are_labels": SOFTMAX, "Freeze": ["freeze", "frozen"], "LoRA": ["lora"]},
     **{"shares": ["weight", "count"], "weighted_sum": ["weight", "count"]},
     **{"unweighted": ["weight"], "broadcast_weight": ["weight", "refused"]},
@@ -73,6 +76,7 @@ CALLED = {
     **{"GlobalAvgPool2D": ["global_avg"], "GroupNorm": ["group_norm"], "Sum": ["sum"]},
     **{"Update": ["in_backward"], "SquaredNorm": ["in_backward"], "per_copy": ["in_backward"]},
     **{"sum_of_squares": ["in_backward"], "no_squares": ["in_backward"]},
+    **{"longer": ["in_backward"], "states_of": ["in_backward"]},
     **{"Stack": ["stack", "in_backward"], "_part": ["stack", "in_backward"]},
     **{"BatchNorm": ["batch_norm"], "FixedBatchNorm": ["fixed_batch"], "Rope": ["rope"]},
     **{"LayerNorm": ["layer_norm", "norms"], "RMSNorm": ["rms_norm", "norms"]},
@@ -90,8 +94,6 @@ CALLED = {
     **{name: ["fused_attention"] for name in ("_unseen", "fits")},
     **{
         "of_heads": ["few_heads"],
-        "a_few_heads": ["few_heads"],
-        "causal_blocks": ["blocks"],
         "_aligned": ["rows"],
         "_up": ["rows", "vocabulary"],
     },

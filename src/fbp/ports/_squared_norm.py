@@ -6,7 +6,8 @@ import jax
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, add
 from fbp.combinators import Stack
-from fbp.ports._update import UpdateParams, no_squares, sum_of_squares
+from fbp.ports._squares import no_squares, sum_of_squares
+from fbp.ports._update import UpdateParams
 
 
 @dataclasses.dataclass(frozen=True)

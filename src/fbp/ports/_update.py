@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, at_least_float32, require_layer
+from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
 from fbp.combinators import Stack
 from fbp.ports._copies import per_copy
+from fbp.ports._squares import no_squares, sum_of_squares
 
 
 class UpdateParams(NamedTuple):
@@ -47,12 +48,13 @@ class Update(Layer):
     Args:
       layer: any layer.
       optimizer: an optax optimizer.
-      pieces: in how many pieces each array of a copy is updated, one after another and cut along
-        the axis after that of copies. Until they are written, the new params and state of a piece
-        lie beside the old ones. More than 1 is for optimizers that work element by element.
+      pieces: in how many pieces each array of a Stack's copy is updated, one after another and cut
+        along the axis after that of copies. Until they are written, the new params and state of a
+        piece lie beside the old ones. More than 1 is for optimizers that work element by element.
 
     Raises:
-      ValueError: pieces is less than 1, or does not divide the axis that it cuts.
+      ValueError: pieces is less than 1, or more and there is no Stack, or does not divide the axis
+        that it cuts.
 
     Source: Lv et al., "Full Parameter Fine-tuning for Large Language Models with Limited
     Resources", ACL 2024, arXiv:2306.09782.
@@ -66,11 +68,15 @@ class Update(Layer):
         require_layer(self, self.layer)
         if self.pieces < 1:
             raise ValueError(f"Update: expected 1 or more pieces, got {self.pieces}")
+        if self.pieces > 1 and not isinstance(self.layer, Stack):
+            raise ValueError(
+                f"Update: expected a Stack where there are {self.pieces} pieces, got {self.layer}"
+            )
 
     def init(self, key: Array) -> UpdateParams:
         params = self.layer.init(key)
         state = self.optimizer.init(params)
-        return UpdateParams(params, state, jnp.asarray(True), squares=jnp.zeros(()))
+        return UpdateParams(params, state, jnp.asarray(True), squares=no_squares(params))
 
     def forward(self, params: UpdateParams, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
         return self.layer.forward(params.params, x, key)
@@ -150,11 +156,11 @@ class Update(Layer):
             # One copy, with the axis of copies: an optimizer that looks at axes sees the same.
             g, grads = self._cut((jax.tree.map(lambda a: a[None], g), old.grads))
 
-            def piece(c: Array, walked: Any) -> Any:
+            def piece(c: Array | int, walked: Any) -> Any:
                 params, stacked, squares = walked
                 at = i * self.pieces + c
 
-                def read(tree: PyTree, at: Array = at) -> PyTree:
+                def read(tree: PyTree, at: Array | int = at) -> PyTree:
                     return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, at, 1), tree)
 
                 p, s = read((params, stacked))
@@ -169,6 +175,8 @@ class Update(Layer):
                 )
                 return params, stacked, squares + one.squares
 
+            if self.pieces == 1:
+                return piece(0, walked), None
             *cut, squares = lax.fori_loop(0, self.pieces, piece, (*cut, squares))
             whole = jax.tree.map(lambda a, b: a.reshape(b.shape), cut, whole)
             return (*whole, squares), None
@@ -182,15 +190,3 @@ class Update(Layer):
         shared = self._next(old._replace(params=none, state=state_of(s), grads=None), none).state
         leaves = jax.tree.leaves(shared)
         return old._replace(params=params, state=state_of(stacked), squares=squares), dx
-
-
-def sum_of_squares(tree: PyTree) -> Array:
-    """Of all numbers of a tree, in at least float32."""
-    return sum(
-        ((at_least_float32(leaf) ** 2).sum() for leaf in jax.tree.leaves(tree)), no_squares(tree)
-    )
-
-
-def no_squares(tree: PyTree) -> Array:
-    """What sums of squares start from: 0 in their dtype."""
-    return jnp.zeros((), jnp.result_type(jnp.float32, *jax.tree.leaves(tree)))

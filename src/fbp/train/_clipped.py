@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from fbp._layer import Array, Params, PyTree
-from fbp.ports._update import sum_of_squares
+from fbp.ports._squares import sum_of_squares
 
 EXACT, PREVIOUS = "exact", "previous"
 

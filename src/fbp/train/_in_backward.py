@@ -15,10 +15,11 @@ from fbp.combinators import Parallel, Remat, Residual, Serial, Stack, Sum
 from fbp.combinators._map import map_held
 from fbp.ports import Tie, Update, UpdateParams
 from fbp.ports._squared_norm import SquaredNorm
-from fbp.ports._update import sum_of_squares
+from fbp.ports._squares import sum_of_squares
 from fbp.train._clipped import EXACT, PREVIOUS, Clipped
 from fbp.train._parts import OnePart, Parts
-from fbp.train._separable import pieces_of
+from fbp.train._pieces import pieces_of
+from fbp.train._separable import require_separable
 
 # Layers that hand params down, and dparams up, as they are.
 _PASS_ON = (Parallel, Remat, Residual, Serial, Sum, Tie)
@@ -120,7 +121,8 @@ class _WayBack:
                 "in_backward: expected a model with a Stack inside Serial, Parallel, Sum, "
                 "Residual, Remat or Tie, found none: take a plain step"
             )
-        return cls(objective, parts, stacks, pieces_of(parts, stacks))
+        require_separable(parts, stacks)
+        return cls(objective, parts, stacks, {k: pieces_of(parts, k) for k in stacks})
 
     def norm(
         self, params: Params, before: Params | None, batch: PyTree, res: PyTree, dvalue: Array

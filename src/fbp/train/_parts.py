@@ -45,7 +45,7 @@ class Parts:
         """Whether the state that part k owns has, along an axis, what the arrays of k have."""
         sizes = {leaf.shape[axis] for leaf in jax.tree.leaves(self.shapes[k])}
         return all(
-            a.shape[axis] in sizes and b.shape == longer(a, axis).shape
+            a.ndim > axis and a.shape[axis] in sizes and b.shape == longer(a, axis).shape
             if owned
             else a.shape == b.shape
             for owned, (a, b) in zip(self.owned(k), self._grown(k, axis), strict=True)

@@ -107,7 +107,9 @@ def step_of(
 
     The optimizer's update of a copy must depend on that copy alone, as it does for all that work
     element by element, with schedules, and with masks that go by name or by how many axes there
-    are. A trial on small random numbers refuses others, which it may not all find out. A Stack is
+    are. A trial on small random numbers refuses others, which it may not all find out. On a CPU, a
+    copy of large arrays is updated in pieces where the optimizer's program shows that it works
+    element by element, and where the arrays' rows divide: so less lies beside it. A Stack is
     found inside Serial, Parallel, Sum, Residual, Remat and Tie; all other parameters are updated
     after the backward.
 

@@ -1,0 +1,18 @@
+"""Sums of squares, of which norms of gradients are made."""
+
+import jax
+import jax.numpy as jnp
+
+from fbp._layer import Array, PyTree, at_least_float32
+
+
+def sum_of_squares(tree: PyTree) -> Array:
+    """Of all numbers of a tree, in at least float32."""
+    return sum(
+        ((at_least_float32(leaf) ** 2).sum() for leaf in jax.tree.leaves(tree)), no_squares(tree)
+    )
+
+
+def no_squares(tree: PyTree) -> Array:
+    """What sums of squares start from: 0 in their dtype."""
+    return jnp.zeros((), jnp.result_type(jnp.float32, *jax.tree.leaves(tree)))
