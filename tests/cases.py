@@ -385,26 +385,28 @@ def output(layer: fbp.Layer, params: Params, x: PyTree, key: Key = None) -> PyTr
     return jax.eval_shape(lambda p, x: layer.forward(p, x, key)[0], params, x)
 
 
-def leaf_errors(got: PyTree, want: PyTree) -> dict[str, float]:
-    """max|got - want| / max|want| of every leaf by its path; inf where one is not finite."""
+def leaf_errors(got: PyTree, want: PyTree, floor: float = 0.0) -> dict[str, float]:
+    """max|got - want| / max|want| of every leaf by its path; inf where one is not finite, and 0
+    where max|got - want| is at most `floor`."""
     assert jax.tree.structure(got) == jax.tree.structure(want)
     wants = named_leaves(want)
-    return {path: _error(leaf, wants[path]) for path, leaf in named_leaves(got).items()}
+    return {path: _error(leaf, wants[path], floor) for path, leaf in named_leaves(got).items()}
 
 
-def _error(got: Any, want: Any) -> float:
+def _error(got: Any, want: Any, floor: float) -> float:
     got, want = (np.asarray(a).astype(np.float64) for a in (got, want))
     assert got.shape == want.shape
     error = np.abs(got - want).max(initial=0.0)
-    if error == 0:
+    if error <= floor:
         return 0.0
     scale = np.abs(want).max(initial=0.0)
     return float(error / scale) if np.isfinite(error) and scale > 0 else float("inf")
 
 
-def assert_close(got: PyTree, want: PyTree, limit: float) -> None:
-    """Every leaf within `limit` of the other, in units of its largest element; names those not."""
-    wrong = {path: e for path, e in leaf_errors(got, want).items() if not e <= limit}
+def assert_close(got: PyTree, want: PyTree, limit: float, floor: float = 0.0) -> None:
+    """Every leaf within `limit` of the other, in units of its largest element, or within `floor`;
+    names those not."""
+    wrong = {path: e for path, e in leaf_errors(got, want, floor).items() if not e <= limit}
     assert not wrong, f"beyond {limit:.1e}: " + ", ".join(
         f"{p} by {e:.1e}" for p, e in wrong.items()
     )
