@@ -2,15 +2,15 @@
 
 import math
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from fbp._layer import Params
 from fbp.train._parts import OnePart, Parts
+from fbp.verify._program import equations
 
 _FEWEST_NUMBERS = 2**18
 
@@ -71,26 +71,13 @@ def _is_elementwise(optimizer: OnePart, stacked: Params, pieces: int) -> bool:
         return jax.make_jaxpr(optimizer.update)(params, state, params)
 
     copy = program(1)
-    if not all(map(_goes_by_element, _equations(copy.jaxpr))):
+    if not all(map(_goes_by_element, equations(copy.jaxpr))):
         return False
     try:
         piece = program(pieces)
     except Exception:  # whatever an optimizer cannot do with a piece
         return False
     return _read(copy) == _read(piece)
-
-
-def _programs_in(eqn: JaxprEqn) -> Iterator[Jaxpr]:
-    for value in jax.tree.leaves(tuple(eqn.params.values())):
-        if isinstance(value, ClosedJaxpr | Jaxpr):
-            yield getattr(value, "jaxpr", value)
-
-
-def _equations(program: Jaxpr) -> Iterator[JaxprEqn]:
-    for eqn in program.eqns:
-        yield eqn
-        for held in _programs_in(eqn):
-            yield from _equations(held)
 
 
 def _goes_by_element(eqn: JaxprEqn) -> bool:
