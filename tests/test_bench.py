@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 
 import fbp
-from fbp.bench import CONTENDERS, GPTSizes, measure
+from fbp.bench import CONTENDERS, WORKLOADS, Contender, GPTSizes, measure
+from fbp.bench._contenders import Built
 from fbp.bench._plain import POLICIES, PlainGPT, unstacked
 from fbp.bench._products import products_of
+from fbp.bench._report import remarks, table
 from fbp.cli._main import main
 
 
@@ -83,6 +86,27 @@ def test_the_command(tmp_path: Path, capsys: Any) -> None:
     assert picture.stat().st_size > 1000
     assert main([*command, "--json", str(file)]) == 2
     assert "expected a new file" in capsys.readouterr().err
+
+
+def test_time_in_the_operating_system_is_told() -> None:
+    def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
+        def run(batches: Any) -> Any:
+            os.urandom(2**26)
+            return np.ones(steps)
+
+        return Built(run)
+
+    sizes = WORKLOADS["tiny"]
+    (busy,), _ = measure([Contender("busy", "numpy", build)], sizes, rounds=1, chunk=10)
+    assert 0.01 <= 10 * busy.system <= 20 * busy.median
+    quiet = dataclasses.replace(busy, name="quiet", seconds=(0.5,), system_seconds=(0.09,))
+    assert not any("operating system" in line for line in remarks([quiet], sizes))
+    # As much as a clock may be wrong by.
+    short = dataclasses.replace(busy, name="short", seconds=(0.005,), system_seconds=(0.01,))
+    assert not any("operating system" in line for line in remarks([quiet, short], sizes))
+    busy = dataclasses.replace(busy, seconds=(0.5,), system_seconds=(0.25,))
+    assert "works 250 ms of each step's 500 for busy" in remarks([quiet, busy], sizes)[-1]
+    assert " 250 " in table([quiet, busy], sizes)
 
 
 @pytest.mark.slow

@@ -1,10 +1,16 @@
-"""One function, by kernels where a program is compiled for a platform that has them."""
+"""What a program will run on, where a schedule depends on it."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import lax
+
+
+def is_lone_cpu() -> bool:
+    """Whether programs run on one CPU: there the caches decide how much to take at a time, and no
+    array has its parts on several devices."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def on_cuda(kernels: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:

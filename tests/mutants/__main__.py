@@ -26,6 +26,7 @@ SHARED += ["fbp._cell", "fbp._layer:product_over_batch"]
 SHARED += [f"fbp.layers._standardize:{name}" for name in ("standardize", "dstandardize")]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
 SHARED += [f"fbp.layers._attention_blocks:{name}" for name in ("causal_blocks", "a_few_heads")]
+SHARED += ["fbp._platform:is_lone_cpu"]
 HEADS = ("by_head", "by_place", "queries_a_key", "of_heads")
 SHARED += [f"fbp.layers._by_head:{name}" for name in HEADS]
 SHARED += [f"fbp.ports._copies:{name}" for name in ("per_copy", "states_of", "longer")]
@@ -54,6 +55,7 @@ NEAR = {
         f"_{name}.py": ["sequences", "contract", "mutants_killed", "fused_attention"]
         for name in ("attention", "attention_blocks", "by_head")
     },
+    "_platform.py": ["sequences"],
     "_microbatch.py": ["step", "mutants_killed", "in_backward"],
     "_objective.py": ["step", "mutants_killed", "in_backward"],
     "_cell.py": ["contract", "recurrent", "mutants_killed"],
@@ -94,6 +96,7 @@ CALLED = {
     **{name: ["fused_attention"] for name in ("_unseen", "fits")},
     **{
         "of_heads": ["few_heads"],
+        "is_lone_cpu": ["few_heads"],
         "_aligned": ["rows"],
         "_up": ["rows", "vocabulary"],
     },

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ class Figures:
       peak: the most bytes held on the device, where the framework counts them; with `--peak`, by a
         process of its own, resident where there is no GPU.
       first_losses: of the first steps; none of `PRODUCTS`.
+      system_seconds: of a step, one number a round: what all threads spent in the operating system,
+        which is mostly memory handed out anew, to 1/100 s a turn; none of `PRODUCTS`.
     """
 
     name: str
@@ -41,11 +44,17 @@ class Figures:
     temporaries: int | None
     peak: int | None
     first_losses: tuple[float, ...]
+    system_seconds: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
         """Seconds of a step."""
         return statistics.median(self.seconds)
+
+    @property
+    def system(self) -> float | None:
+        """Seconds of a step in the operating system; None where they were not measured."""
+        return statistics.median(self.system_seconds) if self.system_seconds else None
 
     def ratio(self, other: "Figures") -> float:
         """How many times the time of another, the median of the rounds' ratios."""
@@ -116,6 +125,7 @@ def measure(
     rng = np.random.default_rng(0)
     turns = [*built, PRODUCTS] if products else list(built)
     seconds: dict[str, list[float]] = {name: [] for name in turns}
+    system: dict[str, list[float]] = {name: [] for name in built}
     for i in range(rounds):
         batches = sizes.batches(chunk, seed=i + 1)
         say(f"round {i + 1} of {rounds}")
@@ -125,9 +135,10 @@ def measure(
                 seconds[name].append(alone())
                 continue
             one = built[name]
-            began = time.perf_counter()
+            began, began_system = time.perf_counter(), os.times().system
             one.run(batches)
             seconds[name].append((time.perf_counter() - began) / chunk)
+            system[name].append((os.times().system - began_system) / chunk)
     figures = [
         Figures(
             name,
@@ -137,6 +148,7 @@ def measure(
             one.temporaries,
             one.peak(),
             losses[name],
+            tuple(system[name]),
         )
         for name, one in built.items()
     ]

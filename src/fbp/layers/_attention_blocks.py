@@ -8,6 +8,7 @@ import jax
 from jax import lax
 
 from fbp._layer import Array
+from fbp._platform import is_lone_cpu
 from fbp.layers._by_head import of_heads
 
 # Causal queries come in blocks, each with the keys that it may see. Of these pairs, (most blocks,
@@ -49,8 +50,7 @@ def a_few_heads(
     """
     heads = math.prod(k.shape[:-2])
     # Of several devices each has its own heads; and those of a symbolic shape are not counted.
-    is_alone = jax.default_backend() == "cpu" and jax.device_count() == 1
-    if not is_alone or not isinstance(heads, int):
+    if not is_lone_cpu() or not isinstance(heads, int):
         return f(q, k, *others)
     scores = max((rows.stop - rows.start) * (keys.stop - keys.start) for rows, keys in blocks)
     few = max(1, _MOST_SCORES // max(1, scores))

@@ -9,6 +9,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from fbp._layer import Params
+from fbp._platform import is_lone_cpu
 from fbp.train._parts import OnePart, Parts
 from fbp.verify._program import equations
 
@@ -46,8 +47,7 @@ def _pieces(stacked: Params) -> int:
     of several devices each may have its own part of what would be cut.
     """
     leaves = jax.tree.leaves(stacked)
-    is_alone = jax.default_backend() == "cpu" and jax.device_count() == 1
-    if not is_alone or any(leaf.ndim < 2 for leaf in leaves):
+    if not is_lone_cpu() or any(leaf.ndim < 2 for leaf in leaves):
         return 1
     rows = math.gcd(*(leaf.shape[1] for leaf in leaves))
     most = max((math.prod(leaf.shape[1:]) for leaf in leaves), default=0) // _FEWEST_NUMBERS
