@@ -38,19 +38,41 @@ XLA, over the step's, the median of the rounds' ratios:
     fbp, in backward, keep=inputs            1006   963    75                0.73
     matrix products alone                     730   672                      1.00
 
-The products of fbp's step, alone and in XLA, take as long as PyTorch's whole step, whose own are
-by a faster library.
+There the products of fbp's step, alone and in XLA, take as long as PyTorch's whole step, whose own
+are by a faster library.
 
-The workload deep there, 12 layers of width 512, in 7 rounds (the slowest 1.29 times the fastest):
+The same on the 2 cores of a 2.6 GHz EPYC (Zen 4), 7 rounds (1.21), and once more with glibc told,
+by the variables that the command names, to keep what is freed (7 rounds, 1.13). Left to itself it
+gives large arrays back, and to hand them out anew Linux works 0.8 s a step of jax.grad, 0.1 of fbp:
+
+                                     ms/step  of rate   keeping memory: ms/step  of rate
+    jax.grad                            1569     0.33                      1041     0.48
+    jax.grad, remat: dots               1429     0.38                      1066     0.50
+    jax.grad, remat: nothing            1494     0.35                      1100     0.45
+    flax nnx                            1420     0.38                       887     0.57
+    equinox                             1778     0.31                      1155     0.44
+    PyTorch eager                        626     0.80                       598     0.84
+    PyTorch, torch.compile               674     0.83                       598     0.85
+    fbp                                  633     0.85                       589     0.84
+    fbp, unrolled                        659     0.83                       583     0.87
+    fbp, keep=inputs                     712     0.72
+    fbp, in backward                     622     0.85                       596     0.88
+    fbp, in backward, keep=inputs        740     0.76
+    matrix products alone                522     1.00                       507     1.00
+
+The workload deep, 12 layers of width 512, in 7 rounds on the Xeon (1.29) and on the EPYC (1.17):
 params and the state of AdamW are 437 MiB, temporaries beside them as below.
 
-                                      ms/step   temporaries, MiB
-    jax.grad                              784                410
-    jax.grad, remat: dots                 761                222
-    jax.grad, remat: nothing              826                178
-    fbp                                   618                229
-    fbp, in backward                      698                 86
-    fbp, in backward, keep=inputs         814                 32
+                                      ms/step          temporaries, MiB
+    jax.grad                              784   568                 410
+    jax.grad, remat: dots                 761   532                 222
+    jax.grad, remat: nothing              826   597                 178
+    fbp                                   618   480                 229
+    fbp, in backward                      698   458                  86
+    fbp, in backward, keep=inputs         814   519                  32
+
+The other workloads on the EPYC, jax.grad's time over fbp's: vocab 1.29, t1024 4.5, t2048 5.5,
+t4096 8.3.
 """
 
 from fbp.bench._contenders import CONTENDERS as CONTENDERS

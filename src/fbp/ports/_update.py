@@ -12,6 +12,7 @@ from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
 from fbp.combinators import Stack
 from fbp.ports._copies import per_copy
 from fbp.ports._squares import no_squares, sum_of_squares
+from fbp.ports._taken import update_if
 
 
 class UpdateParams(NamedTuple):
@@ -105,15 +106,7 @@ class Update(Layer):
             updates, state = self.optimizer.update(g, was[1], was[0])
             return optax.apply_updates(was[0], updates), state
 
-        was = old.params, old.state
-        if jax.default_backend() == "gpu":
-            # A branch would wait for the host. Read once, ahead of all writing, `was` keeps the
-            # compiler from a copy of the whole stack for what it might still read.
-            was = lax.optimization_barrier(was)
-            params, state = jax.tree.map(lambda a, b: jnp.where(old.go, a, b), update(was), was)
-        else:
-            # A CPU has no such wait, and would copy the stack all the same.
-            params, state = lax.cond(old.go, update, lambda was: was, was)
+        params, state = update_if(old.go, update, (old.params, old.state))
         return old._replace(params=params, state=state, squares=squares)
 
     def _cut(self, stacked: PyTree) -> PyTree:

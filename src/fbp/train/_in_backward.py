@@ -16,6 +16,7 @@ from fbp.combinators._map import map_held
 from fbp.ports import Tie, Update, UpdateParams
 from fbp.ports._squared_norm import SquaredNorm
 from fbp.ports._squares import sum_of_squares
+from fbp.ports._taken import update_if
 from fbp.train._clipped import EXACT, PREVIOUS, Clipped
 from fbp.train._parts import OnePart, Parts
 from fbp.train._pieces import pieces_of
@@ -159,17 +160,17 @@ class _WayBack:
         grads = self._others(found, before)
         rest = {k: own[k] for k in grads}
         state_of_rest = parts.state(state, rest)
-        updates, next_state = parts.update(grads, state_of_rest, rest)
         squares = sum_of_squares(grads) + sum(found[k].squares for k in self.stacks)
 
-        def chosen(new: PyTree, old: PyTree) -> PyTree:
-            return jax.tree.map(lambda a, b: jnp.where(go, a, b), new, old)
+        def update(was: tuple[Any, PyTree]) -> tuple[Any, PyTree]:
+            updates, state = parts.update(grads, was[1], was[0])
+            return optax.apply_updates(was[0], updates), state
 
-        rest = chosen(optax.apply_updates(rest, updates), rest)
+        rest, next_state = update_if(go, update, (rest, state_of_rest))
         for k in self.stacks:
             rest[k] = found[k].params
         tree: Any
-        leaves, tree = jax.tree.flatten(chosen(next_state, state_of_rest))
+        leaves, tree = jax.tree.flatten(next_state)
         for k in self.stacks:
             mine = jax.tree.leaves(found[k].state)
             for i, owned in enumerate(parts.owned(k)):
