@@ -30,6 +30,8 @@ SHARED += ["fbp._platform:is_lone_cpu"]
 HEADS = ("by_head", "by_place", "queries_a_key", "of_heads")
 SHARED += [f"fbp.layers._by_head:{name}" for name in HEADS]
 SHARED += [f"fbp.ports._copies:{name}" for name in ("per_copy", "states_of", "longer")]
+SHARED += [f"fbp.ports._squares:{name}" for name in ("sum_of_squares", "no_squares")]
+SHARED += ["fbp.ports._taken:update_if"]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
 FILES += ["unembed", "conv", "recurrent", "ports", "sequences", "in_backward", "fused_attention"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
@@ -48,7 +50,8 @@ NEAR = {
     # Of files that few others are about.
     "_fused_attention.py": ["fused_attention"],
     **{
-        f"_{name}.py": ["in_backward", "mutants_killed"] for name in ("update", "copies", "squares")
+        f"_{name}.py": ["in_backward", "mutants_killed"]
+        for name in ("update", "copies", "squares", "taken")
     },
     "_unembed.py": ["unembed", "contract", "mutants_killed"],
     **{
@@ -78,6 +81,7 @@ CALLED = {
     **{"GlobalAvgPool2D": ["global_avg"], "GroupNorm": ["group_norm"], "Sum": ["sum"]},
     **{"Update": ["in_backward"], "SquaredNorm": ["in_backward"], "per_copy": ["in_backward"]},
     **{"sum_of_squares": ["in_backward"], "no_squares": ["in_backward"]},
+    **{"update_if": ["in_backward"]},
     **{"longer": ["in_backward"], "states_of": ["in_backward"]},
     **{"Stack": ["stack", "in_backward"], "_part": ["stack", "in_backward"]},
     **{"BatchNorm": ["batch_norm"], "FixedBatchNorm": ["fixed_batch"], "Rope": ["rope"]},
