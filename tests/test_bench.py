@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -88,25 +88,34 @@ def test_the_command(tmp_path: Path, capsys: Any) -> None:
     assert "expected a new file" in capsys.readouterr().err
 
 
-def test_time_in_the_operating_system_is_told() -> None:
+def test_work_of_the_operating_system_is_told(monkeypatch: Any) -> None:
     def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
-        def run(batches: Any) -> Any:
-            os.urandom(2**26)
-            return np.ones(steps)
+        return Built(lambda batches: np.ones(steps))
 
-        return Built(run)
+    def clock() -> Any:
+        """By which each turn takes 3 s, 1 of them in the system."""
+        now = next(times)
+        return SimpleNamespace(user=2.0 * now, system=1.0 * now)
 
     sizes = WORKLOADS["tiny"]
-    (busy,), _ = measure([Contender("busy", "numpy", build)], sizes, rounds=1, chunk=10)
-    assert 0.01 <= 10 * busy.system <= 20 * busy.median
-    quiet = dataclasses.replace(busy, name="quiet", seconds=(0.5,), system_seconds=(0.09,))
-    assert not any("operating system" in line for line in remarks([quiet], sizes))
-    # As much as a clock may be wrong by.
-    short = dataclasses.replace(busy, name="short", seconds=(0.005,), system_seconds=(0.01,))
+    busy = [Contender("busy", "numpy", build)]
+    (short,), _ = measure(busy, sizes, rounds=1, chunk=10)
+    assert short.system is None
+    times = iter(range(100))
+    with monkeypatch.context() as patch:
+        patch.setattr("fbp.bench._measure.os.times", clock)
+        (long,), _ = measure(busy, sizes, rounds=2, chunk=10)
+    assert long.system == 1 / 3
+    quiet = dataclasses.replace(long, name="quiet", system=0.09)
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
     assert not any("operating system" in line for line in remarks([quiet, short], sizes))
-    busy = dataclasses.replace(busy, seconds=(0.5,), system_seconds=(0.25,))
-    assert "works 250 ms of each step's 500 for busy" in remarks([quiet, busy], sizes)[-1]
-    assert " 250 " in table([quiet, busy], sizes)
+    assert (
+        "work 33 % is the operating system's, most of all for busy"
+        in remarks([quiet, long], sizes)[-1]
+    )
+    assert " 0.33 " in table([quiet, long], sizes)
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    assert not any("operating system" in line for line in remarks([quiet, long], sizes))
 
 
 @pytest.mark.slow

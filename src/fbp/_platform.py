@@ -8,8 +8,8 @@ from jax import lax
 
 
 def is_lone_cpu() -> bool:
-    """Whether programs run on one CPU: there the caches decide how much to take at a time, and no
-    array has its parts on several devices."""
+    """Whether programs run on one device, a CPU of any number of cores: its caches decide how much
+    to take at a time, and no array has its parts on several devices."""
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 

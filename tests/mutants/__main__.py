@@ -31,7 +31,7 @@ HEADS = ("by_head", "by_place", "queries_a_key", "of_heads")
 SHARED += [f"fbp.layers._by_head:{name}" for name in HEADS]
 SHARED += [f"fbp.ports._copies:{name}" for name in ("per_copy", "states_of", "longer")]
 SHARED += [f"fbp.ports._squares:{name}" for name in ("sum_of_squares", "no_squares")]
-SHARED += ["fbp.ports._taken:update_if"]
+SHARED += ["fbp.ports._update_if:update_if"]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
 FILES += ["unembed", "conv", "recurrent", "ports", "sequences", "in_backward", "fused_attention"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
@@ -51,14 +51,14 @@ NEAR = {
     "_fused_attention.py": ["fused_attention"],
     **{
         f"_{name}.py": ["in_backward", "mutants_killed"]
-        for name in ("update", "copies", "squares", "taken")
+        for name in ("update", "copies", "squares", "update_if")
     },
     "_unembed.py": ["unembed", "contract", "mutants_killed"],
     **{
         f"_{name}.py": ["sequences", "contract", "mutants_killed", "fused_attention"]
         for name in ("attention", "attention_blocks", "by_head")
     },
-    "_platform.py": ["sequences"],
+    "_platform.py": ["sequences", "in_backward"],
     "_microbatch.py": ["step", "mutants_killed", "in_backward"],
     "_objective.py": ["step", "mutants_killed", "in_backward"],
     "_cell.py": ["contract", "recurrent", "mutants_killed"],

@@ -34,16 +34,17 @@ XLA, over the step's, the median of the rounds' ratios:
     fbp                                       844   798   177                0.83
     fbp, unrolled                             852   830   279                0.85
     fbp, keep=inputs                          974   911    83                0.72
-    fbp, in backward                          926   854   168                0.80
+    fbp, in backward                          926   854   167                0.80
     fbp, in backward, keep=inputs            1006   963    75                0.73
     matrix products alone                     730   672                      1.00
 
 There the products of fbp's step, alone and in XLA, take as long as PyTorch's whole step, whose own
 are by a faster library.
 
-The same on the 2 cores of a 2.6 GHz EPYC (Zen 4), 7 rounds (1.21), and once more with glibc told,
-by the variables that the command names, to keep what is freed (7 rounds, 1.13). Left to itself it
-gives large arrays back, and to hand them out anew Linux works 0.8 s a step of jax.grad, 0.1 of fbp:
+The same on the 2 cores of a 2.6 GHz EPYC (Zen 4), 7 rounds (1.21); and once more but for two rows
+with MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 in the
+environment (7 rounds, 1.13), so that glibc keeps what is freed. Left to itself it gives large arrays
+back, and to hand them out anew Linux works 0.8 s a step of jax.grad, 0.1 of fbp:
 
                                      ms/step  of rate   keeping memory: ms/step  of rate
     jax.grad                            1569     0.33                      1041     0.48
@@ -63,16 +64,17 @@ gives large arrays back, and to hand them out anew Linux works 0.8 s a step of j
 The workload deep, 12 layers of width 512, in 7 rounds on the Xeon (1.29) and on the EPYC (1.17):
 params and the state of AdamW are 437 MiB, temporaries beside them as below.
 
-                                      ms/step          temporaries, MiB
-    jax.grad                              784   568                 410
-    jax.grad, remat: dots                 761   532                 222
-    jax.grad, remat: nothing              826   597                 178
-    fbp                                   618   480                 229
-    fbp, in backward                      698   458                  86
-    fbp, in backward, keep=inputs         814   519                  32
+                                     ms/step: Xeon   EPYC   temporaries, MiB
+    jax.grad                                   784    568                410
+    jax.grad, remat: dots                      761    532                222
+    jax.grad, remat: nothing                   826    597                178
+    fbp                                        618    480                229
+    fbp, in backward                           698    458                 86
+    fbp, in backward, keep=inputs              814    519                 32
 
-The other workloads on the EPYC, jax.grad's time over fbp's: vocab 1.29, t1024 4.5, t2048 5.5,
-t4096 8.3.
+The other workloads on the EPYC, jax.grad's time over fbp's: vocab 1.29 (7 rounds, 1.26), t1024 4.5
+(4, 1.21), t2048 5.5 (3 of a step, 1.29), t4096 8.3 (2 of a step, 1.10). The temporaries of vocab are
+620 MiB by jax.grad, 302 by fbp and 290 in its backward.
 """
 
 from fbp.bench._contenders import CONTENDERS as CONTENDERS

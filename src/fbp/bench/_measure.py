@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,8 @@ class Figures:
       peak: the most bytes held on the device, where the framework counts them; with `--peak`, by a
         process of its own, resident where there is no GPU.
       first_losses: of the first steps; none of `PRODUCTS`.
-      system_seconds: of a step, one number a round: what all threads spent in the operating system,
-        which is mostly memory handed out anew, to 1/100 s a turn; none of `PRODUCTS`.
+      system: of the time that processors worked, the share in the operating system, mostly for
+        memory handed out anew; None where less than a second was measured, and of `PRODUCTS`.
     """
 
     name: str
@@ -44,17 +44,12 @@ class Figures:
     temporaries: int | None
     peak: int | None
     first_losses: tuple[float, ...]
-    system_seconds: tuple[float, ...] = ()
+    system: float | None = None
 
     @property
     def median(self) -> float:
         """Seconds of a step."""
         return statistics.median(self.seconds)
-
-    @property
-    def system(self) -> float | None:
-        """Seconds of a step in the operating system; None where they were not measured."""
-        return statistics.median(self.system_seconds) if self.system_seconds else None
 
     def ratio(self, other: "Figures") -> float:
         """How many times the time of another, the median of the rounds' ratios."""
@@ -66,6 +61,25 @@ class Figures:
         a, b = np.asarray(self.first_losses), np.asarray(other.first_losses)
         apart = float(np.max(np.abs(a - b) / np.abs(b)))
         return apart if np.isfinite(apart) else float("inf")
+
+
+class _Work(NamedTuple):
+    """Seconds that the processors worked for a contender, by a clock of 1/100 s."""
+
+    user: float = 0.0
+    system: float = 0.0
+
+    def more(self, before: Any, after: Any) -> "_Work":
+        """With what came between two `os.times()`."""
+        return _Work(
+            self.user + after.user - before.user, self.system + after.system - before.system
+        )
+
+    @property
+    def share_of_system(self) -> float | None:
+        """See `Figures`."""
+        total = self.user + self.system
+        return self.system / total if total >= 1 else None
 
 
 def measure(
@@ -125,7 +139,7 @@ def measure(
     rng = np.random.default_rng(0)
     turns = [*built, PRODUCTS] if products else list(built)
     seconds: dict[str, list[float]] = {name: [] for name in turns}
-    system: dict[str, list[float]] = {name: [] for name in built}
+    worked = dict.fromkeys(built, _Work())
     for i in range(rounds):
         batches = sizes.batches(chunk, seed=i + 1)
         say(f"round {i + 1} of {rounds}")
@@ -135,10 +149,10 @@ def measure(
                 seconds[name].append(alone())
                 continue
             one = built[name]
-            began, began_system = time.perf_counter(), os.times().system
+            began, before = time.perf_counter(), os.times()
             one.run(batches)
             seconds[name].append((time.perf_counter() - began) / chunk)
-            system[name].append((os.times().system - began_system) / chunk)
+            worked[name] = worked[name].more(before, os.times())
     figures = [
         Figures(
             name,
@@ -148,7 +162,7 @@ def measure(
             one.temporaries,
             one.peak(),
             losses[name],
-            tuple(system[name]),
+            worked[name].share_of_system,
         )
         for name, one in built.items()
     ]

@@ -2,24 +2,26 @@
 
 import dataclasses
 import json
+import platform
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from fbp._text import align
 from fbp.bench._contenders import AUTODIFF, FBP
 from fbp.bench._measure import PRODUCTS, Figures
 from fbp.bench._sizes import GPTSizes
 
-# What lets glibc keep what is freed for the next step, instead of giving it back to Linux.
+# Variables of the environment that let glibc keep what is freed, instead of giving it back.
 KEEPING_MEMORY = "MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592"
 
 
 def table(figures: Sequence[Figures], sizes: GPTSizes) -> str:
-    """The table that is read. `system` are ms a step, of all threads, in the operating system.
-    With `PRODUCTS` measured, their time over each step's: of the rate at which XLA runs fbp's
-    products alone, how much a step reaches."""
+    """The table that is read; with `PRODUCTS` measured, their time over each step's:
+    of the rate at which XLA runs fbp's products alone, how much a step reaches."""
     by_name = {f.name: f for f in figures}
     products = by_name.get(PRODUCTS)
     bases = [name for name in (AUTODIFF, FBP) if name in by_name]
@@ -28,7 +30,7 @@ def table(figures: Sequence[Figures], sizes: GPTSizes) -> str:
     rows = [[*head, *(["of rate"] if products else [])]]
     for f in figures:
         row = [f.name, *(f"{1e3 * s:.2f}" for s in (f.median, min(f.seconds), max(f.seconds)))]
-        row += ["-" if f.system is None else f"{1e3 * f.system:.0f}"]
+        row += ["-" if f.system is None else f"{f.system:.2f}"]
         row += [f"{f.ratio(by_name[name]):.2f}" for name in bases]
         row += [mebibytes(b) for b in (f.arguments, f.temporaries, f.peak)]
         row += ["-" if f.compile_seconds is None else f"{f.compile_seconds:.1f}"]
@@ -56,20 +58,15 @@ def remarks(figures: Sequence[Figures], sizes: GPTSizes) -> list[str]:
     ]
     if spread > 1.3:
         lines.append("the machine was busy with something else: repeat before you rely on this")
-    slowed = max(trained, key=_share_of_system)
-    if _share_of_system(slowed) > 0.2:
+    slowed = max(trained, key=lambda f: f.system or 0)
+    is_glibc = jax.default_backend() == "cpu" and platform.libc_ver()[0] == "glibc"
+    if is_glibc and (slowed.system or 0) > 0.1:
         lines.append(
-            f"the operating system works {1e3 * (slowed.system or 0):.0f} ms of each step's "
-            f"{1e3 * slowed.median:.0f} for {slowed.name}: if it hands out memory that glibc gave "
-            f"back, compare with {KEEPING_MEMORY}"
+            f"for {slowed.name} {100 * (slowed.system or 0):.0f} % of the processors' work is the "
+            "operating system's, the most of all; if for memory that glibc gives back after each "
+            f"step, compare: {KEEPING_MEMORY} fbp bench ..."
         )
     return lines
-
-
-def _share_of_system(f: Figures) -> float:
-    """Of all threads' seconds in the operating system, how many come to a second of the step; of a
-    step too short for a clock of 1/100 s none."""
-    return (f.system or 0) / f.median if f.median > 0.1 else 0
 
 
 def write_json(

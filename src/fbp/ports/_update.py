@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
 from fbp.combinators import Stack
 from fbp.ports._copies import per_copy
 from fbp.ports._squares import no_squares, sum_of_squares
-from fbp.ports._taken import update_if
+from fbp.ports._update_if import update_if
 
 
 class UpdateParams(NamedTuple):
@@ -101,12 +100,7 @@ class Update(Layer):
         if old.grads is not None:
             g = jax.tree.map(lambda a, b: (a + b).astype(b.dtype), old.grads, g)
         squares = sum_of_squares(g)
-
-        def update(was: tuple[Params, PyTree]) -> tuple[Params, PyTree]:
-            updates, state = self.optimizer.update(g, was[1], was[0])
-            return optax.apply_updates(was[0], updates), state
-
-        params, state = update_if(old.go, update, (old.params, old.state))
+        params, state = update_if(old.go, self.optimizer, g, old.params, old.state)
         return old._replace(params=params, state=state, squares=squares)
 
     def _cut(self, stacked: PyTree) -> PyTree:

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, add, scaled
 from fbp._microbatch import Microbatch
@@ -16,7 +15,7 @@ from fbp.combinators._map import map_held
 from fbp.ports import Tie, Update, UpdateParams
 from fbp.ports._squared_norm import SquaredNorm
 from fbp.ports._squares import sum_of_squares
-from fbp.ports._taken import update_if
+from fbp.ports._update_if import update_if
 from fbp.train._clipped import EXACT, PREVIOUS, Clipped
 from fbp.train._parts import OnePart, Parts
 from fbp.train._pieces import pieces_of
@@ -162,11 +161,7 @@ class _WayBack:
         state_of_rest = parts.state(state, rest)
         squares = sum_of_squares(grads) + sum(found[k].squares for k in self.stacks)
 
-        def update(was: tuple[Any, PyTree]) -> tuple[Any, PyTree]:
-            updates, state = parts.update(grads, was[1], was[0])
-            return optax.apply_updates(was[0], updates), state
-
-        rest, next_state = update_if(go, update, (rest, state_of_rest))
+        rest, next_state = update_if(go, parts, grads, rest, state_of_rest)
         for k in self.stacks:
             rest[k] = found[k].params
         tree: Any
