@@ -109,10 +109,7 @@ def test_work_of_the_operating_system_is_told(monkeypatch: Any) -> None:
     quiet = dataclasses.replace(long, name="quiet", system=0.09)
     monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
     assert not any("operating system" in line for line in remarks([quiet, short], sizes))
-    assert (
-        "work 33 % is the operating system's, most of all for busy"
-        in remarks([quiet, long], sizes)[-1]
-    )
+    assert "for busy 33 % of the processors' work" in remarks([quiet, long], sizes)[-1]
     assert " 0.33 " in table([quiet, long], sizes)
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     assert not any("operating system" in line for line in remarks([quiet, long], sizes))

@@ -18,6 +18,7 @@ from fbp._tree import path_of
 from fbp.ports import Update
 from fbp.ports._copies import longer
 from fbp.ports._squares import sum_of_squares
+from fbp.ports._update_if import update_if
 from fbp.train import _in_backward, _pieces
 from fbp.train._pieces import pieces_of
 
@@ -492,6 +493,33 @@ def test_on_a_gpu_there_is_no_branch(go: bool, monkeypatch: pytest.MonkeyPatch) 
     assert_alike(after(x), want)
     if not go:
         jax.tree.map(np.testing.assert_array_equal, after(x)[0].params, params.params)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("go", [True, False])
+def test_what_is_set_by_hand_is_not_weakly_typed(
+    go: bool, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the next step would be compiled anew."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5)
+    params = jnp.ones(2)
+    state = optimizer.init(params)
+    state.hyperparams["learning_rate"] = 0.25
+    step = jax.jit(lambda go, params, state: update_if(go, optimizer, params, params, state))
+    params, state = step(go, params, state)
+    np.testing.assert_array_equal(params, 0.75 if go else 1)
+    rate = state.hyperparams["learning_rate"]
+    assert (rate, rate.weak_type) == (0.25, False)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_a_state_keeps_its_dtypes(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    optimizer = optax.sgd(0.5, momentum=0.5)
+    state = optimizer.init(jnp.ones(2, jnp.bfloat16))
+    with pytest.raises(TypeError, match="keeps the dtypes of its state, got float32 for bfloat16"):
+        update_if(jnp.asarray(True), optimizer, jnp.ones(2), jnp.ones(2), state)
 
 
 @pytest.mark.parametrize(("axis", "shape"), [(0, (3, 3, 5)), (1, (2, 4, 5)), (2, (2, 3, 6))])

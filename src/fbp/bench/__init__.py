@@ -43,8 +43,8 @@ are by a faster library.
 
 The same on the 2 cores of a 2.6 GHz EPYC (Zen 4), 7 rounds (1.21); and once more but for two rows
 with MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 in the
-environment (7 rounds, 1.13), so that glibc keeps what is freed. Left to itself it gives large arrays
-back, and to hand them out anew Linux works 0.8 s a step of jax.grad, 0.1 of fbp:
+environment (7 rounds, 1.13), so that glibc keeps what is freed. Left to itself it gives back large
+arrays, and to hand them out anew Linux works 0.8 s a step of jax.grad, 0.1 of fbp:
 
                                      ms/step  of rate   keeping memory: ms/step  of rate
     jax.grad                            1569     0.33                      1041     0.48
@@ -73,8 +73,8 @@ params and the state of AdamW are 437 MiB, temporaries beside them as below.
     fbp, in backward, keep=inputs              814    519                 32
 
 The other workloads on the EPYC, jax.grad's time over fbp's: vocab 1.29 (7 rounds, 1.26), t1024 4.5
-(4, 1.21), t2048 5.5 (3 of a step, 1.29), t4096 8.3 (2 of a step, 1.10). The temporaries of vocab are
-620 MiB by jax.grad, 302 by fbp and 290 in its backward.
+(4, 1.21), t2048 5.5 (3 of a step, 1.29), t4096 8.3 (2 of a step, 1.10). The temporaries of vocab:
+620 MiB by jax.grad, 302 by fbp, and 290 with the optimizer in its backward.
 """
 
 from fbp.bench._contenders import CONTENDERS as CONTENDERS
