@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,25 +61,6 @@ class Figures:
         a, b = np.asarray(self.first_losses), np.asarray(other.first_losses)
         apart = float(np.max(np.abs(a - b) / np.abs(b)))
         return apart if np.isfinite(apart) else float("inf")
-
-
-class _Work(NamedTuple):
-    """Seconds that the processors worked for a contender, by a clock of 1/100 s."""
-
-    user: float = 0.0
-    system: float = 0.0
-
-    def more(self, before: Any, after: Any) -> "_Work":
-        """With what came between two `os.times()`."""
-        return _Work(
-            self.user + after.user - before.user, self.system + after.system - before.system
-        )
-
-    @property
-    def share_of_system(self) -> float | None:
-        """See `Figures`."""
-        total = self.user + self.system
-        return self.system / total if total >= 1 else None
 
 
 def measure(
@@ -139,7 +120,7 @@ def measure(
     rng = np.random.default_rng(0)
     turns = [*built, PRODUCTS] if products else list(built)
     seconds: dict[str, list[float]] = {name: [] for name in turns}
-    worked = dict.fromkeys(built, _Work())
+    work = {name: np.zeros(2) for name in built}  # the processors', in (user, system)
     for i in range(rounds):
         batches = sizes.batches(chunk, seed=i + 1)
         say(f"round {i + 1} of {rounds}")
@@ -149,10 +130,10 @@ def measure(
                 seconds[name].append(alone())
                 continue
             one = built[name]
-            began, before = time.perf_counter(), os.times()
+            began, before = time.perf_counter(), os.times()[:2]
             one.run(batches)
             seconds[name].append((time.perf_counter() - began) / chunk)
-            worked[name] = worked[name].more(before, os.times())
+            work[name] += np.subtract(os.times()[:2], before)
     figures = [
         Figures(
             name,
@@ -162,7 +143,7 @@ def measure(
             one.temporaries,
             one.peak(),
             losses[name],
-            worked[name].share_of_system,
+            float(work[name][1] / work[name].sum()) if work[name].sum() >= 1 else None,
         )
         for name, one in built.items()
     ]

@@ -58,11 +58,11 @@ def remarks(figures: Sequence[Figures], sizes: GPTSizes) -> list[str]:
     ]
     if spread > 1.3:
         lines.append("the machine was busy with something else: repeat before you rely on this")
-    slowed = max(trained, key=lambda f: f.system or 0)
+    share, name = max((f.system or 0, f.name) for f in trained)
     is_glibc = jax.default_backend() == "cpu" and platform.libc_ver()[0] == "glibc"
-    if is_glibc and (slowed.system or 0) > 0.1:
+    if is_glibc and share > 0.1:
         lines.append(
-            f"for {slowed.name} {100 * (slowed.system or 0):.0f} % of the processors' work is the "
+            f"for {name} {100 * share:.0f} % of the processors' work is the "
             "operating system's, the most of all; if for memory that glibc gives back after each "
             f"step, compare: {KEEPING_MEMORY} fbp bench ..."
         )

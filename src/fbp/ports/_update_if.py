@@ -36,7 +36,7 @@ def update_if(go: Array, optimizer: Any, grads: Params, params: Params, state: P
         # compiler from a copy of a whole stack for what it might still read.
         was = lax.optimization_barrier(was)
         return jax.tree.map(lambda a, b: jnp.where(go, a, b), update(was), was)
-    # On a CPU a branch costs nothing, and all else was seen to copy.
+    # A CPU has no such wait, and was seen to copy all the same.
     return lax.cond(go, update, lambda was: was, was)
 
 
