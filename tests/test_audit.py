@@ -10,8 +10,8 @@ import pytest
 
 import fbp
 from fbp.verify import WrongGradientError
-from fbp.verify._harvest import harvest
-from fbp.verify._program import trace
+from fbp.verify.program._program import trace
+from fbp.verify.sites._harvest import harvest
 
 RNG = np.random.default_rng(0)
 

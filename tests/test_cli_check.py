@@ -14,8 +14,8 @@ import fbp
 from fbp import combinators, layers, losses, ports
 from fbp.cli import main
 from fbp.cli._inputs import parse_inputs
-from fbp.verify import _own, _registry
-from fbp.verify._named import CheckError
+from fbp.verify.registry import _own, _registry
+from fbp.verify.registry._named import CheckError
 
 KERNELS = """
 import jax, jax.numpy as jnp, numpy as np

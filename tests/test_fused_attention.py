@@ -15,7 +15,7 @@ from jax import lax
 import fbp
 from fbp.layers import _fused_attention
 from fbp.layers._fused_attention import FusedAttention, _padded
-from fbp.verify._program import equations
+from fbp.verify.program._program import equations
 
 
 def heads(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import fbp
-from fbp.verify import _registry
-from fbp.verify._named import CheckError
-from fbp.verify._registry import register, rules
+from fbp.verify.registry import _registry
+from fbp.verify.registry._named import CheckError
+from fbp.verify.registry._registry import register, rules
 
 pytest_plugins = ["pytester"]
 

@@ -31,7 +31,7 @@ class Audit:
     def run(self) -> int:
         """Audits."""
         from fbp.cli._reports import asked, is_coloured, made, require_new, write
-        from fbp.verify._named import CheckError, load_module, load_object, split_name
+        from fbp.verify.registry._named import CheckError, load_module, load_object, split_name
 
         require_new(self.json)
         if self.seed < 0:
@@ -49,7 +49,7 @@ class Audit:
         import jax
 
         from fbp.verify._audit import audit
-        from fbp.verify._subject import subject_of
+        from fbp.verify.rule._subject import subject_of
 
         subject = asked(subject_of, loss, args, (0,))
         made(self.loss, lambda: jax.eval_shape(subject.f, subject.values))
@@ -60,8 +60,8 @@ class Audit:
 
     def _args(self, module: Any, loss: Any) -> tuple[Any, ...]:
         from fbp.cli._reports import made
-        from fbp.verify._named import CheckError, load_module, load_object, split_name
-        from fbp.verify._registry import rules
+        from fbp.verify.registry._named import CheckError, load_module, load_object, split_name
+        from fbp.verify.registry._registry import rules
 
         if self.inputs is None:
             for rule in rules():

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from fbp.verify._card import Report
-    from fbp.verify._registry import Rule
+    from fbp.verify.registry._registry import Rule
+    from fbp.verify.report._card import Report
 
 _SPECS = (
     "Its arguments, one SPEC each: float32[7,5] or 7x5, drawn; 'float32[7]>0', positive; "
@@ -55,7 +55,7 @@ class Check:
     def run(self) -> int:
         """Checks."""
         from fbp.cli._reports import asked, is_coloured, made, require_new, write
-        from fbp.verify._named import CheckError, load_module, load_object, split_name
+        from fbp.verify.registry._named import CheckError, load_module, load_object, split_name
 
         require_new(self.json)
         if self.seed < 0:
@@ -90,13 +90,13 @@ class Check:
         return 0 if all(report.ok for report in reports) else 1
 
     def _rules(self) -> "list[Rule]":
-        from fbp.verify._named import CheckError, load_module, load_object, split_name
-        from fbp.verify._registry import rules
+        from fbp.verify.registry._named import CheckError, load_module, load_object, split_name
+        from fbp.verify.registry._registry import rules
 
         if self.name is None:
             if self.input or self.reference:
                 raise CheckError("--input and --reference are of a function: expected its NAME")
-            from fbp.verify._own import own_rules
+            from fbp.verify.registry._own import own_rules
 
             return own_rules()
         where, name = split_name(self.name)
@@ -129,9 +129,9 @@ class Check:
         from fbp._microbatch import Microbatch
         from fbp._objective import Objective
         from fbp.cli._inputs import parse_inputs
-        from fbp.verify._named import CheckError
-        from fbp.verify._own import drawn
-        from fbp.verify._registry import Rule
+        from fbp.verify.registry._named import CheckError
+        from fbp.verify.registry._own import drawn
+        from fbp.verify.registry._registry import Rule
 
         args = parse_inputs(self.input, self.seed)
         count = {Layer: (1, 2), Loss: (2,), Objective: (2, 3), Microbatch: (2, 3)}
@@ -180,7 +180,7 @@ def _require_call(reference: Any, args: tuple[Any, ...]) -> None:
     import jax
 
     from fbp.cli._reports import asked, made
-    from fbp.verify._subject import subject_of
+    from fbp.verify.rule._subject import subject_of
 
     subject = asked(subject_of, reference, args)
     made(f"reference {subject.name}", lambda: jax.eval_shape(subject.f, subject.values))

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from fbp.verify._named import CheckError
+from fbp.verify.registry._named import CheckError
 
 FORMS = "float32[7,5], 7x5, 'float32[7]>0', 'int32[7]<11', bool[7], key, none, true, 0.1, @file.npy"
 _WORDS = {"none": None, "true": True, "false": False}

@@ -39,7 +39,7 @@ def main(args: list[str] | None = None) -> int:
 def _is_told(error: Exception) -> bool:
     """Whether the message of an exception is all that a user needs."""
     from fbp.verify import WrongGradientError
-    from fbp.verify._named import CheckError
+    from fbp.verify.registry._named import CheckError
 
     if isinstance(error, CheckError | WrongGradientError | FloatingPointError | OSError):
         return True

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fbp.verify._json import content_of
-from fbp.verify._named import CheckError, is_said_by_fbp, one_line
+from fbp.verify.registry._named import CheckError, is_said_by_fbp, one_line
+from fbp.verify.report._json import content_of
 
 
 def require_new(path: Path | None) -> None:

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fbp.verify._audit import audit as audit
-    from fbp.verify._audit_report import AuditReport as AuditReport
-    from fbp.verify._card import Hint as Hint
-    from fbp.verify._card import LeafRow as LeafRow
-    from fbp.verify._card import Report as Report
     from fbp.verify._check import check as check
     from fbp.verify._cross_check import cross_check as cross_check
-    from fbp.verify._registry import register as register
-    from fbp.verify._report import CrossCheck as CrossCheck
-    from fbp.verify._report import WrongGradientError as WrongGradientError
+    from fbp.verify.registry._registry import register as register
+    from fbp.verify.report._audit import AuditReport as AuditReport
+    from fbp.verify.report._card import Hint as Hint
+    from fbp.verify.report._card import LeafRow as LeafRow
+    from fbp.verify.report._card import Report as Report
+    from fbp.verify.report._cross_check import CrossCheck as CrossCheck
+    from fbp.verify.report._cross_check import WrongGradientError as WrongGradientError
 
 _FILES = {
     "_audit": ["audit"],
-    "_audit_report": ["AuditReport"],
-    "_card": ["Hint", "LeafRow", "Report"],
+    "report._audit": ["AuditReport"],
+    "report._card": ["Hint", "LeafRow", "Report"],
     "_check": ["check"],
     "_cross_check": ["cross_check"],
-    "_registry": ["register"],
-    "_report": ["CrossCheck", "WrongGradientError"],
+    "registry._registry": ["register"],
+    "report._cross_check": ["CrossCheck", "WrongGradientError"],
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}
 

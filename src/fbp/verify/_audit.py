@@ -8,20 +8,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from fbp.verify._audit_report import AuditReport, SiteReport
-from fbp.verify._bounds import largest
-from fbp.verify._card import Report, worst
-from fbp.verify._check import examine
-from fbp.verify._compiled import quick
-from fbp.verify._dtypes import is_float, is_key, wide
-from fbp.verify._harvest import Reached, harvest, sites_of
-from fbp.verify._interpreter import bind
-from fbp.verify._program import as_function, dtype_of, trace, without_rules
-from fbp.verify._registry import Budget
-from fbp.verify._rule import fingerprint, first_line
-from fbp.verify._sites import rules_in_program
-from fbp.verify._subject import Leaf, Subject, subject_of
-from fbp.verify._wide import narrow_dtypes, widened
+from fbp.verify._check import Budget, examine
+from fbp.verify.program._compiled import quick
+from fbp.verify.program._dtypes import is_float, is_key, wide
+from fbp.verify.program._interpreter import bind
+from fbp.verify.program._numbers import largest
+from fbp.verify.program._program import as_function, dtype_of, trace, without_rules
+from fbp.verify.program._wide import narrow_dtypes, widened
+from fbp.verify.report._audit import AuditReport, SiteReport
+from fbp.verify.report._card import Report, worst
+from fbp.verify.rule._rule import fingerprint, first_line
+from fbp.verify.rule._subject import Leaf, Subject, subject_of
+from fbp.verify.sites._harvest import Reached, harvest, sites_of
+from fbp.verify.sites._sites import rules_in_program
 
 
 def audit(

@@ -4,25 +4,26 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from fbp.verify._cache import runs_of
-from fbp.verify._card import Hint, Report
-from fbp.verify._dtypes import is_float, wide
-from fbp.verify._examine import Examination
-from fbp.verify._findings import Finding
-from fbp.verify._kinks import thresholds
-from fbp.verify._probes import probes
-from fbp.verify._registry import Budget
-from fbp.verify._rule import RuleError, leak
-from fbp.verify._runs import Runs
-from fbp.verify._structure import misformed, wrong_integers
-from fbp.verify._subject import Subject, subject_of
 from fbp.verify._summing_up import report_of, with_misforms
-from fbp.verify._variants import Variants
+from fbp.verify.judge._examine import Examination
+from fbp.verify.judge._findings import Finding
+from fbp.verify.judge._structure import misformed, wrong_integers
+from fbp.verify.probe._probes import probes
+from fbp.verify.probe._variants import Variants
+from fbp.verify.program._dtypes import is_float, wide
+from fbp.verify.program._thresholds import thresholds
+from fbp.verify.report._card import Hint, Report
+from fbp.verify.rule._cache import runs_of
+from fbp.verify.rule._rule import RuleError, leak
+from fbp.verify.rule._runs import Runs
+from fbp.verify.rule._subject import Subject, subject_of
+
+Budget = Literal["fast", "default", "thorough"]
 
 
 def check(
@@ -135,7 +136,7 @@ def _examine(
     runs = runs_of(subject, reference).given(subject)
     rng = np.random.default_rng(seed)
     points = thresholds(runs.program)
-    examination = Examination(runs, rng, points)
+    examination = Examination(runs, rng)
     dys = None if cotangent is None else _cotangents(runs, cotangent)
     fast = budget == "fast"
     # Differences cost many runs a probe.
@@ -159,7 +160,12 @@ def _examine(
         changing = [_about(examination, "NONDETERMINISTIC", text, k) for k in leaves]
         findings = changing + findings
     if not fast and examination.compared:
-        outcome = Variants.of(runs).run(examination)
+        records = examination.leaves
+        outcome = Variants.of(runs).run(
+            examination.pairs,
+            [record.working for record in records],
+            vanishes=any(not record.seen for record in records),
+        )
         variants = outcome.variants
         is_wrong = any(f.verdict == "WRONG" for f in findings)
         if is_wrong:
@@ -173,7 +179,7 @@ def _examine(
             dataclasses.replace(f, verdict="WRONG") if f.verdict == "CONVENTION" else f
             for f in findings
         ]
-    report = report_of(runs, examination, findings, variants, reference, budget)
+    report = report_of(runs, examination, findings, variants, reference, search=not fast)
     return with_misforms(report, subject, misforms)
 
 

@@ -13,8 +13,8 @@ from fbp._layer import Key, Params, PyTree
 from fbp._microbatch import Microbatch
 from fbp._objective import Objective, ObjectiveLike
 from fbp._tree import named_leaves
-from fbp.verify._measure import leaf_checks, worse
-from fbp.verify._report import CrossCheck, LeafCheck, WrongGradientError
+from fbp.verify.judge._measure import leaf_checks, worse
+from fbp.verify.report._cross_check import CrossCheck, LeafCheck, WrongGradientError
 
 
 class Gradient(NamedTuple):

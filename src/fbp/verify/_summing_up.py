@@ -5,16 +5,15 @@ import functools
 
 import numpy as np
 
-from fbp.verify._card import Hint, LeafRow, Report, worst
-from fbp.verify._diagnose import diagnose
-from fbp.verify._examine import Examination
-from fbp.verify._findings import Finding, LeafRecord
-from fbp.verify._power import smallest_caught
-from fbp.verify._registry import Budget
-from fbp.verify._repro import is_importable, reproduction
-from fbp.verify._rule import first_line
-from fbp.verify._runs import Runs
-from fbp.verify._subject import Subject
+from fbp.verify.diagnose._diagnose import diagnose
+from fbp.verify.diagnose._repro import is_importable, reproduction
+from fbp.verify.judge._examine import Examination
+from fbp.verify.judge._findings import Finding, LeafRecord
+from fbp.verify.judge._power import smallest_caught
+from fbp.verify.report._card import Hint, LeafRow, Report, worst
+from fbp.verify.rule._rule import first_line
+from fbp.verify.rule._runs import Runs
+from fbp.verify.rule._subject import Subject
 
 
 def report_of(
@@ -23,7 +22,7 @@ def report_of(
     findings: list[Finding],
     variants: dict[str, str],
     reference: Subject | None,
-    budget: Budget,
+    search: bool,
 ) -> Report:
     subject = runs.subject
     rows = [
@@ -44,7 +43,7 @@ def report_of(
     hints: list[Hint] = []
     if verdict not in ("OK", "VACUOUS", "UNVERIFIABLE"):
         try:
-            hints = diagnose(runs, examination, findings, search=budget != "fast")
+            hints = diagnose(runs, examination.pairs, findings, search=search)
         except Exception as error:  # a verdict is not lost for want of an explanation
             notes.append(f"no explanation: {type(error).__name__}: {first_line(error)}")
     wrong = next((f for f in findings if f.leaf is not None and f.verdict == verdict), None)

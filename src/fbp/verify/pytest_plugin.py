@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fbp.verify._json import content_of, is_reports
-from fbp.verify._named import CheckError, is_said_by_fbp
-from fbp.verify._registry import Rule, rules
-from fbp.verify._report import WrongGradientError
+from fbp.verify.registry._named import CheckError, is_said_by_fbp
+from fbp.verify.registry._registry import Rule, rules
+from fbp.verify.report._cross_check import WrongGradientError
+from fbp.verify.report._json import content_of, is_reports
 
 if TYPE_CHECKING:
-    from fbp.verify._card import Report
+    from fbp.verify.report._card import Report
 
 # What the node ids of rules begin with.
 _NODE = "fbp"

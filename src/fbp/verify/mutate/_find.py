@@ -7,7 +7,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from fbp.verify._named import CheckError, load_module, load_object, split_name
 from fbp.verify.mutate._operators import Place
 from fbp.verify.mutate._source import (
     MutateError,
@@ -17,6 +16,7 @@ from fbp.verify.mutate._source import (
     realpath,
     used_of_self,
 )
+from fbp.verify.registry._named import CheckError, load_module, load_object, split_name
 
 # The methods of a class that are its chain rule.
 _METHODS = ("backward", "recompute", "value_and_grad")

@@ -1,0 +1,66 @@
+"""A gradient that is the reference times a constant, and what the constant is made of."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from fbp.verify.diagnose._scene import CLOSE
+
+
+def whole(
+    got: np.ndarray, want: np.ndarray, sizes: dict[str, int], tolerance: float = CLOSE
+) -> Iterator[tuple[str, str]]:
+    """The gradient is the reference times a constant."""
+    if not got.any() and want.any():
+        yield "zero", "all zero: its term is missing altogether"
+        return
+    if not want.any():
+        return
+    factor = float(np.real(np.vdot(want, got)) / np.real(np.vdot(want, want)))
+    if np.abs(got - factor * want).max() > tolerance * np.abs(got).max():
+        return
+    factor = float(f"{factor:.4g}") if tolerance > 1e-6 else factor
+    if abs(factor + 1) < 10 * tolerance:
+        yield "sign", "minus the reference: a sign is flipped"
+    else:
+        named = name_of_factor(factor, sizes, max(1e-6, tolerance))
+        if want.size > 1 or named != f"{factor:.6g}":
+            yield "factor", f"{named} times the reference"
+
+
+def name_of_factor(factor: float, sizes: dict[str, int], tolerance: float = 1e-6) -> str:
+    """A constant by what it is made of: 1/2, n, 1/n, n/(n-1), sqrt(n)."""
+    names = [(float(v), str(v)) for v in (2, 3, 4, 5, 6, 8)]
+    names += [
+        (v / w, f"{v}/{w}") for v, w in ((1, 2), (1, 3), (2, 3), (3, 2), (3, 4), (4, 3), (1, 4))
+    ]
+    for name, n in sizes.items():
+        if n < 2:
+            continue
+        says = f"n = {n} ({name})"
+        names += [
+            (n, says),
+            (1 / n, f"1/n = 1/{n}, {says}"),
+            (n / (n - 1), f"n/(n-1) = {n}/{n - 1}, {says}"),
+            ((n - 1) / n, f"(n-1)/n = {n - 1}/{n}, {says}"),
+            (n**0.5, f"sqrt({n}), {says}"),
+            (n**-0.5, f"1/sqrt({n}), {says}"),
+            (2 / n, f"2/n = 2/{n}, {says}"),
+            (n / 2, f"n/2 = {n}/2, {says}"),
+            (1 / n**2, f"1/n^2 = 1/{n}^2, {says}"),
+            (n / (n + 1), f"n/(n+1) = {n}/{n + 1}, {says}"),
+            ((n + 1) / n, f"(n+1)/n = {n + 1}/{n}, {says}"),
+        ]
+    for (a, n), (b, m) in itertools.permutations(sizes.items(), 2):
+        if a != b and n != m and n > 1 and m > 1:
+            names += [(n / m, f"{n}/{m}, {a} over {b}"), (1 / (n * m), f"1/n = 1/({n} * {m})")]
+            names.append((float(n * m), f"n = {n} * {m}"))
+    for sign, minus in ((1, ""), (-1, "minus ")):
+        for value, says in names:
+            if abs(sign * factor - value) <= tolerance * value:
+                return minus + says
+    for value, says in ((factor, "n = {}"), (1 / factor, "1/n = 1/{}")):
+        if abs(value - round(value)) <= 1e-6 and 1 < abs(value) < 1e6:
+            return says.format(round(value))
+    return f"{factor:.6g}"

@@ -1,0 +1,92 @@
+"""A dictionary of how gradients go wrong: what a wrong gradient looks like beside the right one."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from fbp.verify.diagnose import _residuals, _slopes, _where
+from fbp.verify.diagnose._factors import whole
+from fbp.verify.diagnose._scene import Scene, close
+from fbp.verify.report._card import Hint
+
+
+def patterns(scene: Scene) -> Iterator[tuple[float, Hint]]:
+    """Every pattern that fits, with its rank: the lower, the more it says."""
+    if not scene.got.any():
+        yield 0, Hint(scene.leaf, "zero", "all zero: its term is missing altogether")
+        return
+    for rank, look in enumerate(_LOOKS):
+        for kind, text in look(scene) or ():
+            yield _RANK.get(kind, 2) + rank * 1e-3, Hint(scene.leaf, kind, text)
+
+
+# Terms and altered cotangents or inputs, found by running the reference, have ranks of their own.
+_RANK = {
+    **{"zero": 0, "sign": 0, "factor": 0, "swap": 0, "transpose": 0, "roll": 0},
+    **{"subset": 3, "mask": 1, "constant": 3, "slope": 2, "along": 4, "row_scale": 5, "term": 2},
+}
+
+
+def _whole(s: Scene) -> Iterator[tuple[str, str]]:
+    return whole(s.got, s.want, s.sizes)
+
+
+def _permuted(s: Scene) -> Iterator[tuple[str, str]]:
+    shape = s.want.shape
+    for order in itertools.permutations(range(s.want.ndim)):
+        if order == tuple(range(s.want.ndim)) or s.want.ndim > 4:
+            continue
+        if tuple(shape[i] for i in order) == shape and close(s.got, s.want.transpose(order)):
+            yield "transpose", f"the reference transposed: axes {order}"
+    for n in range(1, s.want.ndim + 1):
+        for axes in itertools.combinations(range(s.want.ndim), n):
+            if all(shape[a] > 1 for a in axes) and close(s.got, np.flip(s.want, axes)):
+                yield "transpose", f"the reference flipped along axes {axes}"
+                yield "term", f"drop: a rev (flip) along axes {axes} is missing, or one too many"
+
+
+def _swapped(s: Scene) -> Iterator[tuple[str, str]]:
+    for name, other in s.others.items():
+        if close(s.got, other):
+            yield "swap", f"it is the gradient of {name}: two gradients are swapped"
+        elif close(s.got, -other):
+            yield "swap", f"it is minus the gradient of {name}"
+        elif other.shape == s.want.shape:
+            for sign, says in ((1, "plus"), (-1, "minus")):
+                if close(s.got - s.want, sign * other, np.abs(other).max(initial=0)):
+                    yield "along", f"the reference {says} the gradient of {name}"
+        elif other.size == s.want.size and close(s.got, other.reshape(s.want.shape)):
+            yield "swap", f"it is the gradient of {name}, reshaped"
+
+
+def _rolled(s: Scene) -> Iterator[tuple[str, str]]:
+    for axis, n in enumerate(s.want.shape):
+        for k in range(1, min(n, 9)):
+            for by in (k, -k):
+                if close(s.got, np.roll(s.want, by, axis)):
+                    yield "roll", f"the reference rolled by {by} along axis {axis}"
+                    return
+    long = [axis for axis, n in enumerate(s.want.shape) if n > 2]
+    for axes in (*((a,) for a in long), *itertools.combinations(long, 2)):
+        for shifts in itertools.product((1, -1, 2, -2), repeat=len(axes)):
+            inner, outer = [slice(None)] * s.want.ndim, [slice(None)] * s.want.ndim
+            for axis, k in zip(axes, shifts, strict=True):
+                inner[axis] = slice(k, None) if k > 0 else slice(None, k)
+                outer[axis] = slice(None, -k) if k > 0 else slice(-k, None)
+            mine, right = s.got[tuple(inner)], s.want[tuple(outer)]
+            if mine.size > 1 and close(mine, right):
+                yield (
+                    "roll",
+                    f"the reference shifted by {shifts} along axes {axes}, but for the edges",
+                )
+                return
+
+
+_LOOKS = (
+    *(_whole, _permuted, _swapped, _rolled),
+    *(_where.subset, _where.mask, _where.rows_of_integers),
+    *(_residuals.spread, _residuals.constant, _residuals.times),
+    *(_slopes.slope, _slopes.gradient_of_another),
+    *(_residuals.contraction, _residuals.along, _residuals.row_scale),
+)

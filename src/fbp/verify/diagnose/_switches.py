@@ -1,0 +1,204 @@
+"""A program with a switch at every place where a backward pass can go wrong.
+
+A switch acts on the way of a cotangent into an operand (drop it, scale it, transpose it), on the
+local derivative of one operand (leave it out), on a constant (zero, halve, double it, replace it by
+one), on a comparison (shift its boundary, make it always or never true) or on a mask.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import JaxprEqn, Literal
+
+from fbp._layer import Array
+from fbp.verify.program._interpreter import Interpreter, bind, scanned
+from fbp.verify.program._program import dtype_of, source_of
+
+_COMPARISONS = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt"}
+
+
+_UNARY = (
+    *("tanh", "logistic", "exp", "log", "log1p", "expm1", "sin", "cos", "erf", "erfc", "sqrt"),
+    *("rsqrt", "integer_pow", "square", "abs", "neg", "cbrt", "sign", "erf_inv", "atan", "asinh"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a switch is.
+
+    Attributes:
+      kind: "operand", "derivative", "constant", "comparison" or "choice".
+      what: the operation, and the operand's own.
+      settings: what its switch can be set to, and how that reads.
+      source: file and line, if known.
+    """
+
+    kind: str
+    what: str
+    settings: tuple[tuple[float, str], ...]
+    source: tuple[str, int] | None
+
+
+class Switched(Interpreter):
+    """Evaluates a program with switches; without theirs, only lists where they are."""
+
+    def __init__(self, switches: Array | None = None) -> None:
+        self.switches = switches
+        self.places: list[Place] = []
+        self.outer: tuple[str, int] | None = None
+        self.made_by: dict[Any, str] = {}
+
+    def equation(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        before = self.outer
+        self.outer = source_of(eqn) or before
+        outs = super().equation(eqn, ins)
+        self.outer = before
+        for var in eqn.outvars:
+            self.made_by[var] = eqn.primitive.name
+        return outs
+
+    def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        # However often a loop's body is traced, its switches are the same ones each time.
+        start = len(self.places)
+
+        def again(program: Any, consts: Any, args: Any) -> list[Any]:
+            del self.places[start:]
+            return self.run(program, consts, args)
+
+        return scanned(eqn, ins, again)
+
+    def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        return Interpreter().loop(eqn, ins)
+
+    def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        return Interpreter().cond(eqn, ins)
+
+    def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        name = eqn.primitive.name
+        changed: list[Any] = []
+        for n, (atom, value) in enumerate(zip(eqn.invars, ins, strict=True)):
+            twin = next((m for m, a in enumerate(eqn.invars[:n]) if a is atom), None)
+            if twin is not None and not isinstance(atom, Literal):
+                changed.append(changed[twin])  # x * x is one use of x, not two
+            elif not hasattr(atom, "aval") or not hasattr(atom.aval, "dtype"):
+                changed.append(value)
+            elif isinstance(atom, Literal):
+                changed.append(self._constant(eqn, atom, value))
+            elif jnp.issubdtype(atom.aval.dtype, jnp.floating):
+                changed.append(self._operand(eqn, atom, value))
+            else:
+                changed.append(value)
+        if name == "select_n" and jnp.issubdtype(jnp.result_type(ins[0]), jnp.bool_):
+            changed[0] = self._choice(eqn, changed[0])
+        outs = super().primitive(eqn, changed)
+        if name in _COMPARISONS:
+            outs = [self._comparison(eqn, changed, outs[0])]
+        elif name in _UNARY:
+            outs = [self._derivative(eqn, changed[0], outs[0])]
+        elif name == "dot_general":
+            outs = [self._turned(eqn, changed, outs[0])]
+        return outs
+
+    def constant(self, value: Any) -> Any:
+        """A mask that the function holds: used in several places, it is left out of all at once."""
+        if getattr(value, "dtype", None) != np.bool_ or not value.ndim:
+            return value
+        settings = [(1.0, "always true: mask dropped,"), (2.0, "never true:"), (3.0, "negate")]
+        t = self._switch("choice", "a constant mask (where)", settings)
+        return value if t is None else ((value | (t == 1)) & (t != 2)) ^ (t == 3)
+
+    def _switch(self, kind: str, what: str, settings: Sequence[tuple[float, str]]) -> Any:
+        number = len(self.places)
+        self.places.append(Place(kind, what, tuple(settings), self.outer))
+        if self.switches is None or number >= len(self.switches):
+            return None
+        return self.switches[number]
+
+    def _operand(self, eqn: JaxprEqn, atom: Any, x: Any) -> Any:
+        made = self.made_by.get(atom, "an argument")
+        settings = [(1.0, "drop")]
+        turns = x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1
+        if turns:
+            settings.append((3.0, "transpose"))
+        t = self._switch("operand", f"{made} into {eqn.primitive.name}", settings)
+        if t is None:
+            return x
+        fixed = lax.stop_gradient(x)
+        passing = x - fixed
+        scaled = jnp.where(t == 3, 0.0, 1 - t) * passing
+        if turns:
+            scaled += jnp.where(t == 3, 1.0, 0.0) * passing.swapaxes(-1, -2)
+        # Where x is infinite its difference with itself is not a number, and passes nothing.
+        return jnp.where(jnp.isfinite(fixed), fixed + scaled, x)
+
+    def _derivative(self, eqn: JaxprEqn, x: Any, y: Any) -> Any:
+        if jnp.result_type(y) != jnp.result_type(x) or not jnp.issubdtype(x.dtype, jnp.floating):
+            return y
+        t = self._switch("derivative", eqn.primitive.name, [(1.0, "drop the derivative of")])
+        if t is None:
+            return y
+        fixed, y_fixed = lax.stop_gradient(x), lax.stop_gradient(y)
+        return jnp.where(t == 1, y_fixed + (x - fixed), y)
+
+    def _turned(self, eqn: JaxprEqn, ins: list[Any], out: Any) -> Any:
+        """A cotangent that goes through a square matrix, and not through its transpose."""
+        for n, x in enumerate(ins):
+            matrix = ins[1 - n]
+            if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 1:
+                continue
+            made = self.made_by.get(eqn.invars[n], "an argument")
+            what = f"the matrix that the cotangent of {made} goes through, in dot_general"
+            t = self._switch("operand", what, [(1.0, "transpose")])
+            if t is None or not jnp.issubdtype(x.dtype, jnp.floating):
+                continue
+            passing = x - lax.stop_gradient(x)
+            wrong = lax.stop_gradient(matrix.T - matrix)
+            (more,) = bind(eqn, [passing, wrong] if n == 0 else [wrong, passing])
+            out = out + jnp.where(t == 1, 1.0, 0.0) * more
+        return out
+
+    def _constant(self, eqn: JaxprEqn, atom: Literal, value: Any) -> Any:
+        dtype = dtype_of(atom)
+        if jnp.issubdtype(dtype, jnp.floating) and np.all(np.isfinite(value)):
+            settings = [(1.0, "drop"), (0.5, "halve"), (-1.0, "double"), (2.0, "negate")]
+            if np.ndim(value) == 0 and 0 < abs(float(value)) < 2 and float(value) != 1:
+                settings.append((1 - 1 / float(value), "replace by one"))
+            number = float(value) if np.ndim(value) == 0 else 0.0
+            if number > 1 and number == int(number):  # a count
+                settings += [(1 / number, "one less than"), (-1 / number, "one more than")]
+            t = self._switch("constant", f"{float(value):.6g} of {eqn.primitive.name}", settings)
+            return value if t is None else value * (1 - t)
+        if jnp.issubdtype(dtype, jnp.signedinteger) and eqn.primitive.name in (
+            *("add", "sub", "lt", "le", "gt", "ge", "mul", "eq"),
+        ):
+            settings = [(1.0, "one more than"), (-1.0, "one less than")]
+            t = self._switch("constant", f"{int(value)} of {eqn.primitive.name}", settings)
+            return value if t is None else value + t.astype(dtype)
+        return value
+
+    def _comparison(self, eqn: JaxprEqn, ins: list[Any], out: Any) -> Any:
+        other = _COMPARISONS[eqn.primitive.name]
+        settings = [
+            *((1.0, f"{other} for"), (2.0, "always true: mask dropped,")),
+            *((3.0, "never true:"), (4.0, "negate")),
+        ]
+        t = self._switch("comparison", eqn.primitive.name, settings)
+        if t is None:
+            return out
+        shifted = {"lt": lax.lt, "le": lax.le, "gt": lax.gt, "ge": lax.ge}[other](*ins)
+        out = jnp.where(t == 1, shifted, out)
+        return ((out | (t == 2)) & (t != 3)) ^ (t == 4)
+
+    def _choice(self, eqn: JaxprEqn, which: Any) -> Any:
+        settings = [
+            (1.0, "always the second:"),
+            (2.0, "always the first: mask dropped,"),
+            (3.0, "negate"),
+        ]
+        t = self._switch("choice", "select_n (where)", settings)
+        return which if t is None else ((which | (t == 1)) & (t != 2)) ^ (t == 3)

@@ -1,0 +1,190 @@
+"""Which single change to the reference reproduces a wrong gradient?
+
+A gradient is linear in what passes through one place: with g(1) the gradient when that is dropped,
+the share of the place is g(0) - g(1), and a residual that is a multiple of it names place and
+factor at once. Two shares may make it up together.
+"""
+
+import itertools
+import linecache
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fbp.verify.diagnose._factors import name_of_factor
+from fbp.verify.diagnose._scene import close
+from fbp.verify.diagnose._switches import Place, Switched
+from fbp.verify.program._compiled import quick
+from fbp.verify.program._dtypes import is_complex
+from fbp.verify.rule._runs import Runs
+
+# More places than this are looked at only in part: the first ones.
+_MOST = 400
+
+
+class Terms:
+    """The reference with switches, compiled once."""
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        program = runs.program
+        if any(map(is_complex, runs.out_avals)):
+            raise TypeError("complex outputs have no switches")
+
+        def gradients(values: list[Any], dys: list[Any], places: Any, settings: Any) -> Any:
+            switches = jnp.zeros(len(self.places)).at[places].set(settings)
+
+            def f(values: list[Any]) -> list[Any]:
+                return Switched(switches).run(program.jaxpr, program.consts, values)
+
+            return runs.subject.pull(f, values, dys)[1]
+
+        with jax.enable_x64(True):
+            wide = runs.wide(runs.subject.values)
+            listing = Switched()
+            jax.eval_shape(lambda values: listing.run(program.jaxpr, program.consts, values), wide)
+            self.places = listing.places[:_MOST]
+            dys = [np.zeros(a.shape) for a in runs.out_avals]
+            self.gradients = quick(gradients, wide, dys, np.zeros(2, np.int64), np.zeros(2))
+
+    @classmethod
+    def of(cls, runs: Runs) -> "Terms":
+        """The switches of these runs, compiled once."""
+        if not hasattr(runs.shared, "terms"):
+            runs.shared.terms = cls(runs)
+        return runs.shared.terms
+
+    def explain(
+        self,
+        values: list[Any],
+        dys: list[Any],
+        leaves: dict[int, tuple[Any, Any]],
+        sizes: dict[str, int],
+    ) -> list[tuple[int, str, str]]:
+        """Changes that reproduce wrong gradients: (leaf, how, text).
+
+        Args:
+          values: the arguments.
+          dys: the cotangents.
+          leaves: by place among the differentiable: the gradient by the rule, and the reference.
+          sizes: sizes at hand, by which factors are named.
+        """
+        found: dict[tuple[int, str], list[Place]] = {}
+        shares: dict[int, list[tuple[Place, Any]]] = {k: [] for k in leaves}
+        together: list[tuple[int, str, str]] = []
+        with jax.enable_x64(True):
+            wide = self.runs.wide(values)
+            for number, place in enumerate(self.places):
+                for setting, says in place.settings:
+                    changed = self._changed(wide, dys, (number, setting))
+                    for k, (got, want) in leaves.items():
+                        how = _matches(got, want, changed[k], says, place, sizes)
+                        if how:
+                            found.setdefault((k, how), []).append(place)
+                        elif place.kind == "operand" and says == "drop":
+                            _add_share(shares[k], place, want - changed[k])
+            named = {n for n, _ in found}
+            for k, (got, want) in leaves.items():
+                if k not in named:
+                    together += [(k, "", text) for text in _pairs(got - want, shares[k], sizes)]
+            two = {k: v for k, v in leaves.items() if k not in named}
+            for k, how, place in self._constants(wide, dys, two) if two else ():
+                found.setdefault((k, how), []).append(place)
+        return [(k, how, self._text(how, places)) for (k, how), places in found.items()] + together
+
+    def _changed(self, wide: Any, dys: Any, *switches: tuple[int, float]) -> list[np.ndarray]:
+        """The reference gradients with one or two switches set."""
+        places, settings = zip(*switches, *[switches[0]] * (2 - len(switches)), strict=True)
+        return jax.device_get(
+            self.gradients(wide, dys, np.asarray(places, np.int64), np.asarray(settings, float))
+        )
+
+    def _constants(
+        self, wide: Any, dys: Any, leaves: dict[int, tuple[Any, Any]]
+    ) -> list[tuple[int, str, Place]]:
+        """Two constants that both have to change, as 1 - s and s / n have."""
+        settings = [
+            (number, t, says, place)
+            for number, place in enumerate(self.places)
+            if place.kind == "constant"
+            for t, says in place.settings
+            if says in ("drop", "replace by one")
+        ][:16]
+        found = []
+        for (n, t, says, place), (m, u, its, other) in itertools.combinations(settings, 2):
+            if n == m:
+                continue
+            changed = self._changed(wide, dys, (n, t), (m, u))
+            for k, (got, want) in leaves.items():
+                if close(got, changed[k]) and not close(changed[k], want):
+                    found.append((k, f"{says} {place.what} and {its}", other))
+        return found
+
+    def _text(self, how: str, places: list[Place]) -> str:
+        first = next((p for p in places if p.source), places[0])
+        others = [p.what for p in places if p is not first]
+        also = f" (the same: {'; '.join(dict.fromkeys(others))})" if others else ""
+        return f"{how} {first.what}{_quoted(first.source)} in the reference reproduces it{also}"[
+            :400
+        ]
+
+
+def _matches(
+    got: Any, want: Any, changed: Any, says: str, place: Place, sizes: dict[str, int]
+) -> str:
+    if not np.isfinite(changed).all() or close(changed, want):
+        return ""
+    if close(got, changed, max(np.abs(got).max(), 1e-3 * np.abs(want).max())):
+        return says
+    if place.kind == "operand" and says == "drop":
+        share, off = want - changed, got - want
+        factor = float(np.vdot(share, off) / max(np.vdot(share, share), 1e-300))
+        if share.size > 1 and close(factor * share, off, np.abs(off).max()):
+            if abs(factor + 2) < 1e-6:
+                return "negate"
+            return f"scale by {name_of_factor(1 + factor, sizes)}"
+    return ""
+
+
+def _add_share(shares: list[tuple[Place, Any]], place: Place, share: Any) -> None:
+    size = np.abs(share).max(initial=0.0)
+    is_known = any(close(share, other) for _, other in shares)
+    if size > 0 and np.isfinite(size) and len(shares) < 40 and not is_known:
+        shares.append((place, share))
+
+
+def _pairs(off: Any, shares: list[tuple[Place, Any]], sizes: dict[str, int]) -> Iterator[str]:
+    """Two places whose shares, each with one factor, make up a residual of more elements."""
+    for i, (place, share) in enumerate(shares):
+        for other, its in shares[:i]:
+            system = np.stack([share.ravel(), its.ravel()], 1)
+            if system.shape[0] < 6:
+                return
+            factors, *_ = np.linalg.lstsq(system, off.ravel(), rcond=1e-9)
+            if not close(system @ factors, off.ravel(), np.abs(off).max()):
+                continue
+            hows = [_of_factor(f, sizes) for f in factors]
+            parts = zip(hows, (place, other), strict=True)
+            said = ", and ".join(f"{how} {p.what}{_quoted(p.source)}" for how, p in parts)
+            yield f"{said} in the reference: together they reproduce it"[:400]
+            return
+
+
+def _of_factor(factor: float, sizes: dict[str, int]) -> str:
+    if abs(factor + 1) < 1e-6:
+        return "drop"
+    if abs(factor + 2) < 1e-6:
+        return "negate"
+    return f"scale by {name_of_factor(1 + factor, sizes)}"
+
+
+def _quoted(source: tuple[str, int] | None) -> str:
+    if source is None:
+        return ""
+    file, line = source
+    text = linecache.getline(file, line).strip()
+    return f" at {os.path.basename(file)}:{line}" + (f" `{text[:80]}`" if text else "")

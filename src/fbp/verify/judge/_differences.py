@@ -1,0 +1,160 @@
+"""Derivatives without reverse-mode autodiff: differences of the function, or autodiff forwards."""
+
+from typing import Any
+
+import numpy as np
+
+from fbp.verify.probe._probes import Probe
+from fbp.verify.rule._runs import Pair, Runs
+
+
+class Differences:
+    """Derivatives of the function of some runs.
+
+    Attributes:
+      bars: by leaf, how far the last `gradients` may be off.
+      coordinates: by leaf, the elements that are looked at; chosen anew when they are cleared.
+    """
+
+    def __init__(self, runs: Runs, rng: np.random.Generator) -> None:
+        self.runs, self.rng = runs, rng
+        self.coordinates: dict[int, np.ndarray] = {}
+        self.bars = [0.0] * len(runs.diff)
+
+    def slope(
+        self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray], step: float
+    ) -> tuple[float, float]:
+        """The derivative of <dy, f> along moves, and a bound of its error.
+
+        Central differences with halved steps, extrapolated (Ridders); the bar is what the last
+        extrapolations still differ by, doubled.
+        """
+        wide = self.runs.wide(values)
+
+        def at(h: float) -> list[np.ndarray]:
+            moved = list(wide)
+            for j, v in moves.items():
+                moved[j] = wide[j] + h * v
+            return self.runs.exact(moved, dys).out
+
+        def between(ahead: list[np.ndarray], behind: list[np.ndarray]) -> float:
+            # Element by element: in the sum what does not change may drown what does.
+            parts = zip(dys, ahead, behind, strict=True)
+            with np.errstate(invalid="ignore"):
+                return float(sum(np.sum(d * (a - b)).real for d, a, b in parts))
+
+        rows: list[list[float]] = []
+        best, bar = np.nan, np.inf
+        for n in range(6):
+            h = step / 2**n
+            row = [between(at(h), at(-h)) / (2 * h)]
+            for m in range(1, n + 1):
+                row.append(row[m - 1] + (row[m - 1] - rows[-1][m - 1]) / (4**m - 1))
+                error = max(abs(row[m] - row[m - 1]), abs(row[m] - rows[-1][m - 1]))
+                if error < bar:
+                    best, bar = row[m], error
+            rows.append(row)
+        return best, 2 * bar
+
+    def prefer_rule(self, probe: Probe, pair: Pair, k: int) -> bool:
+        """Whether differences of the function agree with the rule, and not with its autodiff."""
+        off = np.nan_to_num(pair.rule_grads[k] - pair.grads[k])
+        if self.runs.holds_fixed:
+            return False  # stop_gradient: autodiff leaves out on purpose what differences see
+        i = self.runs.diff[k]
+        if np.iscomplexobj(off) or not np.abs(off).max() > 0:
+            return False
+        v = off / np.abs(off).max()
+        v /= np.sqrt((v**2).sum())
+        size = typical_size(np.asarray(probe.values[i])) or 1.0
+        step = size * min(1e-2, max(pair.margin / 8, 1e-5))
+        slope, bar = self.slope(probe.values, probe.dys, {i: v}, step / max(np.abs(v).max(), 1e-9))
+        rule, auto = (float((np.nan_to_num(g[k]) * v).sum()) for g in (pair.rule_grads, pair.grads))
+        gap = abs(rule - auto)
+        return bool(abs(slope - rule) + bar < 0.05 * gap)
+
+    def contradict(self, probe: Probe, pair: Pair, k: int, element: int) -> str:
+        """What differences of the function say against one element of a rule; "" for nothing.
+
+        For where autodiff is not finite though the function is.
+        """
+        slope, bar = self._at(probe, self.runs.diff[k], element)
+        nearer, _ = self._at(probe, self.runs.diff[k], element, 1e-4)
+        if not abs(slope - nearer) <= 0.05 * abs(slope) + bar:
+            return ""  # another one the nearer one looks
+        got = complex(pair.rule_grads[k].ravel()[element])
+        if bar > 1e-3 * abs(slope - got) or abs(slope - got) <= 0.05 * max(abs(slope), abs(got)):
+            return ""
+        shown = f"{slope:.6g}" if np.iscomplexobj(pair.rule_grads[k]) else f"{slope.real:.6g}"
+        return f"differences of the function give {shown}, and autodiff none"
+
+    def direction(self, probe: Probe, pair: Pair, k: int) -> str:
+        """What a random direction says against a whole gradient of a rule; "" for nothing.
+
+        Where only some elements are compared one by one.
+        """
+        i, got = self.runs.diff[k], pair.rule_grads[k]
+        if not np.isfinite(got).all() or not got.any():
+            return ""
+        v = self.rng.normal(size=got.shape) / np.sqrt(max(1, got.size))
+        if self.runs.by == "forward":
+            slope, bar = self.runs.slope(probe.values, probe.dys, {i: v}), 0.0
+        else:
+            step = 0.02 * typical_size(np.asarray(probe.values[i]))
+            slope, bar = self.slope(probe.values, probe.dys, {i: v}, step)
+        rule = float((got * v).sum().real)
+        allowed = 1e-6 * np.sqrt((np.abs(got) ** 2).sum()) + 4 * bar
+        if not np.isfinite(slope) or bar > 0.05 * abs(slope) or abs(rule - slope) <= allowed:
+            return ""
+        return f"along a random direction it is {rule:.6g}, reference {slope:.6g}"
+
+    def gradients(self, probe: Probe) -> list[np.ndarray]:
+        """The reference gradients at some elements, where autodiff has no reverse mode.
+
+        By forward-mode autodiff where there is one, else by differences. NaN at the other elements,
+        and where the error bar of a difference does not let it be told.
+        """
+        grads = []
+        self.bars = [0.0] * len(self.runs.diff)
+        for k, i in enumerate(self.runs.diff):
+            a = np.asarray(probe.values[i])
+            if k not in self.coordinates:
+                few = 24 if self.runs.by == "forward" and not self.runs.iterates else 8
+                self.coordinates[k] = self.rng.permutation(a.size)[:few]
+            grad = np.full(a.size, np.nan, np.complex128 if a.dtype.kind == "c" else np.float64)
+            bars = np.zeros(a.size)
+            for element in self.coordinates[k]:
+                slope, bars[element] = self._at(probe, i, element)
+                grad[element] = slope if a.dtype.kind == "c" else slope.real
+            scale = np.abs(grad[np.isfinite(grad)]).max(initial=0.0)
+            grad[~(bars <= 0.05 * scale)] = np.nan
+            self.bars[k] = float(bars[np.isfinite(grad)].max(initial=0.0))
+            grads.append(grad.reshape(a.shape))
+        return grads
+
+    def _at(
+        self, probe: Probe, i: int, element: int, shorter: float = 1.0
+    ) -> tuple[complex, float]:
+        """The derivative by one element of a leaf, and a bound of its error.
+
+        By a complex one, that whose real product with a move is the change: D(1) - i D(i).
+        """
+        a = np.asarray(probe.values[i])
+        found, bar = 0j, 0.0
+        for unit, factor in ((1.0, 1.0), (1j, -1j))[: 2 if a.dtype.kind == "c" else 1]:
+            v = np.zeros(a.size, type(unit))
+            v[element] = unit
+            moves = {i: v.reshape(a.shape)}
+            if self.runs.by == "forward":
+                found += factor * self.runs.slope(probe.values, probe.dys, moves)
+                continue
+            step = 0.02 * shorter * typical_size(a)
+            slope, off = self.slope(probe.values, probe.dys, moves, step)
+            found, bar = found + factor * slope, bar + off
+        return found, bar
+
+
+def typical_size(a: np.ndarray) -> float:
+    """The root mean square of an array; 1 where it is zero."""
+    a = np.asarray(a, np.float64) if a.dtype.kind != "c" else np.abs(a)
+    return float(np.sqrt((a**2).mean())) if a.size and np.any(a) else 1.0

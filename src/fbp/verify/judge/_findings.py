@@ -1,0 +1,60 @@
+"""What probes bring to light."""
+
+import dataclasses
+
+import numpy as np
+
+from fbp.verify.probe._probes import Probe
+from fbp.verify.rule._runs import Pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something a probe brought to light.
+
+    Attributes:
+      verdict: what it is: "WRONG", "CONVENTION", "RANGE", "PRECISION", "STRUCTURE", ...
+      leaf: which differentiable leaf, by its place among them; None for the whole rule.
+      probe: where it showed.
+      pair: what the runs gave there.
+      says: one line.
+      size: the error, in units of what was allowed.
+    """
+
+    verdict: str
+    leaf: int | None
+    probe: Probe
+    pair: Pair
+    says: str
+    size: float = float("inf")
+
+
+@dataclasses.dataclass
+class LeafRecord:
+    """What all probes together say of one leaf.
+
+    Attributes:
+      error: the largest error of the rule in float64, relative to the leaf.
+      excess: the same in units of what was allowed.
+      working: the largest error in the working dtype on ordinary input, in its rounding units.
+      control: the same of autodiff.
+      smallest: the smallest relative error of the whole leaf that would have been caught.
+      seen: the largest element of the reference gradient.
+      usual: the same on ordinary input.
+      compared: whether any probe could be compared.
+      covered: which elements any probe could be compared at.
+      digits: how far the rule was let off for approximating, relatively.
+      best: the reference gradient that is most sensitive to an error, and the error allowed there.
+    """
+
+    error: float = 0.0
+    excess: float = 0.0
+    working: float = 0.0
+    control: float = 0.0
+    smallest: float = float("inf")
+    seen: float = 0.0
+    usual: float = 0.0
+    compared: bool = False
+    covered: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), bool))
+    digits: float = 0.0
+    best: tuple[np.ndarray, float] | None = None

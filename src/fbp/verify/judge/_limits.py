@@ -1,0 +1,205 @@
+"""What surrounds a point: one-sided limits of the gradient."""
+
+from typing import Any
+
+import numpy as np
+
+from fbp.verify.judge._differences import Differences, typical_size
+from fbp.verify.judge._hull import in_hull
+from fbp.verify.probe._probes import Probe
+from fbp.verify.rule._runs import Pair, Runs
+
+_STEP = 1e-7
+
+
+class Limits:
+    """Runs the reference beside a probe.
+
+    At a kink the rule may give any convex combination of the gradient's limits. Many kinks at once
+    have too many limits to look at, so the point is first moved to where just one is left.
+    """
+
+    def __init__(self, runs: Runs, rng: np.random.Generator) -> None:
+        self.runs = runs
+        # Its own stream, so that what is drawn for probes does not depend on what is found.
+        self.rng = np.random.default_rng(rng.integers(2**32))
+        self.differences = Differences(runs, self.rng)
+        self._aside: tuple[Probe, Pair] | None = None
+
+    def at_kink(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> str | None:
+        """What choice a rule makes at a kink; "" where none is left; None if it is wrong."""
+        off = np.abs(got - pair.grads[k])
+        wrong = np.flatnonzero(off.ravel() > 1e-9 * (np.abs(pair.grads[k]).max() + off.max()))
+        if not wrong.size:
+            return ""
+        said = ""
+        for element in map(int, self.rng.permutation(wrong)[:3]):
+            for most in (1, 2, 3):
+                values, tied = self._alone(probe, k, element, off.ravel(), most)
+                there = self.runs.exact(values, probe.dys)
+                rule = there.rule_grads[k].ravel()
+                around: list[list[np.ndarray]] = []
+                # Each round may find limits that those before it did not.
+                for _ in range(4):
+                    around += self._around(values, probe, _STEP, (1, 6, 12)[most - 1], tied)
+                    limits = np.stack([grads[k].ravel() for grads in around])
+                    is_one = not np.isfinite(limits).all() or (
+                        in_hull(rule, limits, 1e-4)
+                        # What one leaf takes another cannot have as well.
+                        and in_hull(*_together(there.rule_grads, around), 1e-4)
+                    )
+                    if is_one or not np.isfinite(rule).all():
+                        break
+                if not np.isfinite(limits).all():
+                    continue
+                if not is_one:
+                    return None
+                low, high = limits[:, element].real.min(), limits[:, element].real.max()
+                if high - low > 1e-3 * max(abs(low), abs(high)) and not said:
+                    where = list(map(int, np.unravel_index(element, got.shape)))
+                    x = np.asarray(values[self.runs.diff[k]])[tuple(where)]
+                    said = (
+                        f"at the kink {self.name(k)}{where if where else ''} = {x:.4g} takes "
+                        f"{rule[element]:.4g} of [{low:.4g}, {high:.4g}]; "
+                        f"autodiff takes {pair.grads[k].ravel()[element]:.4g}"
+                    )
+        return said
+
+    def aside(self, probe: Probe) -> Pair:
+        """What the runs give beside a probe, where its ties are broken."""
+        if self._aside is None or self._aside[0] is not probe:
+            values = list(probe.values)
+            for i in self.runs.diff:
+                values[i] = self._moved(np.asarray(values[i]))
+            pair = self.runs.exact(values, probe.dys)
+            if not pair.grads:
+                there = probe._replace(values=values)
+                pair = pair._replace(grads=self.differences.gradients(there))
+            self._aside = probe, pair
+        return self._aside[1]
+
+    def _moved(self, a: np.ndarray) -> np.ndarray:
+        wide = a if a.dtype.kind == "c" else a.astype(np.float64)
+        noise = self.rng.normal(size=a.shape)
+        if a.dtype.kind == "c":
+            noise = noise + 1j * self.rng.normal(size=a.shape)
+        return wide + 0.02 * typical_size(a) * noise
+
+    def at_singularity(
+        self, probe: Probe, k: int, got: np.ndarray, want: np.ndarray
+    ) -> tuple[str, str] | None:
+        """What to say of NaN or infinity in a rule or its reference; None for nothing."""
+        bad = ~np.isfinite(got)
+        kind = "NaN" if np.isnan(got).any() else "infinite"
+        if (bad & np.isfinite(want)).any():
+            return (
+                "RANGE",
+                f"{kind} in {bad.sum()} of {bad.size} elements, where autodiff's are not",
+            )
+        if bad.any():
+            return None  # as autodiff's are: the function has no gradient that could be told there
+        near, nearer = (
+            np.stack([grads[k].ravel() for grads in self._around(probe.values, probe, step, 8)])
+            for step in (_STEP * 1e3, _STEP)
+        )
+        if not (np.isfinite(near).all() and np.isfinite(nearer).all()):
+            return None
+        size, closer = np.abs(near).max(), np.abs(nearer).max()
+        if closer > 10 * size + 1e-12:
+            return None  # the gradient itself grows without bound
+        low, high = nearer.min(0).reshape(got.shape), nearer.max(0).reshape(got.shape)
+        slack, singular = 1e-2 * closer + 1e-12, ~np.isfinite(want)
+        if (((got < low - slack) | (got > high + slack)) & singular).any():
+            return "WRONG", "outside of the gradient's limits at a singularity"
+        return None
+
+    def _alone(
+        self, probe: Probe, k: int, element: int, off: np.ndarray, most: int
+    ) -> tuple[list[Any], dict[int, np.ndarray]]:
+        """The probe with everything moved but one element and some of those that tie with it.
+
+        Where a tie gives to one what it takes from another, both are off by the same amount.
+        """
+        i = self.runs.diff[k]
+        x = np.asarray(probe.values[i])
+        tied = (x == x.ravel()[element]).ravel()
+        if x.ndim > 1:
+            row = np.arange(x.size) // x[0].size
+            tied &= row == row[element]
+        unlike = np.abs(off - off[element]) > 1e-6 * off[element]
+        distance = np.abs(np.arange(x.size) - element)
+        nearest = np.lexsort((distance, unlike, distance > 0))
+        tied[[n for n in nearest if tied[n]][most:]] = False
+        values, kept = list(probe.values), {}
+        for j in self.runs.diff:
+            a = np.asarray(values[j])
+            moved = self._moved(a)
+            keep = np.zeros(a.size, bool)
+            if j == i:
+                keep = tied
+            elif a.shape == x.shape:
+                keep[element] = a.ravel()[element] == x.ravel()[element]
+            kept[j] = keep.reshape(a.shape)
+            values[j] = np.where(kept[j], a.astype(moved.dtype), moved)
+        return values, kept
+
+    def _around(
+        self,
+        values: list[Any],
+        probe: Probe,
+        step: float,
+        directions: int,
+        moving: dict[int, np.ndarray] | None = None,
+    ) -> list[list[np.ndarray]]:
+        """Reference gradients at points around, both ways along random directions."""
+        found = []
+        size = max(typical_size(np.asarray(values[j])) for j in self.runs.diff)
+        wide = self.runs.wide(values)
+        for n in range(directions):
+            moves = {
+                j: step * size * self.rng.normal(size=np.shape(values[j]))
+                for j in self.runs.diff
+                if moving is None or moving[j].any()
+            }
+            if moving is not None:
+                # Every combination of signs, so that no side of the kinks is missed.
+                moves = {j: _signed(move, moving[j], n) for j, move in moves.items()}
+            for sign in (1, -1):
+                beside = list(wide)
+                for j, move in moves.items():
+                    beside[j] = wide[j] + sign * move
+                pair = self.runs.exact(beside, probe.dys)
+                found.append(
+                    pair.grads or self.differences.gradients(probe._replace(values=beside))
+                )
+        return found
+
+    def name(self, k: int) -> str:
+        return self.runs.subject.leaves[self.runs.diff[k]].path
+
+
+def _together(
+    rule: list[np.ndarray], around: list[list[np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The finite gradients of all leaves as one vector, each relative to its size."""
+    points, limits = [], []
+    for k, mine in enumerate(rule):
+        beside = np.stack([grads[k].ravel() for grads in around])
+        scale = max(np.abs(beside).max(initial=0.0), np.abs(mine).max(initial=0.0))
+        if np.isfinite(scale) and scale > 0:
+            points.append(mine.ravel() / scale)
+            limits.append(beside / scale)
+    if not points:
+        return np.zeros(0), np.zeros((len(around), 0))
+    return np.concatenate(points), np.concatenate(limits, 1)
+
+
+def _signed(move: np.ndarray, moving: np.ndarray, n: int) -> np.ndarray:
+    """The moving elements of a move, with the n-th combination of signs; the first stays +."""
+    signed = np.zeros(move.shape)
+    places = np.flatnonzero(moving)
+    bits = (n >> np.arange(len(places))) & 1
+    bits = np.roll(bits, 1) if len(places) > 1 else bits * 0
+    bits[:1] = 0
+    signed.flat[places] = np.abs(move.flat[places]) * np.where(bits, -1, 1)
+    return signed

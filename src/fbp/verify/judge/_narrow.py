@@ -1,0 +1,111 @@
+"""Precision and range: what of a gradient is left in the dtype that a rule is used in."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from fbp.verify.judge._bounds import precision_allowed
+from fbp.verify.judge._findings import LeafRecord
+from fbp.verify.probe._probes import Probe
+from fbp.verify.program._numbers import largest
+from fbp.verify.rule._runs import Pair, Runs
+
+# With arguments of exp this large float32 has no three digits left: see `Narrow.saturated`.
+_SATURATED = 1e4
+
+
+class Narrow:
+    """Holds a gradient in the working dtype against its reference, and autodiff's beside it.
+
+    Attributes:
+      exponent: the largest argument of an exponential on ordinary input, which whoever runs the
+        probes keeps; at least 1.
+    """
+
+    def __init__(self, runs: Runs, leaves: list[LeafRecord]) -> None:
+        self.runs, self.leaves = runs, leaves
+        self.exponent = 1.0
+
+    def unit(self, k: int) -> float:
+        """The rounding unit of leaf k."""
+        return float(jnp.finfo(self.runs.dtypes[self.runs.diff[k]]).eps)
+
+    def saturated(self, pair: Pair, k: int) -> float:
+        """How large what cancels in a saturated gradient may be; 0 where no exponential saturates.
+
+        exp(u) errs by |u| units. Written as exp(a - b), as in a softmax by its logsumexp, it does
+        so even where u vanishes and a does not. What is multiplied with it has grown with a.
+        """
+        if pair.exponent <= _SATURATED:
+            return 0.0
+        return self.leaves[k].usual * max(1.0, pair.exponent / self.exponent)
+
+    def lost(
+        self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray, imprecise: bool
+    ) -> tuple[str, str] | None:
+        """The verdict on leaf k in this dtype, and what it says; None where nothing is lost.
+
+        On ordinary input the leaf's record learns how far the rule errs here, and autodiff.
+
+        Args:
+          probe: what was tried; `pair` and `working` are its runs, in float64 and in this dtype.
+          k: a leaf whose gradient is right in float64.
+          known: where it has a reference.
+          imprecise: whether its precision was found wanting before.
+        """
+        want, got = pair.grads[k][known], working.rule_grads[k][known]
+        dtype = self.runs.dtypes[self.runs.diff[k]]
+        unit, scale = self.unit(k), largest(want)
+        if not scale or not working.grads:
+            return None
+        if not all(np.isfinite(out).all() for out in working.out):
+            return None
+        control = working.grads[k][known]
+        if scale > 1e-3 * float(jnp.finfo(dtype).max) or not np.isfinite(control).all():
+            return None
+        if not np.isfinite(got).all():
+            bad = ~np.isfinite(got)
+            return "RANGE", (
+                f"{bad.sum()} of {bad.size} elements are not finite in {dtype}, "
+                f"where autodiff's are and the gradient is at most {scale:.2g}"
+            )
+        if self.runs.draws:
+            want = control  # float64 draws other numbers
+        # So near to a kink rounding decides on which side a few elements are.
+        if pair.margin < (256 * unit if unit < 1e-4 else 2 * unit):
+            off = np.abs(got - want) > 0.01 * scale
+            if off.any() and off.sum() <= max(2, 0.02 * off.size):
+                return None
+        error, theirs = largest(got - want) / scale, largest(control - want) / scale
+        if probe.ordinary:
+            record = self.leaves[k]
+            record.working = max(record.working, error / unit)
+            record.control = max(record.control, theirs / unit)
+            allowed = precision_allowed(unit, theirs, self.runs.longest_sum)
+            if error > allowed:
+                return "PRECISION", (
+                    f"errs by {error / unit:.0f} rounding units of {dtype}, "
+                    f"autodiff by {theirs / unit:.1f}"
+                )
+        elif error > max(0.1, 64 * theirs) and theirs < 1e-2 and unit < 1e-4 and not imprecise:
+            usual, growth = self.leaves[k].usual, self._growth(probe)
+            rest = unit ** (2 / 3) * growth**2 * usual
+            if scale <= unit * usual:
+                # It vanishes, as a decay does. A product in an exponent errs by unit * growth^2,
+                # what the exponential is of by as much, and two more factors may have grown.
+                rest = max(rest, unit * growth**4 * usual)
+            if whole := self.saturated(pair, k):
+                # Four times: a and b of exp(a - b), in each of the two that are subtracted.
+                rest = max(rest, 4 * unit * pair.exponent * max(scale, whole))
+            # Up to `rest` it is what a saturated gradient leaves beside numbers of the usual size.
+            if error * scale > rest:
+                return "RANGE", (
+                    f"loses its digits in {dtype}: errs by {error:.1e} of the leaf, "
+                    f"autodiff by {theirs:.1e}"
+                )
+        return None
+
+    def _growth(self, probe: Probe) -> float:
+        """How much larger than what was given the values of a probe are; 1 where they are not."""
+        pairs = [(probe.values[i], self.runs.subject.values[i]) for i in self.runs.diff]
+        sizes = [(largest(new), largest(given)) for new, given in pairs]
+        return max([1.0, *(new / given for new, given in sizes if given)])

@@ -1,0 +1,157 @@
+"""Inputs and cotangents a rule is tried on: ordinary ones, and the ones rules break at."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fbp.verify.probe import _draws
+from fbp.verify.program._dtypes import is_float, is_key
+from fbp.verify.program._thresholds import special_integers
+from fbp.verify.rule._runs import Runs
+
+
+class Probe(NamedTuple):
+    """One run of both programs.
+
+    Attributes:
+      name: what is special about it.
+      values: arrays for all leaves.
+      dys: the cotangents.
+      ordinary: whether its values are of the size and kind the function was given.
+      extreme: whether its values are of quite another size.
+      of_integers: whether its integers are not those that were given.
+      outside: whether it holds integers of another range than what was given.
+    """
+
+    name: str
+    values: list[Any]
+    dys: list[np.ndarray]
+    ordinary: bool = False
+    outside: bool = False
+    extreme: bool = False
+    of_integers: bool = False
+
+
+def probes(
+    runs: Runs, rng: np.random.Generator, points: Sequence[float], cotangent: Any, fast: bool
+) -> Iterator[Probe]:
+    """What a rule is tried on, most telling first.
+
+    Args:
+      runs: what is run.
+      rng: what is drawn from.
+      points: constants that the function compares with.
+      cotangent: the cotangents to begin with, or None to draw them.
+      fast: whether to leave out all but the first few.
+    """
+    given = list(runs.subject.values)
+    shapes = [a.shape for a in runs.out_avals]
+    is_complex = [np.dtype(a.dtype).kind == "c" for a in runs.out_avals]
+
+    def normal() -> list[np.ndarray]:
+        return [_draws.normal(rng, s, c) for s, c in zip(shapes, is_complex, strict=True)]
+
+    yield Probe("as given", given, cotangent or normal(), True)
+    near = _of_floats(runs, given, lambda a: _draws.near(rng, a))
+    yield Probe("near what was given", near, normal(), True)
+    if not fast:
+        floats = _of_floats(runs, given, lambda a: _draws.shuffled(rng, a))
+        mixed = _integers(runs, floats, functools.partial(_draws.changed, rng, "shuffle"))
+        yield Probe("shuffled", mixed or floats, normal(), True)
+    yield Probe("zero cotangent", near, [np.zeros(s) for s in shapes])
+    yield Probe("one-hot cotangent", near, [_draws.one_hot(rng, s) for s in shapes])
+    yield Probe("large cotangent", near, [1e3 * d for d in normal()])
+    if len(shapes) > 1:
+        for i in range(len(shapes)):
+            one = [d if i == j else np.zeros_like(d) for j, d in enumerate(normal())]
+            yield Probe(f"cotangent of output {i} alone", near, one)
+    rows = _of_floats(runs, given, lambda a: _draws.mosaic(rng, a))
+    yield Probe("rows zero, constant, large and small", rows, normal(), extreme=True)
+    if points:
+        at = _of_floats(runs, given, lambda a: _draws.at_points(rng, a, points))
+        yield Probe("at and around its thresholds", at, normal())
+    yield Probe("rounded to ties", _of_floats(runs, given, _draws.ties), normal())
+    if 0.0 in points and any(_draws.one_sign(np.asarray(given[i])) for i in runs.diff):
+        # The function asks whether something is above 0: so 0 is among what it is for.
+        zeros = _of_floats(runs, given, lambda a: _draws.some_zero(rng, a), keep_sign=False)
+        yield Probe("zeros among what is of one sign", zeros, normal())
+    wide = _of_floats(runs, given, lambda a: _draws.spread(rng, a, 20.0))
+    yield Probe("large", wide, normal(), extreme=True)
+    if any(not is_float(leaf.value) for leaf in runs.subject.leaves):
+        for how in ("repeat", "any", "first row false", "none true", "all true", "-1"):
+            changed = _integers(runs, near, functools.partial(_draws.changed, rng, how))
+            if changed is not None:
+                outside = how == "-1"
+                yield Probe(
+                    f"integers and masks: {how}",
+                    changed,
+                    normal(),
+                    False,
+                    outside,
+                    of_integers=True,
+                )
+        for n in special_integers(runs.program):
+            changed = _integers(runs, near, functools.partial(_draws.with_integer, rng, n))
+            if changed is not None:
+                name = f"integers: {n} among them"
+                yield Probe(name, changed, normal(), of_integers=True)
+    if fast:
+        return
+    for i in runs.diff:
+        zeroed = list(near)
+        zeroed[i] = _of_floats(runs, given, np.zeros_like)[i]
+        yield Probe(f"{runs.subject.leaves[i].path} = 0", zeroed, normal())
+    sparse = _of_floats(runs, given, lambda a: np.where(rng.random(a.shape) < 0.2, 0, a))
+    yield Probe("zeros here and there", sparse, normal())
+    yield Probe("all zero", _of_floats(runs, given, np.zeros_like), normal())
+    for name, change in (
+        ("constant rows", _draws.constant_rows),
+        ("tiny variance", lambda a: _draws.tiny_variance(rng, a)),
+        ("very large", lambda a: _draws.spread(rng, a, 250.0)),
+        ("very small", lambda a: 1e-4 * np.asarray(a)),
+    ):
+        yield Probe(name, _of_floats(runs, given, change), normal(), extreme=True)
+    yield Probe("masked cotangent", near, [_draws.masked(rng, s) for s in shapes])
+
+
+def _of_floats(
+    runs: Runs, values: Sequence[Any], change: Callable[[Any], Any], keep_sign: bool = True
+) -> list[Any]:
+    changed = list(values)
+    for i in runs.diff:
+        value = np.asarray(values[i])
+        wide = value if value.dtype.kind == "c" else value.astype(np.float64)
+        # What is drawn is exact in the dtype that is used, so that all runs see the same numbers.
+        new = np.asarray(change(wide))
+        changed[i] = (_of_one_sign(wide, new) if keep_sign else new).astype(runs.dtypes[i])
+    return changed
+
+
+def _of_one_sign(given: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """What was given all positive stays so: a variance, a temperature, a probability."""
+    if given.dtype.kind == "c" or not given.size:
+        return changed
+    for sign in (1, -1):
+        least = (sign * given).min()
+        if least > 0:
+            return np.where(sign * changed <= 0, sign * 0.01 * least, changed)
+        if least == 0 and given.any():
+            return np.where(sign * changed < 0, 0, changed)
+    return changed
+
+
+def _integers(
+    runs: Runs, values: Sequence[Any], change: Callable[[np.ndarray], np.ndarray]
+) -> list[Any] | None:
+    """Other integers of the range that was given, other masks; None where nothing changes."""
+    changed, any_change = list(values), False
+    for i, leaf in enumerate(runs.subject.leaves):
+        a = np.asarray(leaf.value) if not is_key(leaf.value) else np.zeros(0)
+        if is_float(a) or not a.size:
+            continue
+        new = change(a)
+        any_change |= new is not a
+        changed[i] = new
+    return changed if any_change else None

@@ -1,0 +1,222 @@
+"""The rule under jax's transformations: algebra is checked once, everything else by parity."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+
+from fbp.verify.probe._probes import Probe
+from fbp.verify.probe._transforms import Transform, gradient_of, transforms
+from fbp.verify.program._compiled import quick
+from fbp.verify.program._numbers import largest
+from fbp.verify.program._program import as_function, evaluate, part_of, trace
+from fbp.verify.rule._rule import KEEPS, first_line, foreign_outputs, leak
+from fbp.verify.rule._runs import Pair, Runs
+
+
+class Outcome(NamedTuple):
+    """What variants showed: each in a word, and what is wrong as (verdict, text, leaf)."""
+
+    variants: dict[str, str]
+    findings: list[tuple[str, str, int | None]]
+
+
+class Variants:
+    """All variants of a rule in one program."""
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        self.unsupported: dict[str, str] = {}
+        self.findings: list[tuple[str, str, int | None]] = []
+        values = runs.narrow(runs.subject.values)
+        dys = [jnp.zeros(a.shape, a.dtype) for a in runs.out_avals]
+        args = (values, values, dys, dys)
+        flat = jax.tree.leaves(args)
+        traced: list[tuple[Transform, ClosedJaxpr]] = []
+        kept: list[tuple[str, list[int | None]]] = []
+        for transform in transforms(runs):
+            try:
+                program = trace(transform.run, *args)
+            except Exception as error:
+                self._cannot(transform, error)
+                continue
+            foreign = foreign_outputs(program)
+            if foreign is None:
+                traced.append((transform, program))
+            else:
+                leaves = _known({(transform.owners * 2)[i] for i in foreign})
+                kept.append((f"{KEEPS} (under {transform.name})", leaves))
+        if kept:
+            # Some transformations mix the gradients up: the fewest are those that it is about.
+            text, leaves = min(kept, key=lambda found: len(found[1]))
+            self.findings += [("STRUCTURE", text, k) for k in leaves]
+        try:
+            self.run_all = _all_of(traced, flat)
+        except Exception:
+            # One of them cannot be compiled: which?
+            compiled = []
+            for transform, program in traced:
+                try:
+                    _all_of([(transform, program)], flat)
+                    compiled.append((transform, program))
+                except Exception as error:
+                    self._cannot(transform, error)
+            traced = compiled
+            self.run_all = _all_of(traced, flat)
+        self.transforms = [transform for transform, _ in traced]
+        self._require_second_derivative()
+
+    @classmethod
+    def of(cls, runs: Runs) -> "Variants":
+        """The variants of these runs, compiled once."""
+        if not hasattr(runs.shared, "variants"):
+            runs.shared.variants = cls(runs)
+        return runs.shared.variants
+
+    def run(
+        self, pairs: Sequence[tuple[Probe, Pair]], errors: Sequence[float], vanishes: bool
+    ) -> Outcome:
+        """Runs every variant on two of the first probes and compares.
+
+        Args:
+          pairs: the probes that were run, and what they gave.
+          errors: by leaf, the rule's error in the working dtype, in its rounding units.
+          vanishes: whether a gradient is zero on all probes.
+        """
+        # Away from kinks, where a choice of the rule is no error of a variant.
+        smooth = sorted(pairs[:3], key=lambda pair: -min(pair[1].margin, 0.1))
+        (first, at_first), (second, _) = (smooth * 2)[:2]
+        a, b = (self.runs.narrow(p.values) for p in (first, second))
+        b = [v if i in self.runs.diff else a[i] for i, v in enumerate(b)]
+        dys_a, dys_b = (self.runs.narrow_dys(p.dys) for p in (first, second))
+        flat = jax.tree.leaves((a, b, dys_a, dys_b))
+        outcomes = jax.device_get(self.run_all(*flat))
+        again = jax.device_get(self.run_all(*flat))
+        variants: dict[str, str] = dict(self.unsupported)
+        findings = list(self.findings)
+        if changing := self._changing(outcomes, again):
+            says = "run twice on the same input, the rule differs"
+            findings += [("NONDETERMINISTIC", says, k) for k in _known(changing)]
+            return Outcome(variants, findings)
+        # What a rule loses in this dtype it may lose differently each time.
+        units = [
+            error * float(jnp.finfo(self.runs.dtypes[i]).eps)
+            for error, i in zip(errors, self.runs.diff, strict=True)
+        ]
+        lost = 4 * max(units, default=0.0)
+        size = max((largest(g) for g in at_first.rule_grads), default=0.0)
+        why_not = self._why_no_second(vanishes, at_first.margin)
+        for transform, outs in zip(self.transforms, outcomes, strict=True):
+            name, half = transform.name, len(outs) // 2
+            if transform.is_second and why_not:
+                variants[name] = f"not compared: {why_not}"
+                continue
+            floor = 1e-3 * size if transform.is_second else 0.0
+            off_by = _relative_errors(outs[:half], outs[half:], floor)
+            allowed = max(self._allowed(transform), lost)
+            off = max(off_by, default=0.0)
+            if transform.is_second and np.isinf(off) and self.runs.iterates:
+                variants[name] = "not compared: the derivative of a loop is not finite"
+                continue
+            variants[name] = "same" if off <= allowed else f"differs by {off:.1e}"
+            if off > allowed:
+                verdict, says = "VARIANT", f"under {name} the gradient differs by {off:.1e}"
+                if name == "jit":
+                    verdict = "NONDETERMINISTIC"
+                    says = "traced again, the rule gives another gradient"
+                owners = zip(transform.owners, off_by, strict=True)
+                wrong = _known({k for k, e in owners if e > allowed})
+                findings += [(verdict, says, k) for k in wrong]
+        return Outcome(variants, findings)
+
+    def _changing(self, outcomes: Sequence[Any], again: Sequence[Any]) -> set[int | None]:
+        """The leaves whose gradients differ between two runs of the same programs."""
+        changing: set[int | None] = set()
+        for transform, one, other in zip(self.transforms, outcomes, again, strict=True):
+            pairs = zip(transform.owners * 2, one, other, strict=True)
+            changing |= {k for k, a, b in pairs if not _same_bits(a, b)}
+        return changing
+
+    def _why_no_second(self, vanishes: bool, margin: float) -> str:
+        """Why derivatives of the gradient cannot be compared; "" where they can."""
+        # What autodiff holds fixed by stop_gradient has another derivative of its own.
+        if self.runs.holds_fixed or vanishes:
+            return "the function holds something fixed"
+        return "all inputs are at kinks" if margin < 1e-4 else ""
+
+    def _allowed(self, transform: Transform) -> float:
+        unit = max(float(jnp.finfo(self.runs.dtypes[i]).eps) for i in self.runs.diff)
+        return 1e-2 if transform.is_second and unit < 1e-3 else max(1e3 * unit, unit**0.5)
+
+    def _cannot(self, transform: Transform, error: Exception) -> None:
+        said = f"{type(error).__name__}: {first_line(error)[:90]}"
+        if leak(error):
+            self.findings.append(("STRUCTURE", f"{leak(error)} (under {transform.name})", None))
+        self.unsupported[transform.name] = f"not supported: {said}"
+
+    def _require_second_derivative(self) -> None:
+        """A gradient that cannot be differentiated is wrong where the function's own can be."""
+        seconds = [t for t in transforms(self.runs) if t.is_second]
+        # Kernels have no derivative of their own: that is a limit, and no mistake of the rule.
+        if self.runs.has_kernels or not seconds:
+            return
+        if not all(t.name in self.unsupported for t in seconds):
+            return
+        runs = self.runs
+        values = runs.narrow(runs.subject.values)
+        dys = [jnp.zeros(a.shape, a.dtype) for a in runs.out_avals]
+        args = ([values[i] for i in runs.diff], dys)
+        plain = trace(gradient_of(runs.subject, as_function(runs.plain), values), *args)
+        if not _is_differentiable(plain, *args):
+            return
+        rule = trace(gradient_of(runs.subject, runs.subject.f, values), *args)
+        each = range(len(runs.diff))
+        lost: set[int | None] = {
+            k for k in each if not _is_differentiable(part_of(rule, [k]), *args)
+        }
+        why = self.unsupported[seconds[-1].name].split(": ", 2)[-1]
+        text = f"its gradient cannot be differentiated (grad of grad): {why}"
+        self.findings += [("VARIANT", text, k) for k in _known(lost)]
+
+
+def _is_differentiable(program: ClosedJaxpr, *args: Any) -> bool:
+    flat = jax.tree.leaves(args)
+    try:
+        jax.eval_shape(lambda *v: jax.jvp(functools.partial(evaluate, program), v, v), *flat)
+    except Exception:
+        return False
+    return True
+
+
+def _all_of(traced: Sequence[tuple[Transform, Any]], flat: Sequence[Any]) -> Any:
+    programs = [program for _, program in traced]
+    return quick(lambda *flat: [evaluate(p, *flat) for p in programs], *flat)
+
+
+def _known(leaves: set[int | None]) -> list[int | None]:
+    """The leaves in order; None for the whole rule where no leaf is known."""
+    known: list[int | None] = [k for k in sorted(leaves, key=str) if k is not None]
+    return known or [None]
+
+
+def _same_bits(a: Any, b: Any) -> bool:
+    return np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def _relative_errors(got: Sequence[Any], want: Sequence[Any], floor: float) -> list[float]:
+    """The largest error of each array, relative to its size or a thousandth of the largest."""
+    wide = [[np.asarray(x).astype(np.complex128) for x in xs] for xs in (got, want)]
+    pairs = list(zip(*wide, strict=True))
+    sizes = [largest(w[np.isfinite(w)]) for _, w in pairs]
+    errors = []
+    for (g, w), size in zip(pairs, sizes, strict=True):
+        both = np.isfinite(g) & np.isfinite(w)
+        scale = max(size, 1e-3 * max(sizes), floor)
+        lost = (np.isfinite(w) & ~np.isfinite(g)).any()
+        error = largest((g - w)[both]) / scale if scale else 0.0
+        errors.append(float("inf") if lost else error)
+    return errors

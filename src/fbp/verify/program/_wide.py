@@ -1,0 +1,127 @@
+"""A program in float64, whatever dtypes it was written for.
+
+A rule that says `.astype(jnp.float32)` inside cannot be run in float64 by giving it float64. But
+its program can be evaluated with every float widened: rounding gone, what is left is the algebra.
+Random bits and bit patterns stay those of the dtype the program was traced in.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+
+from fbp.verify.program._interpreter import Interpreter, bind
+from fbp.verify.program._program import dtype_of, equations, programs_in
+
+_DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype")
+# What looks at bits or at the spacing of numbers is left in the dtype it was written for.
+_OF_BITS = ("bitcast_convert_type", "nextafter", "random_gamma_grad", "erf_inv")
+
+_SCATTERS = {
+    "scatter": lax.scatter,
+    "scatter-add": lax.scatter_add,
+    "scatter-mul": lax.scatter_mul,
+    "scatter-min": lax.scatter_min,
+    "scatter-max": lax.scatter_max,
+}
+
+
+def widest(dtype: Any) -> Any:
+    """float64 for a float, complex128 for a complex number, anything else unchanged."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return jnp.dtype(jnp.complex128)
+    return jnp.dtype(jnp.float64) if jnp.issubdtype(dtype, jnp.floating) else dtype
+
+
+def is_narrow(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact) and widest(dtype) != dtype
+
+
+def narrow_dtypes(program: ClosedJaxpr) -> set[Any]:
+    """Float dtypes other than float64 that a program computes in."""
+    found = set()
+    for eqn in equations(program.jaxpr):
+        for var in (*eqn.invars, *eqn.outvars):
+            dtype = getattr(var.aval, "dtype", None)
+            if dtype is not None and is_narrow(dtype):
+                found.add(jnp.dtype(dtype))
+    return found
+
+
+class Widened(Interpreter):
+    """Evaluates a program with every float as float64.
+
+    Attributes:
+      stuck: names of primitives that had to run in the dtype they were written for: kernels and
+        foreign calls, whose inside is not a program of jax, and the dtypes they ran in.
+    """
+
+    def __init__(self) -> None:
+        self.stuck: dict[str, Any] = {}
+
+    def literal(self, atom: Literal) -> Any:
+        return _wide(atom.val) if is_narrow(dtype_of(atom)) else atom.val
+
+    def constant(self, value: Any) -> Any:
+        return _wide(value)
+
+    def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        name = eqn.primitive.name
+        if name == "reduce_precision":
+            return ins
+        if name in _SCATTERS:
+            # Its parameters hold the program of the update, in the old dtype.
+            keep = ("indices_are_sorted", "unique_indices", "mode")
+            options = {k: eqn.params[k] for k in keep if k in eqn.params}
+            operand, indices, updates = (_wide(value) for value in ins)
+            dimensions = eqn.params["dimension_numbers"]
+            return [_SCATTERS[name](operand, indices, updates, dimensions, **options)]
+        floats = [dtype_of(v) for v in eqn.outvars if is_narrow(dtype_of(v) or "i4")]
+        floats += [
+            dtype_of(v)
+            for held in programs_in(eqn)
+            for inner in equations(held)
+            for v in inner.outvars
+            if is_narrow(dtype_of(v) or "i4")
+        ]
+        if any(True for _ in programs_in(eqn)) or name in _OF_BITS or "call" in name:
+            narrow = [
+                _as(value, dtype_of(atom)) if hasattr(value, "dtype") else value
+                for value, atom in zip(ins, eqn.invars, strict=True)
+            ]
+            if floats and name not in _OF_BITS:
+                self.stuck[name] = min(floats, key=lambda d: jnp.finfo(d).bits)
+            return [_wide(out) for out in bind(eqn, narrow)]
+        params = dict(eqn.params)
+        for param in _DTYPE_PARAMS:
+            if params.get(param) is not None and is_narrow(params[param]):
+                params[param] = widest(params[param])
+        outs = bind(eqn.replace(params=params), [_wide(value) for value in ins])
+        return [_wide(out) for out in outs]
+
+
+def _wide(value: Any) -> Any:
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        dtype = jnp.result_type(value)
+    return _as(value, widest(dtype)) if is_narrow(dtype) else value
+
+
+def _as(value: Any, dtype: Any) -> Any:
+    if jnp.result_type(value) == dtype or not jnp.issubdtype(dtype, jnp.inexact):
+        return value
+    return jax.lax.convert_element_type(value, dtype)
+
+
+def widened(program: ClosedJaxpr, stuck: dict[str, Any]) -> Any:
+    """The function of a program, every float widened; `stuck` collects what could not be."""
+
+    def f(*args: Any) -> list[Any]:
+        interpreter = Widened()
+        outs = interpreter.run(program.jaxpr, program.consts, [_wide(a) for a in args])
+        stuck.update(interpreter.stuck)
+        return [_wide(out) for out in outs]
+
+    return f

@@ -1,0 +1,146 @@
+"""Rules registered once, beside their code: pytest and `fbp check` find and check them.
+
+Nothing here imports jax, and registering a rule computes nothing.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fbp.verify.registry._named import CheckError
+
+if TYPE_CHECKING:
+    from fbp.verify._check import Budget
+    from fbp.verify.report._card import Report
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A backward rule and what it is checked with.
+
+    Attributes:
+      name: what reports and tests call it.
+      module: where it was registered.
+      f: a function with custom rules, a `Layer`, a `Loss` or an `Objective`.
+      args: its arguments, or a function that makes them.
+      options: what else `fbp.check` is given.
+    """
+
+    name: str
+    module: str
+    f: Any
+    args: tuple[Any, ...] | Callable[[], Any]
+    options: dict[str, Any]
+
+    def check(self, **options: Any) -> "Report":
+        """Checks it; options take the place of its own."""
+        from fbp.verify._check import check
+
+        report = check(self.f, *self.arguments(), **{**self.options, **options})
+        return dataclasses.replace(report, name=self.name)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Its arguments, made if they have to be."""
+        if isinstance(self.args, tuple):
+            return self.args
+        args = self.args()
+        if not isinstance(args, tuple | list):
+            got = type(args).__name__
+            raise CheckError(f"make of {self.name}: expected a tuple of arguments, got {got}")
+        return tuple(args)
+
+
+# By module and name, in the order of registration, each with its module's spec: a module that is
+# reloaded gets a new one.
+_RULES: dict[tuple[str, str], tuple[Rule, Any]] = {}
+
+
+def register(
+    f: Any = None,
+    /,
+    *args: Any,
+    make: Callable[[], Any] | None = None,
+    name: str | None = None,
+    reference: Callable[..., Any] | None = None,
+    argnums: Sequence[int] | None = None,
+    budget: "Budget" = "default",
+) -> Any:
+    """Registers a rule to be checked by itself: by pytest (`fbp_rules`) and by `fbp check`.
+
+        fbp.register(rms_norm, x, gamma)                       # below the rule
+
+        fbp.register(rms_norm, make=lambda: (x(), gamma()))    # costs nothing before it is checked
+
+        @fbp.register(make=arguments)                          # above it
+        @jax.custom_vjp
+        def rms_norm(x, gamma): ...
+
+    Args:
+      f: what `fbp.check` takes: a function with custom rules, a `Layer`, a `Loss`, an `Objective`.
+        Without it the result is a decorator.
+      *args: its arguments.
+      make: a function that gives a tuple of them instead, called when the rule is checked.
+      name: what to call it; f's own name by default. A rule may be registered several times, with
+        other arguments and another name.
+      reference: as for `fbp.check`; so are `argnums` and `budget`.
+
+    Returns:
+      f itself.
+
+    Raises:
+      TypeError: neither arguments nor `make` are given, or both; f is none of these, or has no name
+        of its own.
+      ValueError: its module has registered a rule of this name.
+    """
+    if (make is None) == (not args):
+        got = "neither" if make is None else "both"
+        raise TypeError(f"register: expected either arguments or make=, got {got}")
+    caller = sys._getframe(1).f_globals
+    options = {"reference": reference, "argnums": argnums, "budget": budget}
+
+    def add(f: Any) -> Any:
+        given = args if make is None else make
+        _add(Rule(_name(f, name), caller.get("__name__", ""), f, given, options), caller)
+        return f
+
+    if f is not None and not (
+        callable(f) or hasattr(f, "backward") or hasattr(f, "value_and_grad")
+    ):
+        got = type(f).__name__
+        raise TypeError(f"register: expected a function, a Layer or a Loss first, got {got}")
+    return add if f is None else add(f)
+
+
+def rules(module: str | None = None) -> list[Rule]:
+    """The rules registered so far: all, or those of a module and of what is inside it."""
+    return [
+        rule
+        for (where, _), (rule, _) in _RULES.items()
+        if module is None or f"{where}.".startswith(f"{module}.")
+    ]
+
+
+def _add(rule: Rule, caller: dict[str, Any]) -> None:
+    spec = caller.get("__spec__")
+    # A module that is reloaded starts afresh, and so does a cell of a notebook that is run again.
+    for key, (_, other) in list(_RULES.items()):
+        if key[0] == rule.module and other is not spec:
+            del _RULES[key]
+    if (rule.module, rule.name) in _RULES and "__file__" in caller:
+        raise ValueError(
+            f"register: {rule.module} has registered a rule {rule.name!r} already: "
+            "give one of them another name="
+        )
+    _RULES[rule.module, rule.name] = rule, spec
+
+
+def _name(f: Any, name: str | None) -> str:
+    if name is None:
+        own = getattr(f, "__name__", None) or getattr(getattr(f, "func", None), "__name__", None)
+        name = str(own or type(f).__name__)
+        if not name.isidentifier():
+            raise TypeError(f"register: expected name= for {name}, which has no name of its own")
+    if not name or not name.isprintable() or "::" in name:
+        raise ValueError(f"register: expected a name of printable characters, got {name!r}")
+    return name

@@ -1,0 +1,101 @@
+"""What an audit found, as a value."""
+
+import dataclasses
+
+from fbp._text import align
+from fbp.verify.report._card import FAILING, Report, as_json
+from fbp.verify.report._cross_check import WrongGradientError
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteReport:
+    """One custom rule of a program, at the places that call it alike.
+
+    Attributes:
+      rule: the function the rule belongs to.
+      source: file and line of the first call, or "".
+      calls: how many calls there are; those in loops count once.
+      report: what a check with the real inputs and cotangents of the first call found.
+      effect: how far this rule alone moves the gradient of the whole from its reference, relative
+        to the largest change of a leaf.
+    """
+
+    rule: str
+    source: str
+    calls: int
+    report: Report
+    effect: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditReport:
+    """What `fbp.audit` found; `str()` is a page to read.
+
+    Attributes:
+      name: the loss.
+      verdict: one word: the worst of the sites, and of the whole.
+      gradients: by leaf of the params, the error of the whole gradient in float64, relative.
+      sites: a report for every custom rule.
+      notes: what a reader should know.
+      seconds: how long it took.
+    """
+
+    name: str
+    verdict: str
+    gradients: dict[str, float]
+    sites: tuple[SiteReport, ...]
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether every rule can be trusted."""
+        return self.verdict not in FAILING
+
+    @property
+    def culprits(self) -> tuple[SiteReport, ...]:
+        """The sites that are not right, the one that moves the whole gradient most first."""
+        quiet = ("OK", "CONVENTION", "VACUOUS")
+        wrong = [site for site in self.sites if site.report.verdict not in quiet]
+        return tuple(sorted(wrong, key=lambda site: -site.effect))
+
+    def raise_if_wrong(self) -> None:
+        """Raises WrongGradientError unless `ok`, in one line."""
+        if not self.ok:
+            raise WrongGradientError(self.line())
+
+    def line(self) -> str:
+        """The report in one line."""
+        said = [f"{s.rule} ({s.source}): {s.report.line()}" for s in self.culprits[:2]]
+        return f"{self.verdict} {self.name}: {'; '.join(said or self.notes)}"
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The report as JSON; infinite numbers as strings."""
+        sites = [{**vars(site), "report": site.report.fields()} for site in self.sites]
+        return as_json({"ok": self.ok, **vars(self), "sites": sites}, indent)
+
+    def __str__(self) -> str:
+        return self.card()
+
+    def card(self, colour: bool = False) -> str:
+        """The report to read: a table of the sites, then a card for each that is not OK."""
+        off = max(self.gradients.values(), default=0.0)
+        head = f"{self.verdict}  {self.name}: {len(self.sites)} custom rules"
+        lines = [f"{head}; the whole gradient is off by {off:.1e} of its leaf in float64"]
+        if self.sites:
+            rows = [["rule", "called at", "calls", "verdict", "moves the gradient by"]]
+            rows += [
+                [s.rule, s.source, str(s.calls), s.report.verdict, f"{s.effect:.1e}"]
+                for s in self.sites
+            ]
+            lines.append(align(rows))
+        lines += [s.report.card(colour) for s in self.sites if s.report.verdict != "OK"]
+        wrong = {path: e for path, e in self.gradients.items() if e > 1e-6}
+        if wrong:
+            named = ", ".join(f"{path} by {e:.1e}" for path, e in list(wrong.items())[:8])
+            lines.append(f"gradients that are off: {named}")
+        if self.culprits and self.culprits[0].effect > 1e-6:
+            culprit = self.culprits[0]
+            lines.append(f"what breaks it: {culprit.rule}, called at {culprit.source}")
+        lines += [f"note  {note}" for note in self.notes]
+        return "\n".join([*lines, f"{self.seconds:.2f} s"])

@@ -1,0 +1,204 @@
+"""What a check found, as a value: a card to read, JSON to keep."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+from fbp._text import align
+from fbp.verify.report._cross_check import WrongGradientError
+
+# What makes a check fail. CONVENTION is a choice the mathematics leaves open; UNVERIFIABLE says
+# that nothing wrong was found, and what could not be looked at.
+FAILING = (
+    *("STRUCTURE", "NONDETERMINISTIC", "WRONG", "VARIANT", "PRECISION", "RANGE", "VACUOUS"),
+    "UNVERIFIABLE",
+)
+# From the most to the least telling: a rule has one verdict.
+ORDER = (*FAILING, "CONVENTION", "OK")
+COLOURS = {"OK": "32", "CONVENTION": "36", "VACUOUS": "33", "UNVERIFIABLE": "33"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Hint:
+    """One explanation of a wrong gradient.
+
+    Attributes:
+      leaf: the gradient it is about; "" for the rule.
+      kind: a word for the kind of mistake: "sign", "factor", "term", ...
+      text: one line.
+    """
+
+    leaf: str
+    kind: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LeafRow:
+    """One gradient of a report.
+
+    Attributes:
+      path: the argument it is by, as in `params.w`.
+      dtype: its dtype.
+      shape: its shape.
+      verdict: of this gradient.
+      error: largest error in float64, in units of its largest element.
+      excess: the same in units of what rounding allows.
+      units: largest error in its dtype on ordinary input, in rounding units.
+      control: the same of autodiff.
+      catches: the smallest relative error that would have been caught, by the kind of error.
+      says: where it is wrong, and by what.
+    """
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    verdict: str
+    error: float = 0.0
+    excess: float = 0.0
+    units: float = 0.0
+    control: float = 0.0
+    catches: dict[str, float] = dataclasses.field(default_factory=dict)
+    says: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `fbp.check` found; `str()` is a card to read.
+
+    Attributes:
+      name: the function.
+      verdict: one word: see `fbp.check`.
+      leaves: a row for each gradient.
+      hints: what explains a wrong gradient, the best first.
+      notes: what a reader should know: what could not be done, which choices were met.
+      variants: how the rule fares under transformations: "same", or what happens.
+      reference: what it was held against.
+      rules: the custom rules in the function.
+      probes: how many inputs and cotangents were compared.
+      seconds: how long it took.
+      reproduce: makes `repro`.
+    """
+
+    name: str
+    verdict: str
+    leaves: tuple[LeafRow, ...] = ()
+    hints: tuple[Hint, ...] = ()
+    notes: tuple[str, ...] = ()
+    variants: dict[str, str] = dataclasses.field(default_factory=dict)
+    reference: str = ""
+    rules: tuple[str, ...] = ()
+    probes: int = 0
+    seconds: float = 0.0
+    reproduce: Callable[[], str] | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the rule can be trusted: OK, or a CONVENTION."""
+        return self.verdict not in FAILING
+
+    @functools.cached_property
+    def repro(self) -> str:
+        """A runnable program that shows what is wrong on small plain input; "" without one."""
+        return self.reproduce() if self.reproduce is not None else ""
+
+    def raise_if_wrong(self) -> None:
+        """Raises WrongGradientError unless `ok`, in one line."""
+        if not self.ok:
+            raise WrongGradientError(self.line())
+
+    def line(self) -> str:
+        """The report in one line."""
+        parts = [f"{self.verdict} {self.name}"]
+        wrong = [f"{r.path} {r.says}".strip() for r in self.leaves if r.verdict not in ("OK", "")]
+        parts += wrong[:3]
+        parts += [hint.text for hint in self.hints[:1]] or list(self.notes[:1])
+        return ": ".join([parts[0], "; ".join(parts[1:])]) if parts[1:] else parts[0]
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The report as JSON; infinite numbers as strings."""
+        return as_json(self.fields(), indent)
+
+    def fields(self) -> dict[str, Any]:
+        """What JSON holds of the report."""
+        fields = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "reproduce"
+        }
+        fields["leaves"] = [dataclasses.asdict(row) for row in self.leaves]
+        fields["hints"] = [dataclasses.asdict(hint) for hint in self.hints]
+        return {"ok": self.ok, **fields, "repro": self.repro}
+
+    def __str__(self) -> str:
+        return self.card()
+
+    def card(self, colour: bool = False) -> str:
+        """The report to read, in colour for a terminal."""
+        lines = [f"{_painted(self.verdict, self.verdict, colour)}  {self.name}"]
+        if self.leaves:
+            lines += [_paint_row(line, colour) for line in align(self.table()).splitlines()]
+        for hint in self.hints[:4]:
+            said = f"{hint.leaf}: {hint.text}" if hint.leaf else hint.text
+            lines.append(
+                f"{'match' if hint.kind in ('term', 'input', 'cotangent') else 'hint'}  {said}"
+            )
+        lines += [
+            f"variant  {name}: {what}" for name, what in self.variants.items() if what != "same"
+        ]
+        lines += [f"note  {note}" for note in self.notes]
+        if self.reference:
+            same = sum(what == "same" for what in self.variants.values())
+            variants = f"; the same under {same} variants" if same else ""
+            lines.append(
+                f"{self.probes} probes against {self.reference}{variants}; {self.seconds:.2f} s"
+            )
+        if self.reproduce is not None:
+            lines.append("a minimal reproduction: print(report.repro)")
+        return "\n".join(lines)
+
+    def table(self) -> list[list[str]]:
+        """The cells of the table of gradients, its first row the head."""
+        rows = [["gradient", "shape", "verdict", "float64", "units", "autodiff", "catches", ""]]
+        for r in self.leaves:
+            shape = f"{r.dtype}[{','.join(map(str, r.shape))}]"
+            caught = r.catches.get("scaled", float("inf"))
+            rows.append(
+                [
+                    *(r.path, shape, r.verdict, f"{r.error:.1e}", f"{r.units:.1f}"),
+                    *(f"{r.control:.1f}", f"{caught:.0e}", r.says),
+                ]
+            )
+        return rows
+
+
+def worst(verdicts: Any) -> str:
+    """The most telling of several verdicts."""
+    found = set(verdicts)
+    return next((v for v in ORDER if v in found), "OK")
+
+
+def as_json(fields: dict[str, Any], indent: int | None) -> str:
+    """A report's fields as JSON; numbers that JSON has no form for as strings."""
+    return json.dumps(_plain(fields), indent=indent, ensure_ascii=False)
+
+
+def _painted(text: str, verdict: str, colour: bool) -> str:
+    return f"\x1b[1;{COLOURS.get(verdict, '31')}m{text}\x1b[0m" if colour else text
+
+
+def _paint_row(line: str, colour: bool) -> str:
+    for verdict in ORDER if colour else ():
+        if f"  {verdict}  " in line:
+            return line.replace(f"  {verdict}  ", f"  {_painted(verdict, verdict, True)}  ", 1)
+    return line
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value

@@ -1,0 +1,292 @@
+"""The programs a check runs, compiled once for a function and the shapes it is given.
+
+Two programs hold almost all of it. `exact` runs in float64: the rule, and the reference, which is
+autodiff of the same function with its rules taken out. `working` runs the same two in the dtype
+that the function is used in.
+"""
+
+import copy
+import functools
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+
+from fbp.verify.program._compiled import quick
+from fbp.verify.program._dtypes import is_complex, is_float, narrow, wide
+from fbp.verify.program._margins import Margins, hides_kinks
+from fbp.verify.program._numbers import EPS64
+from fbp.verify.program._program import as_function, evaluate, trace, without_rules
+from fbp.verify.program._traits import (
+    SOLVE,
+    effects_of,
+    iterates,
+    longest_sum,
+    primitives,
+    rules_of,
+)
+from fbp.verify.program._wide import narrow_dtypes, widened
+from fbp.verify.rule._rule import (
+    changing_leaves,
+    fingerprint_of,
+    first_line,
+    require_own_values,
+    require_rule,
+    traced_rule,
+)
+from fbp.verify.rule._subject import Subject, describe
+
+
+class Pair(NamedTuple):
+    """What one run gives: arrays of NumPy, in float64; while it is traced, of jax.
+
+    Attributes:
+      out: the outputs with floats, by the function without its rules.
+      grads: the reference gradients of the differentiable leaves; [] where autodiff has none.
+      rule_out: the same outputs as the rule's forward gives them.
+      rule_grads: the gradients by the rule.
+      margin: how near a comparison is to a tie, relatively.
+      exponent: the largest argument of an exponential.
+    """
+
+    out: list[Any]
+    grads: list[Any]
+    rule_out: list[Any]
+    rule_grads: list[Any]
+    margin: Any
+    exponent: Any = 0.0
+
+
+class Runs:
+    """The programs of a subject.
+
+    Attributes:
+      diff: which leaves are differentiated.
+      dtypes: by leaf, the dtype it is used in.
+      out_avals: shapes and dtypes of the outputs with floats.
+      rules: names of the custom rules in the function, and of kernels.
+      program: the function in float64 without its rules; `plain` in the working dtype.
+      by: how the reference differentiates: "reverse", "forward" or "differences".
+      eps: the rounding unit of the float64 run: that of a narrower dtype where a kernel insists.
+      stuck: what insists, and on which dtype.
+      is_stable: whether tracing the rule twice gives the same program.
+      changing: the gradients, by number, whose programs differ.
+      has_kernels: whether the rule or its function is made of kernels.
+      effects: side effects in the program of the rule, but for debugging.
+      longest_sum: the terms of the longest sum, roughly.
+      holds_fixed: whether the function has a stop_gradient.
+      iterates: whether the function has a loop that may run until something converges.
+      hides_kinks: whether it compares floats where a tie is not seen.
+      draws: whether random numbers are drawn, which depend on the dtype.
+      own: what the outputs of a rule's forward are held against.
+      notes: what could not be done in float64, and why.
+      shared: what is made of the programs later, for all copies.
+    """
+
+    def __init__(self, subject: Subject, reference: Callable[..., Any] | None) -> None:
+        self.subject, self.diff = subject, subject.differentiable
+        self.own = "the function's own"
+        if reference is not None:
+            self.own = "the reference's (which has to give the same values)"
+        self.notes: list[str] = []
+        self.stuck: dict[str, Any] = {}
+        self.shared = types.SimpleNamespace()
+        values = self.narrow(subject.values)
+        self.dtypes = [leaf.dtype for leaf in values]
+        self.out_avals = _float_outputs(subject, values)
+        dys = [jnp.zeros(a.shape, a.dtype) for a in self.out_avals]
+        require_rule(subject, values, dys)
+
+        rule, again = (traced_rule(subject, values, dys) for _ in range(2))
+        for one in (rule, again):
+            require_own_values(one, len(self.diff))
+        self.is_stable = fingerprint_of(rule) == fingerprint_of(again)
+        self.changing: list[int | None] = []
+        if not self.is_stable:
+            self.changing += changing_leaves(rule, again, len(self.diff))
+        self.has_kernels = "pallas_call" in primitives(rule)
+        self.effects = effects_of(rule)
+        program = trace(subject.f, values)
+        self.rules = rules_of(program)
+        self.plain = _plain(subject, program, reference, values)
+        self.by = self._way(values, dys)
+        self._working_program = quick(self._in_working_dtype, values, dys)
+        with jax.enable_x64(True):
+            self._exact_program = self._in_float64(reference)
+
+    def given(self, subject: Subject) -> "Runs":
+        """The same programs, for other values of the same shapes."""
+        other = copy.copy(self)
+        other.subject = subject
+        return other
+
+    # What is run.
+
+    def exact(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
+        """Everything in float64."""
+        with jax.enable_x64(True):
+            return _to_numpy(self._exact_program(self.wide(values), self.wide_dys(dys)))
+
+    def working(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
+        """Everything in the dtype the function is used in."""
+        return _to_numpy(self._working_program(self.narrow(values), self.narrow_dys(dys)))
+
+    def slope(self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray]) -> float:
+        """The derivative of <dy, f> along moves of some leaves, by forward-mode autodiff."""
+        with jax.enable_x64(True):
+            wides = self.wide(values)
+            at = [np.zeros_like(wides[i]) for i in self.diff]
+            if not hasattr(self.shared, "slope"):
+                self.shared.slope = quick(self._along, wides, self.wide_dys(dys), at)
+            zeros = zip(self.diff, at, strict=True)
+            moved = [moves.get(i, zero).astype(zero.dtype) for i, zero in zeros]
+            return float(self.shared.slope(wides, self.wide_dys(dys), moved))
+
+    # In which dtype.
+
+    def narrow(self, values: Sequence[Any]) -> list[Any]:
+        """The values in the working dtype: as given, but float64 as float32."""
+        leaves = zip(values, self.subject.leaves, strict=True)
+        return [
+            np.asarray(v).astype(narrow(leaf.value).dtype) if is_float(leaf.value) else v
+            for v, leaf in leaves
+        ]
+
+    def wide(self, values: Sequence[Any]) -> list[Any]:
+        """The values in float64."""
+        return [wide(v) for v in values]
+
+    def narrow_dys(self, dys: Sequence[Any]) -> list[Any]:
+        """Cotangents in the dtypes of the outputs."""
+        return [np.asarray(d).astype(a.dtype) for d, a in zip(dys, self.out_avals, strict=True)]
+
+    def wide_dys(self, dys: Sequence[Any]) -> list[Any]:
+        """Cotangents in float64."""
+        return [
+            np.asarray(d).astype(np.complex128 if is_complex(a) else np.float64)
+            for d, a in zip(dys, self.out_avals, strict=True)
+        ]
+
+    # How they are made.
+
+    def _reference(self, plain: ClosedJaxpr, values: list[Any], dys: list[Any]) -> Any:
+        f = as_function(plain)
+        if self.by == "reverse":
+            return self.subject.pull(f, values, dys)
+        return list(filter(is_float, f(values))), []
+
+    def _way(self, values: list[Any], dys: list[Any]) -> str:
+        """How the function without its rules can be differentiated."""
+        if SOLVE in primitives(self.plain):
+            # The transposed solve is the user's own and cannot be taken out: autodiff is the rule.
+            return "differences"
+        floats = [values[i] for i in self.diff]
+        self.by = "reverse"
+        try:
+            jax.eval_shape(functools.partial(self._reference, self.plain), values, dys)
+            return "reverse"
+        except Exception as error:
+            why = first_line(error)
+            self.notes.append(f"no reverse-mode autodiff of the function itself: {why}")
+        f = self.subject.of_floats(as_function(self.plain), values)
+        try:
+            jax.eval_shape(lambda v: jax.jvp(f, (v,), (v,)), floats)
+            return "forward"
+        except Exception:
+            return "differences"
+
+    def _along(self, values: list[Any], dys: list[Any], moves: list[Any]) -> Any:
+        f = self.subject.of_floats(as_function(self.program), values)
+        _, along = jax.jvp(f, ([values[i] for i in self.diff],), (moves,))
+        # The vjp of jax contracts without conjugation.
+        return sum(jnp.sum(d * a).real for d, a in zip(dys, along, strict=True))
+
+    def _in_working_dtype(self, values: list[Any], dys: list[Any]) -> Pair:
+        rule_out, rule_grads = self.subject.pull(self.subject.f, values, dys)
+        out, grads = self._reference(self.plain, values, dys)
+        return Pair(out, grads, rule_out, rule_grads, jnp.inf)
+
+    def _in_float64(self, reference: Callable[..., Any] | None) -> Callable[..., Any]:
+        """Traces in float64 where that can be done, and widens what insists on less."""
+        subject, plain = self.subject, self.plain
+        wides = self.wide(subject.values)
+        try:
+            plain = _plain(subject, trace(subject.f, wides), reference, wides)
+            dys = [np.zeros(a.shape, a.dtype) for a in filter(is_float, plain.out_avals)]
+            rule = traced_rule(subject, wides, dys)
+        except Exception as error:
+            # In the working dtype it was traced before. Widened, that is nearly as good.
+            self.notes.append(f"not traced in float64: {first_line(error)}")
+            with jax.enable_x64(False):
+                dys = [np.zeros(a.shape, a.dtype) for a in self.out_avals]
+                rule = traced_rule(subject, self.narrow(subject.values), dys)
+        if narrow_dtypes(plain):
+            plain = trace(widened(plain, self.stuck), *wides)
+        names = primitives(plain)
+        self.program = plain
+        self.longest_sum = max(longest_sum(rule), longest_sum(plain))
+        self.holds_fixed = "stop_gradient" in names
+        self.iterates = iterates(plain)
+        self.hides_kinks = hides_kinks(plain)
+        drawn = ("random_", "threefry")
+        self.draws = any(name.startswith(drawn) for name in names | primitives(rule))
+        run = (
+            widened(rule, self.stuck) if narrow_dtypes(rule) else functools.partial(evaluate, rule)
+        )
+        n = len(self.out_avals)
+
+        def both(values: list[Any], dys: list[Any]) -> Pair:
+            outs = run(*values, *dys)
+            margins = Margins({plain.jaxpr.invars[i] for i in self.diff})
+            margins.run(plain.jaxpr, plain.consts, values)
+            out, grads = self._reference(plain, values, dys)
+            margin, exponent = margins.smallest(), margins.exponent()
+            return Pair(out, grads, outs[:n], outs[n:], margin, exponent)
+
+        # Compiling runs `both`, and so what has to know what is stuck comes after it.
+        compiled = quick(both, wides, self.wide_dys(dys))
+        self.eps = max([EPS64, *(float(jnp.finfo(d).eps) for d in self.stuck.values())])
+        return compiled
+
+
+def _to_numpy(pair: Pair) -> Pair:
+    pair = jax.device_get(pair)
+    out, grads, rule_out, rule_grads = ([wide(np.asarray(a)) for a in part] for part in pair[:4])
+    return Pair(out, grads, rule_out, rule_grads, float(pair.margin), float(pair.exponent))
+
+
+def _float_outputs(subject: Subject, values: list[Any]) -> list[Any]:
+    try:
+        outs = jax.eval_shape(subject.f, values)
+    except Exception as error:
+        text = f"{subject.name} raises on these arguments: {first_line(error)}"
+        raise ValueError(text) from error
+    floats = list(filter(is_float, outs))
+    if not floats:
+        got = ", ".join(map(describe, outs)) or "nothing"
+        raise ValueError(f"{subject.name}: expected an output with floats, got {got}")
+    return floats
+
+
+def _plain(
+    subject: Subject,
+    program: ClosedJaxpr,
+    reference: Callable[..., Any] | None,
+    values: list[Any],
+) -> ClosedJaxpr:
+    """The function, or the reference given in its place, without rules."""
+    if reference is None:
+        return without_rules(program)
+    try:
+        other = trace(reference, values)
+    except Exception as error:
+        text = f"reference of {subject.name} raises on these arguments: {first_line(error)}"
+        raise ValueError(text) from error
+    if [a.shape for a in other.out_avals] != [a.shape for a in program.out_avals]:
+        got, wanted = (", ".join(map(describe, p.out_avals)) for p in (other, program))
+        raise ValueError(f"reference of {subject.name}: expected outputs {wanted}, got {got}")
+    return without_rules(other)

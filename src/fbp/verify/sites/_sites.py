@@ -1,0 +1,75 @@
+"""Where a program calls a custom rule, and what the rule's function calls its operands."""
+
+import ast
+import dataclasses
+import linecache
+from typing import Any
+
+from jax.extend.core import JaxprEqn
+
+from fbp.verify.program._program import RULES, programs_in
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a program calls a custom rule.
+
+    Attributes:
+      number: its place in the order of the program.
+      eqn: the call.
+      lengths: how often the loops around it run, from the outermost.
+      source: file and line of the call.
+    """
+
+    number: int
+    eqn: JaxprEqn
+    lengths: tuple[int, ...]
+    source: tuple[str, int] | None
+
+    @property
+    def name(self) -> str:
+        """The function that has the rule."""
+        return rule_source(self.eqn)[0]
+
+    @property
+    def operands(self) -> list[str]:
+        """Names for its operands: the function's own, where they can be read."""
+        return operand_names(self.eqn)
+
+
+def rule_source(eqn: JaxprEqn) -> tuple[str, str, int]:
+    """Name, file and line of the function that a rule belongs to."""
+    held = eqn.params["call_jaxpr"]
+    said = getattr(getattr(held, "jaxpr", held).debug_info, "func_src_info", None) or ""
+    name, _, place = said.partition(" at ")
+    file, _, line = place.rpartition(":")
+    return name or eqn.primitive.name, file, int(line) if line.isdigit() else 0
+
+
+def operand_names(eqn: JaxprEqn) -> list[str]:
+    """The parameters of a rule's function, if it has as many as the call has operands."""
+    _, file, line = rule_source(eqn)
+    count, held = len(eqn.invars), eqn.params.get("num_consts", 0)
+    names: list[str] = []
+    source = "".join(linecache.getlines(file))
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        tree = ast.Module([], [])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            if first <= line <= node.body[0].lineno - 1 or node.lineno == line:
+                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+                break
+    names = [f"closed over {i}" for i in range(held)] + names
+    return names if len(names) == count else [f"operand {i}" for i in range(count)]
+
+
+def rules_in(eqn: JaxprEqn) -> int:
+    """How many calls of rules an equation holds, not counting those inside of others."""
+    return sum(map(rules_in_program, programs_in(eqn)))
+
+
+def rules_in_program(program: Any) -> int:
+    return sum(1 if eqn.primitive.name in RULES else rules_in(eqn) for eqn in program.eqns)
