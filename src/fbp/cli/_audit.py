@@ -49,7 +49,7 @@ class Audit:
         import jax
 
         from fbp.verify._audit import audit
-        from fbp.verify.rule._subject import subject_of
+        from fbp.verify.rule._subject_of import subject_of
 
         subject = asked(subject_of, loss, args, (0,))
         made(self.loss, lambda: jax.eval_shape(subject.f, subject.values))

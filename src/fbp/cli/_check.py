@@ -180,7 +180,7 @@ def _require_call(reference: Any, args: tuple[Any, ...]) -> None:
     import jax
 
     from fbp.cli._reports import asked, made
-    from fbp.verify.rule._subject import subject_of
+    from fbp.verify.rule._subject_of import subject_of
 
     subject = asked(subject_of, reference, args)
     made(f"reference {subject.name}", lambda: jax.eval_shape(subject.f, subject.values))

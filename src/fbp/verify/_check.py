@@ -21,7 +21,8 @@ from fbp.verify.report._card import Hint, Report
 from fbp.verify.rule._cache import runs_of
 from fbp.verify.rule._rule import RuleError, leak
 from fbp.verify.rule._runs import Runs
-from fbp.verify.rule._subject import Subject, subject_of
+from fbp.verify.rule._subject import Subject
+from fbp.verify.rule._subject_of import subject_of
 
 Budget = Literal["fast", "default", "thorough"]
 
@@ -147,7 +148,7 @@ def _examine(
     findings = list(examination.findings)
     said = list(misformed(subject))
     misforms = [(path, text) for path, text in said if path]
-    examination.notes += [text for path, text in said if not path]
+    examination.notes.extend(text for path, text in said if not path)
     wrong = [*(text for _, text in misforms), *wrong_integers(runs)]
     findings += [_about(examination, "STRUCTURE", text) for text in wrong]
     if runs.effects:

@@ -11,7 +11,8 @@ import numpy as np
 from fbp.verify.diagnose._scene import softmax
 from fbp.verify.probe._probes import Probe
 from fbp.verify.program._dtypes import is_key
-from fbp.verify.rule._runs import Pair, Runs
+from fbp.verify.rule._pair import Pair
+from fbp.verify.rule._runs import Runs
 
 
 def alterations(

@@ -12,7 +12,8 @@ from fbp.verify.diagnose._terms import Terms
 from fbp.verify.judge._findings import Finding
 from fbp.verify.probe._probes import Probe
 from fbp.verify.report._card import Hint
-from fbp.verify.rule._runs import Pair, Runs
+from fbp.verify.rule._pair import Pair
+from fbp.verify.rule._runs import Runs
 
 # How much each way of explaining says; patterns have their own ranks beside these.
 _OF_TERM, _OF_ALTERED = 1.5, 2.5

@@ -10,7 +10,8 @@ from fbp.verify.judge._findings import Finding
 from fbp.verify.probe._probes import Probe
 from fbp.verify.program._dtypes import is_float, is_key
 from fbp.verify.program._thresholds import thresholds
-from fbp.verify.rule._runs import Pair, Runs
+from fbp.verify.rule._pair import Pair
+from fbp.verify.rule._runs import Runs
 
 CLOSE = 1e-7
 

@@ -4,6 +4,8 @@ import numpy as np
 
 from fbp.verify.program._numbers import largest
 
+# A comparison this near to a tie, relatively, may fall either way.
+AT_KINK = 1e-6
 # In place of a loss that is not a number.
 _BOUNDLESS = 1e300
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from fbp.verify.probe._probes import Probe
-from fbp.verify.rule._runs import Pair, Runs
+from fbp.verify.rule._pair import Pair
+from fbp.verify.rule._runs import Runs
 
 
 class Differences:

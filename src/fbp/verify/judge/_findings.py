@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from fbp.verify.probe._probes import Probe
-from fbp.verify.rule._runs import Pair
+from fbp.verify.rule._pair import Pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,3 +58,37 @@ class LeafRecord:
     covered: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), bool))
     digits: float = 0.0
     best: tuple[np.ndarray, float] | None = None
+
+
+class Findings:
+    """Everything that probes brought to light.
+
+    Attributes:
+      found: what is not as it should be.
+      notes: what a reader should know.
+    """
+
+    def __init__(self, in_float64: bool) -> None:
+        self.found: list[Finding] = []
+        self.notes: list[str] = []
+        self._in_float64 = in_float64
+
+    def say(
+        self, verdict: str, leaf: int | None, probe: Probe, pair: Pair, says: str, size: float
+    ) -> None:
+        self.found.append(Finding(verdict, leaf, probe, pair, says, size))
+
+    def in_dtype(self, verdict: str, leaf: int | None, probe: Probe, pair: Pair, says: str) -> None:
+        """Says what shows in the working dtype only, unless that is not what was given."""
+        if self._in_float64:
+            self.note(f"{says} ({probe.name}): what was given is of float64")
+        else:
+            self.say(verdict, leaf, probe, pair, says, np.inf)
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def has(self, verdict: str, leaf: int) -> bool:
+        """Whether a leaf has this verdict from some probe."""
+        return any(f.verdict == verdict and f.leaf == leaf for f in self.found)

@@ -7,7 +7,8 @@ import numpy as np
 from fbp.verify.judge._differences import Differences, typical_size
 from fbp.verify.judge._hull import in_hull
 from fbp.verify.probe._probes import Probe
-from fbp.verify.rule._runs import Pair, Runs
+from fbp.verify.rule._pair import Pair
+from fbp.verify.rule._runs import Runs
 
 _STEP = 1e-7
 

@@ -7,23 +7,23 @@ from fbp.verify.judge._bounds import precision_allowed
 from fbp.verify.judge._findings import LeafRecord
 from fbp.verify.probe._probes import Probe
 from fbp.verify.program._numbers import largest
-from fbp.verify.rule._runs import Pair, Runs
+from fbp.verify.rule._pair import Pair
+from fbp.verify.rule._runs import Runs
 
 # With arguments of exp this large float32 has no three digits left: see `Narrow.saturated`.
 _SATURATED = 1e4
 
 
 class Narrow:
-    """Holds a gradient in the working dtype against its reference, and autodiff's beside it.
-
-    Attributes:
-      exponent: the largest argument of an exponential on ordinary input, which whoever runs the
-        probes keeps; at least 1.
-    """
+    """Holds a gradient in the working dtype against its reference, and autodiff's beside it."""
 
     def __init__(self, runs: Runs, leaves: list[LeafRecord]) -> None:
         self.runs, self.leaves = runs, leaves
-        self.exponent = 1.0
+        self._exponent = 1.0
+
+    def saw(self, exponent: float) -> None:
+        """Notes the largest argument of an exponential in a run on ordinary input."""
+        self._exponent = max(self._exponent, exponent)
 
     def unit(self, k: int) -> float:
         """The rounding unit of leaf k."""
@@ -37,7 +37,7 @@ class Narrow:
         """
         if pair.exponent <= _SATURATED:
             return 0.0
-        return self.leaves[k].usual * max(1.0, pair.exponent / self.exponent)
+        return self.leaves[k].usual * max(1.0, pair.exponent / self._exponent)
 
     def lost(
         self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray, imprecise: bool

@@ -14,8 +14,9 @@ from fbp.verify.probe._transforms import Transform, gradient_of, transforms
 from fbp.verify.program._compiled import quick
 from fbp.verify.program._numbers import largest
 from fbp.verify.program._program import as_function, evaluate, part_of, trace
+from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._rule import KEEPS, first_line, foreign_outputs, leak
-from fbp.verify.rule._runs import Pair, Runs
+from fbp.verify.rule._runs import Runs
 
 
 class Outcome(NamedTuple):

@@ -9,7 +9,7 @@ import copy
 import functools
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from fbp.verify.program._compiled import quick
 from fbp.verify.program._dtypes import is_complex, is_float, narrow, wide
 from fbp.verify.program._margins import Margins, hides_kinks
 from fbp.verify.program._numbers import EPS64
-from fbp.verify.program._program import as_function, evaluate, trace, without_rules
+from fbp.verify.program._program import as_function, evaluate, trace
 from fbp.verify.program._traits import (
     SOLVE,
     effects_of,
@@ -30,6 +30,8 @@ from fbp.verify.program._traits import (
     rules_of,
 )
 from fbp.verify.program._wide import narrow_dtypes, widened
+from fbp.verify.rule._pair import Pair, to_numpy
+from fbp.verify.rule._plain import float_outputs, plain_program
 from fbp.verify.rule._rule import (
     changing_leaves,
     fingerprint_of,
@@ -38,27 +40,7 @@ from fbp.verify.rule._rule import (
     require_rule,
     traced_rule,
 )
-from fbp.verify.rule._subject import Subject, describe
-
-
-class Pair(NamedTuple):
-    """What one run gives: arrays of NumPy, in float64; while it is traced, of jax.
-
-    Attributes:
-      out: the outputs with floats, by the function without its rules.
-      grads: the reference gradients of the differentiable leaves; [] where autodiff has none.
-      rule_out: the same outputs as the rule's forward gives them.
-      rule_grads: the gradients by the rule.
-      margin: how near a comparison is to a tie, relatively.
-      exponent: the largest argument of an exponential.
-    """
-
-    out: list[Any]
-    grads: list[Any]
-    rule_out: list[Any]
-    rule_grads: list[Any]
-    margin: Any
-    exponent: Any = 0.0
+from fbp.verify.rule._subject import Subject
 
 
 class Runs:
@@ -97,7 +79,7 @@ class Runs:
         self.shared = types.SimpleNamespace()
         values = self.narrow(subject.values)
         self.dtypes = [leaf.dtype for leaf in values]
-        self.out_avals = _float_outputs(subject, values)
+        self.out_avals = float_outputs(subject, values)
         dys = [jnp.zeros(a.shape, a.dtype) for a in self.out_avals]
         require_rule(subject, values, dys)
 
@@ -112,7 +94,7 @@ class Runs:
         self.effects = effects_of(rule)
         program = trace(subject.f, values)
         self.rules = rules_of(program)
-        self.plain = _plain(subject, program, reference, values)
+        self.plain = plain_program(subject, program, reference, values)
         self.by = self._way(values, dys)
         self._working_program = quick(self._in_working_dtype, values, dys)
         with jax.enable_x64(True):
@@ -129,11 +111,11 @@ class Runs:
     def exact(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
         """Everything in float64."""
         with jax.enable_x64(True):
-            return _to_numpy(self._exact_program(self.wide(values), self.wide_dys(dys)))
+            return to_numpy(self._exact_program(self.wide(values), self.wide_dys(dys)))
 
     def working(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
         """Everything in the dtype the function is used in."""
-        return _to_numpy(self._working_program(self.narrow(values), self.narrow_dys(dys)))
+        return to_numpy(self._working_program(self.narrow(values), self.narrow_dys(dys)))
 
     def slope(self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray]) -> float:
         """The derivative of <dy, f> along moves of some leaves, by forward-mode autodiff."""
@@ -215,7 +197,7 @@ class Runs:
         subject, plain = self.subject, self.plain
         wides = self.wide(subject.values)
         try:
-            plain = _plain(subject, trace(subject.f, wides), reference, wides)
+            plain = plain_program(subject, trace(subject.f, wides), reference, wides)
             dys = [np.zeros(a.shape, a.dtype) for a in filter(is_float, plain.out_avals)]
             rule = traced_rule(subject, wides, dys)
         except Exception as error:
@@ -251,42 +233,3 @@ class Runs:
         compiled = quick(both, wides, self.wide_dys(dys))
         self.eps = max([EPS64, *(float(jnp.finfo(d).eps) for d in self.stuck.values())])
         return compiled
-
-
-def _to_numpy(pair: Pair) -> Pair:
-    pair = jax.device_get(pair)
-    out, grads, rule_out, rule_grads = ([wide(np.asarray(a)) for a in part] for part in pair[:4])
-    return Pair(out, grads, rule_out, rule_grads, float(pair.margin), float(pair.exponent))
-
-
-def _float_outputs(subject: Subject, values: list[Any]) -> list[Any]:
-    try:
-        outs = jax.eval_shape(subject.f, values)
-    except Exception as error:
-        text = f"{subject.name} raises on these arguments: {first_line(error)}"
-        raise ValueError(text) from error
-    floats = list(filter(is_float, outs))
-    if not floats:
-        got = ", ".join(map(describe, outs)) or "nothing"
-        raise ValueError(f"{subject.name}: expected an output with floats, got {got}")
-    return floats
-
-
-def _plain(
-    subject: Subject,
-    program: ClosedJaxpr,
-    reference: Callable[..., Any] | None,
-    values: list[Any],
-) -> ClosedJaxpr:
-    """The function, or the reference given in its place, without rules."""
-    if reference is None:
-        return without_rules(program)
-    try:
-        other = trace(reference, values)
-    except Exception as error:
-        text = f"reference of {subject.name} raises on these arguments: {first_line(error)}"
-        raise ValueError(text) from error
-    if [a.shape for a in other.out_avals] != [a.shape for a in program.out_avals]:
-        got, wanted = (", ".join(map(describe, p.out_avals)) for p in (other, program))
-        raise ValueError(f"reference of {subject.name}: expected outputs {wanted}, got {got}")
-    return without_rules(other)
