@@ -173,3 +173,46 @@ def test_who_imports_whom(path: Path) -> None:
         assert "_custom_vjp" not in got
     if room not in ("cli", "cli.py", "__main__.py"):
         assert "cli" not in got
+
+
+# The verifier's rooms and files along the way of a check: each imports only those before it.
+VERIFY = (
+    *("report", "program", "rule", "probe", "judge", "diagnose", "sites"),
+    *("_summing_up.py", "_check.py", "_audit.py", "_cross_check.py"),
+    *("registry", "pytest_plugin.py", "mutate"),
+)
+
+
+def test_every_room_of_the_verifier_has_its_place() -> None:
+    there = {path.relative_to(ROOT / "verify").parts[0] for path in (ROOT / "verify").rglob("*.py")}
+    assert there == {*VERIFY, "__init__.py"}
+
+
+@pytest.mark.parametrize("room", VERIFY)
+def test_a_check_goes_one_way(room: str) -> None:
+    """Imports inside functions, and for types alone, count too."""
+    before = {name.removesuffix(".py") for name in VERIFY[: VERIFY.index(room) + 1]}
+    for path in [ROOT / "verify" / room, *(ROOT / "verify" / room).rglob("*.py")]:
+        if path.is_file():
+            got = {m.split(".")[2] for m in imports(path) if m.startswith("fbp.verify.")}
+            assert got <= before, path
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """The nodes that are left when those that lead only to nodes without circles are taken out."""
+    left = dict(graph)
+    while ends := [name for name, to in left.items() if not to & set(left)]:
+        for name in ends:
+            del left[name]
+    return sorted(left)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Not even inside functions, but for the faces of rooms, which resolve names when asked."""
+
+    def module(path: Path) -> str:
+        return ".".join(("fbp", *path.relative_to(ROOT).with_suffix("").parts))
+
+    graph = {module(path): imports(path) for path in FILES if path.name != "__init__.py"}
+    assert not circles(graph)
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
