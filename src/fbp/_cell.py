@@ -1,17 +1,17 @@
 """The contract of a cell: a layer that computes one step of a sequence.
 
-A cell takes x = (x_t, state) and gives y = (y_t, state of the next step). What it does with x_t
-before the state comes in knows no time, so a cell is written in parts, of which `Recurrent` runs
-only the middle two one step after the other:
+A cell takes x = (x_t, state) and returns y = (y_t, state of the next step). What it does with x_t
+alone does not depend on the step before, so a cell is written in four parts, of which `Recurrent`
+runs only the middle two step by step:
 
-    project(params, x)                    -> z            x's share of all gates
+    project(params, x)                    -> z            the contribution of x to all gates
     forward_step(params, z, state)        -> y, res       y = (y_t, next state)
-    backward_step(params, state, res, dy) -> da, dstate   da: what this step owes the parameters
+    backward_step(params, state, res, dy) -> da, dstate   da: gradient of the gates' arguments
     gather(params, x, state, da)          -> dparams, dx
 
-A sequence then costs one large product of x with its weights where T small ones would be, and one
-for each parameter's gradient where T would be summed: the sum over time of x_t^T da_t is a product
-over all steps at once.
+A sequence of T steps then takes one large product of x with its weights instead of T small ones,
+and one for the gradient of each parameter: the sum over time of x_t^T da_t is a single product over
+all steps.
 """
 
 import abc
@@ -28,29 +28,29 @@ from fbp._layer import Array, Key, Layer, Params, PyTree, like, name_of
 class Cell(Layer):
     """One step of a sequence: x = (x_t, state) to y = (y_t, next state).
 
-    Leading axes are batch axes, for `gather` those of time too. dstate comes in at least float32,
-    in which `Recurrent` carries it.
+    Leading axes are batch axes; in `gather` they include time. dstate arrives in at least float32,
+    the dtype in which `Recurrent` carries it.
     """
 
     @abc.abstractmethod
     def initial(self, params: Params, x_t: Any) -> PyTree:
-        """Returns the state before the first step, all 0; of x_t only shape and dtype matter."""
+        """Returns the state before the first step, all 0; only x_t's shape and dtype are used."""
 
     @abc.abstractmethod
     def project(self, params: Params, x: Array) -> PyTree:
-        """Returns z, what x_t alone contributes to the step."""
+        """Returns z, the part of the step that depends on x alone."""
 
     @abc.abstractmethod
     def forward_step(
         self, params: Params, z: PyTree, state: PyTree
     ) -> tuple[tuple[Array, PyTree], PyTree]:
-        """Returns y = (y_t, next state) and res: what `backward_step` needs besides."""
+        """Returns y = (y_t, next state) and res, the residuals of `backward_step`."""
 
     @abc.abstractmethod
     def backward_step(
         self, params: Params, state: PyTree, res: PyTree, dy: tuple[Array, PyTree]
     ) -> tuple[PyTree, PyTree]:
-        """Returns da, from which `gather` has every other gradient, and dstate."""
+        """Returns da, from which `gather` computes all other gradients, and dstate."""
 
     @abc.abstractmethod
     def gather(self, params: Params, x: Array, state: PyTree, da: PyTree) -> tuple[Params, Array]:
@@ -82,8 +82,8 @@ def require_cell(owner: Any, cell: Any) -> None:
 def draw_gates(
     u_init: initializers.Initializer, key: Array, gates: int, n: int, dtype: DTypeLike
 ) -> Array:
-    """A matrix (n, gates * n), the square of each gate drawn by itself."""
-    # In at least float32: an orthogonal matrix comes from a QR, which bfloat16 does not have.
+    """A matrix (n, gates * n): one square block a gate, each initialized on its own."""
+    # In at least float32: orthogonal initializers use a QR decomposition, which bfloat16 lacks.
     wide = jnp.promote_types(dtype, jnp.float32)
     squares = [u_init(k, (n, n), wide) for k in jax.random.split(key, gates)]
     return jnp.concatenate(squares, -1).astype(dtype)

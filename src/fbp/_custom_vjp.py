@@ -1,6 +1,6 @@
-"""Layers, losses and objectives as `jax.custom_vjp` functions, their rules in force.
+"""Layers, losses and objectives as `jax.custom_vjp` functions.
 
-What autodiff around such a function does inside it is what is written in `backward`.
+Autodiff of a program that calls such a function uses its hand-written `backward`.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from fbp._objective import Objective
 
 
 def layer_function(layer: Layer) -> Callable[..., PyTree]:
-    """The layer as f(params, x, key=None), with no gradient by its key."""
+    """The layer as f(params, x, key=None); the key has no gradient."""
 
     def primal(params: Params, x: PyTree, key: Key = None) -> PyTree:
         return layer.forward(params, x, key)[0]
@@ -31,7 +31,7 @@ def layer_function(layer: Layer) -> Callable[..., PyTree]:
 
 
 def loss_function(loss: Loss) -> Callable[..., Array]:
-    """The loss as f(params, y, target), with no gradient by its target."""
+    """The loss as f(params, y, target); the target has no gradient."""
 
     def primal(params: Params, y: PyTree, target: PyTree) -> Array:
         return loss.value(params, y, target)
@@ -47,7 +47,7 @@ def loss_function(loss: Loss) -> Callable[..., Array]:
 
 
 def objective_function(objective: Objective | Microbatch) -> Callable[..., Array]:
-    """The objective as f(params, batch, key=None), with a gradient by its params alone."""
+    """The objective as f(params, batch, key=None); only params have a gradient."""
 
     def primal(params: PyTree, batch: PyTree, key: Key = None) -> Array:
         return objective.value(params, batch, key)
@@ -62,7 +62,7 @@ def objective_function(objective: Objective | Microbatch) -> Callable[..., Array
 
 
 def _with_rule(owner: Any, primal: Callable[..., Any], fwd: Any, bwd: Any) -> Callable[..., Any]:
-    # The name that traces, profiles and reports show.
+    # The name shown in traces, profiles and reports.
     primal.__name__ = primal.__qualname__ = name_of(owner)
     f = jax.custom_vjp(primal)
     f.defvjp(fwd, bwd)

@@ -1,5 +1,5 @@
-"""What the user gave cannot be used."""
+"""The error for input from the user that cannot be used."""
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is the one line to show."""
+    """Input from the user cannot be used; the message is one line, to be shown as it is."""

@@ -7,22 +7,23 @@ it. So a layer is written as a pair of pure functions over a tree of parameters:
     forward(params, x, key=None)     -> y, res
     backward(params, x, res, dy)     -> dparams, dx
 
-`forward` computes y and hands over `res`, what the backward needs beyond `params` and `x`.
-`backward` is the transposed Jacobian: with dy = dloss/dy coming from downstream,
+`forward` returns y and `res`, the residuals: what the backward needs beyond `params` and `x`.
+`backward` applies the transposed Jacobian: with dy = dloss/dy from downstream,
 
     dparams = (dy/dparams)^T dy        how each parameter moves the loss
-    dx      = (dy/dx)^T dy             handed on upstream: the next layer's dy
+    dx      = (dy/dx)^T dy             passed upstream, where it is the dy of the layer before
 
-A loss is where the forward pass turns round. It has no downstream, so it gives dloss/dy at once.
+A loss ends the forward pass and starts the backward pass: nothing is downstream of it, so it
+returns dloss/dy together with its value.
 
-What holds for every layer, and is tested for every layer:
+These hold for every layer, and are tested for every layer:
 
 * `backward` is linear in dy; dparams has the tree, shapes and dtypes of params, dx those of x
-  (None in the place of an integer array).
-* x is handed back to `backward` by whoever composed the layer, so that a value flowing between two
-  layers is kept once. Most layers therefore return `res = ()`.
+  (None for an integer array).
+* The caller keeps x and passes it to `backward`, so that a value between two layers is kept once.
+  Most layers therefore return `res = ()`.
 * Leading axes are batch axes. x and y may be trees of arrays.
-* No key means no noise: evaluation. Combinators split a key among their layers.
+* Without a key there is no noise, as in evaluation. Combinators split a key among their layers.
 """
 
 import abc
@@ -35,7 +36,7 @@ from jax import lax
 
 Array = jax.Array
 Key = jax.Array | None
-# Any tree of arrays: jax decides what a tree is.
+# Any pytree of arrays.
 Params = Any
 PyTree = Any
 
@@ -44,15 +45,15 @@ class Layer(abc.ABC):
     """A pure function with its chain rule. Subclasses are frozen dataclasses without arrays.
 
     `backward` is linear in dy. dparams has the tree, shapes and dtypes of params, dx those of x
-    (None in the place of an integer array). x is handed back to `backward`, so res holds only what
-    neither params nor x gives cheaply: often (). Leading axes are batch axes, over which the
-    gradients of parameters are summed. No key means no noise.
+    (None for an integer array). The caller passes x to `backward` again, so res holds only what
+    cannot be computed cheaply from params and x: often (). Leading axes are batch axes, over which
+    the gradients of parameters are summed. Without a key there is no noise.
     """
 
     @property
     def cheap(self) -> bool:
-        """Whether y is cheaper to compute again than to keep: activations and norms say
-        `cheap = True`. `Serial` does not keep such an output; its backward asks `recompute`."""
+        """Whether y is cheaper to compute again than to keep: activations and norms set
+        `cheap = True`. `Serial` does not keep such an output; its backward calls `recompute`."""
         return False
 
     def init(self, key: Array) -> Params:
@@ -74,29 +75,31 @@ class Layer(abc.ABC):
         y, _ = self.forward(params, x)
         return y
 
-    # A sequence in parts, as sampling goes: y_t = step(x_t), with a state for what is looked back
-    # at. Layers without a view of other places, which most are, need none of this; one with such a
-    # view has a `start`, and `steps` or, where places cannot be taken at once, `step`.
+    # A sequence in parts, as in sampling: y_t = step(x_t), with a state that holds what earlier
+    # positions left. Most layers act on each position alone and inherit these methods; a layer that
+    # reads other positions defines `start`, and `steps` or, if positions must be taken one at a
+    # time, `step`.
 
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
-        """Returns the state before the first place, for sequences of at most `length`.
+        """Returns the state before the first position, for sequences of at most `length`.
 
-        x is the input at one place, or its shapes and dtypes: that of `forward` less the axis T.
+        x is the input at one position, or its shapes and dtypes: that of `forward` without the axis
+        T.
         """
         del params, x, length
         return ()
 
     def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        """Returns y at the next place and the new state: what `forward`, without a key, gives at
-        this place of the whole sequence."""
+        """Returns y at the next position and the new state. y is what `forward`, without a key,
+        returns at this position of the whole sequence."""
         y, state = self.steps(params, jax.tree.map(lambda a: a[None], x), state)
         return jax.tree.map(lambda a: a[0], y), state
 
     def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        """Returns y at the next places and the state after them: `step` for each, in one go.
+        """Returns y at the next positions and the state after them: `step` for each, in one call.
 
-        The places are the first axis of x and y, before those that `step` takes: to a layer without
-        a view of other places one more batch axis.
+        The positions are the first axis of x and y, before the axes that `step` takes. A layer that
+        acts on each position alone treats it as one more batch axis.
         """
         if type(self).step is Layer.step:
             y, _ = self.forward(params, x)
@@ -111,10 +114,10 @@ class Layer(abc.ABC):
 
 
 class Loss(abc.ABC):
-    """The turning point: a number to make small, and its gradient, in one call.
+    """The number to minimize and its gradient, in one call: where forward turns into backward.
 
-    A loss is a mean over the examples of a target. A target given as `Weighted(target, weight)`
-    makes it the weighted mean, sum(weight * loss) / sum(weight).
+    A loss is a mean over the examples of a target. With a target `Weighted(target, weight)` it is
+    the weighted mean, sum(weight * loss) / sum(weight).
     """
 
     def init(self, key: Array) -> Params:
@@ -135,12 +138,12 @@ class Loss(abc.ABC):
 
     @abc.abstractmethod
     def weight(self, target: PyTree) -> Array:
-        """Returns what the mean divides by, up to a constant: the share of this target in a larger
-        one that was cut into parts (see `Microbatch`)."""
+        """Returns the divisor of the mean, up to a constant factor: how much this target counts
+        when a larger one is cut into parts (see `Microbatch`)."""
 
 
 def split(key: Key, n: int) -> list[Key]:
-    """Splits a key n ways; no key stays no key."""
+    """Splits a key n ways; None stays None."""
     return [None] * n if key is None else list(jax.random.split(key, n))
 
 
@@ -150,7 +153,7 @@ def at_least_float32(x: Array) -> Array:
 
 
 def at_least_int32(x: Array) -> Array:
-    """Widens integers of 8 and 16 bits: 256 is none of those, and no byte compares with it."""
+    """Widens integers of 8 and 16 bits, which cannot be compared with larger numbers of classes."""
     narrow = jnp.issubdtype(x.dtype, jnp.integer) and x.dtype not in (jnp.int32, jnp.int64)
     return x.astype(jnp.int32) if narrow else x
 
@@ -169,17 +172,17 @@ def product_over_batch(x: Array, dy: Array) -> Array:
 
 
 def add(dx: PyTree, *others: PyTree) -> PyTree:
-    """Sums the gradients that meet at a fan-out; None (an integer input) stays None."""
+    """Sums the gradients of a value that was read several times; None (an integer) stays None."""
     return jax.tree.map(lambda first, *rest: sum(rest, first), dx, *others)
 
 
 def scaled(dvalue: Any, grads: PyTree) -> PyTree:
-    """Gradients of dvalue times what they are gradients of."""
+    """Multiplies gradients by the upstream gradient dvalue of a scalar."""
     return jax.tree.map(lambda d: (dvalue * d).astype(d.dtype), grads)
 
 
 def like(dparams: PyTree, params: PyTree) -> PyTree:
-    """Rounds gradients, summed in at least float32, to the dtypes of their parameters."""
+    """Casts gradients, which were summed in at least float32, to the dtypes of their parameters."""
     return jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
 
 
@@ -216,5 +219,5 @@ def require_layer(owner: Any, layer: Any) -> None:
 
 
 def name_of(owner: Any) -> str:
-    """The name errors and tables use for a layer or a loss."""
+    """The name of a layer or a loss in errors and tables."""
     return type(owner).__name__

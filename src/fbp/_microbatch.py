@@ -1,4 +1,4 @@
-"""Gradient accumulation: a batch in parts, each counted by its share."""
+"""Gradient accumulation: a batch in parts, each weighted by its share."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from fbp._objective import Objective, ObjectiveParams
 
 @dataclasses.dataclass(frozen=True)
 class Microbatch:
-    """The same objective, its batch taken in parts, so that only one part's residuals are alive.
+    """The same objective, one part of the batch at a time: only one part's residuals are alive.
 
         value   = sum_i s_i value_i         s_i = weight of part i / weight of the whole batch
         dparams = sum_i s_i dparams_i
 
-    The mean of the parts' means would be wrong wherever parts do not count the same: a shorter last
-    part, ignored labels, weights. The sums are kept in at least float32.
+    The plain mean of the parts' means would be wrong wherever parts have different weights: a
+    shorter last part, ignored labels, weighted examples. The sums are in at least float32.
 
     Args:
       objective: an `Objective`.
@@ -56,8 +56,8 @@ class Microbatch:
     def but_last(
         self, params: ObjectiveParams, batch: PyTree, key: Key = None
     ) -> tuple[Any, tuple[Any, PyTree, Key]]:
-        """Returns the sums over all parts but the last, (value, dparams), or None if there is one
-        part only; and the last part's share, examples and key, which are left to the caller."""
+        """Returns the sums over all parts but the last, (value, dparams), or None if there is only
+        one part; and the share, examples and key of the last part, which the caller runs."""
         return self._walk(self.objective.value_and_grad, params, batch, key, but_last=True)
 
     def _weighted_sum(
@@ -74,7 +74,7 @@ class Microbatch:
         key: Key,
         but_last: bool,
     ) -> tuple[PyTree, Any]:
-        """The sums over all parts of a batch, None for one part; and the last part."""
+        """The sums over the parts of a batch, None for a single part; and the last part."""
         batch = jax.tree.map(jnp.asarray, batch)
         sizes = {str(leaf.shape[0]) if leaf.ndim else "none" for leaf in jax.tree.leaves(batch)}
         if len(sizes) != 1 or "none" in sizes:
@@ -96,8 +96,8 @@ class Microbatch:
             return jax.tree.map(lambda s, t: s + (share * t).astype(s.dtype), sums, terms), None
 
         whole, rest = divmod(n, self.size)
-        # Part i takes every whole-th example from i on: where the examples are spread over devices,
-        # each device keeps its own.
+        # Part i holds examples i, i + whole, i + 2 whole, ...: if the examples are sharded over
+        # devices, every part has some on each device, and none has to move.
         parts = jax.tree.map(
             lambda a: a[: n - rest].reshape(self.size, whole, *a.shape[1:]).swapaxes(0, 1), batch
         )

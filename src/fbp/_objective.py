@@ -9,7 +9,7 @@ from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, require_layer, s
 
 
 class ObjectiveLike(Protocol):
-    """What training makes small: an `Objective`, or anything that can be asked the same."""
+    """What training minimizes: an `Objective`, or anything with the same methods."""
 
     def init(self, key: Array) -> Any:
         """Draws the parameters."""
@@ -21,7 +21,7 @@ class ObjectiveLike(Protocol):
         """Returns the loss and its gradient."""
 
     def weight(self, batch: PyTree) -> Array:
-        """Returns the share of this batch in a larger one."""
+        """Returns how much this batch counts as a part of a larger one."""
 
 
 class ObjectiveParams(NamedTuple):
@@ -33,7 +33,7 @@ class ObjectiveParams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What training makes small: a model's loss on a batch `(x, target)`.
+    """What training minimizes: a model's loss on a batch `(x, target)`.
 
     Args:
       model: a Layer from x to y.
@@ -61,19 +61,19 @@ class Objective:
     def value_and_grad(
         self, params: ObjectiveParams, batch: PyTree, key: Key = None
     ) -> tuple[Array, ObjectiveParams]:
-        """Returns the loss and its gradient: forward, turn round, backward."""
+        """Returns the loss and its gradient: forward, loss, backward."""
         x, target = batch
         y, res = self.model.forward(params.model, x, key)
         value, dloss, dy = self.loss.value_and_grad(params.loss, y, target)
         dmodel, _ = self.model.backward(params.model, x, res, dy)
         return value, ObjectiveParams(dmodel, dloss)
 
-    # The same in two halves, for whoever decides between them how to go back.
+    # The same in two halves, for callers that choose the backward after seeing the loss.
 
     def forward(
         self, params: ObjectiveParams, batch: PyTree, key: Key = None
     ) -> tuple[Array, PyTree]:
-        """Returns the loss, and what `backward` needs: forward and turn round."""
+        """Returns the loss, and the residuals that `backward` needs."""
         x, target = batch
         y, res = self.model.forward(params.model, x, key)
         value, dloss, dy = self.loss.value_and_grad(params.loss, y, target)
@@ -89,6 +89,6 @@ class Objective:
         return ObjectiveParams(dmodel, dloss)
 
     def weight(self, batch: PyTree) -> Array:
-        """Returns the share of this batch in a larger one: what the loss's mean divides by."""
+        """Returns how much this batch counts as a part of a larger one: the divisor of the mean."""
         _, target = batch
         return self.loss.weight(target)

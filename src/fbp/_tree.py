@@ -9,7 +9,7 @@ from fbp._layer import PyTree
 
 
 def path_of(keys: tuple[Any, ...]) -> str:
-    """The path of a leaf as one reads and writes it: `dense_1.w`."""
+    """The path of a leaf, as in `dense_1.w`."""
     return jax.tree_util.keystr(keys, simple=True, separator=".")
 
 
@@ -19,10 +19,10 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
 
 
 def nbytes(tree: PyTree) -> int:
-    """The bytes of all arrays of a tree."""
+    """The total size of a tree's arrays in bytes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def count(tree: PyTree) -> int:
-    """The elements of all arrays of a tree."""
+    """The total number of elements in a tree's arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

@@ -1,4 +1,4 @@
-"""The short way from a model and a loss to their gradient."""
+"""The gradient of a model and a loss in one call."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,8 @@ def value_and_grad(
 ) -> Callable[..., tuple[Array, Params]]:
     """Returns `f(params, batch, key=None) -> value, dparams`: the loss and its gradient.
 
-    The short way to `Objective(model, loss).value_and_grad` for a loss without parameters of its
-    own: `params` are the model's, `model.init(key)`, and `batch` is `(x, target)`.
+    Short for `Objective(model, loss).value_and_grad` with a loss that has no parameters: `params`
+    are the model's, `model.init(key)`, and `batch` is `(x, target)`.
 
     Args:
       model: a Layer from x to y.

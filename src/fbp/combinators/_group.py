@@ -1,4 +1,4 @@
-"""What Serial and Parallel share: several layers, by place or by name."""
+"""The base of Serial and Parallel: several layers, by position or by name."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from fbp._layer import Array, Layer, Params, name_of, require_layer
 class Group(Layer):
     """Layers given in order, `Serial(a, b)`, or with names, `Serial(norm=a, dense=b)`.
 
-    With names, params is a dict with those names, so that every leaf has a path one can read;
-    without, a tuple.
+    With names, params is a dict with those names, so that every leaf has a readable path; without,
+    a tuple.
     """
 
     layers: tuple[Layer, ...]
@@ -39,7 +39,7 @@ class Group(Layer):
         return dict(zip(self.names, values, strict=True))
 
     def unpack(self, tree: Any, what: str = "params") -> list[Any]:
-        """The inverse of `pack`; says what is wrong with a tree that `pack` did not make."""
+        """The inverse of `pack`; raises ValueError for a tree of another form."""
         if self.names is None:
             if isinstance(tree, tuple) and len(tree) == len(self.layers):
                 return list(tree)

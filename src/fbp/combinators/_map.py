@@ -10,12 +10,12 @@ from fbp._layer import Layer
 def map_layers(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
     """Returns the model with f applied to every layer, from the inside out.
 
-    A layer's own fields are looked through: those that are layers, and tuples of layers. f sees
-    first those inside, then the layer that holds them, with what f made of them: a copy, which is
-    asked by its `__post_init__`, if it has one, whether it takes them.
+    The layers that a layer holds are found in its fields: fields that are layers, or tuples of
+    layers. f is applied to those first, then to a copy of the layer that holds the results; the
+    copy's `__post_init__`, if it has one, may reject them.
 
     Args:
-      f: returns its argument, or another layer to put in its place.
+      f: returns its argument, or the layer to replace it with.
       layer: the model.
 
     Example:
@@ -25,16 +25,16 @@ def map_layers(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
 
 
 def map_held(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
-    """Returns the layer with f applied to the layers that it holds itself."""
+    """Returns the layer with f applied to the layers in its own fields."""
     fields = {name: (held, _map_field(f, held)) for name, held in vars(layer).items()}
     if all(held is new for held, new in fields.values()):
         return layer
     replaced = copy.copy(layer)
     for name, (_, new) in fields.items():
-        # Not by `dataclasses.replace`: the fields of a Group are not the arguments it takes.
+        # Not `dataclasses.replace`: a Group's fields are not the arguments of its constructor.
         object.__setattr__(replaced, name, new)
     if hasattr(replaced, "__post_init__"):
-        replaced.__post_init__()  # It may refuse what f made.
+        replaced.__post_init__()  # may reject the new layers
     return replaced
 
 

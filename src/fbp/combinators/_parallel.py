@@ -9,9 +9,9 @@ from fbp.combinators._group import Group
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Parallel(Group):
-    """Gives x to several layers at once: y = (f_1(x), ..., f_n(x)).
+    """Applies several layers to the same x: y = (f_1(x), ..., f_n(x)).
 
-        dx = sum_i (df_i/dx)^T dy_i            x fans out, so its gradients meet in a sum
+        dx = sum_i (df_i/dx)^T dy_i            x is read n times: its gradients add up
 
     y is a tuple, or with names a dict.
 
@@ -20,7 +20,7 @@ class Parallel(Group):
 
     Raises:
       TypeError: something is not a Layer, or only some have names.
-      ValueError: no layers; params or dy are not of this Parallel.
+      ValueError: no layers; params or dy have another form than this Parallel's.
     """
 
     def __init__(self, /, *layers: Any, **named: Any):

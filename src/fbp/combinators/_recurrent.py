@@ -1,4 +1,4 @@
-"""Recurrence: one cell, every step of a sequence."""
+"""Recurrence: one cell applied at every step of a sequence."""
 
 import dataclasses
 
@@ -15,17 +15,17 @@ class Recurrent(Layer):
     """Runs a cell along a sequence from the state 0: y_t, s_t = cell(x_t, s_{t-1}).
 
         ds_{t-1} = (ds_t/ds_{t-1})^T ds_t + (dy_t/ds_{t-1})^T dy_t,        ds_T = 0
-        dparams  = sum_t of what each step owes
-        dx_t     = of each step
+        dparams  = sum_t (dcell_t/dparams)^T (dy_t, ds_t)
+        dx_t     = (dcell_t/dx_t)^T (dy_t, ds_t)
 
     This is backpropagation through time: the steps are layers that share their parameters, and the
-    state's gradient walks back through them. The forward is one `lax.scan` and the backward one
-    reverse scan, whose steps hold nothing but the state's chain: the products with x, and those
-    that make dparams and dx, take all steps at once outside of the scans (see `fbp._cell`).
+    state's gradient passes back through them. The forward is one `lax.scan` and the backward one
+    reverse scan, which contain only the recurrence itself: the products with x, and those for
+    dparams and dx, are taken over all steps at once, outside of the scans (see `fbp._cell`).
 
-    With `truncate=k` the state's gradient is cut where step t = k, 2k, 3k, ... takes it over, the
-    first step being t = 0: ds_{t-1} = 0 there, so that no step learns what it did for those beyond
-    the next cut. The forward is not changed: it is `lax.stop_gradient` of the state at these steps.
+    With `truncate=k` the state's gradient is cut before steps t = k, 2k, 3k, ... (the first step is
+    t = 0): ds_{t-1} = 0 there. It is `lax.stop_gradient` of the state that enters these steps; the
+    forward is unchanged.
 
     Keeps every step's state and the cell's residuals.
 
@@ -33,7 +33,7 @@ class Recurrent(Layer):
 
     Args:
       cell: a Cell, such as `LSTMCell` or `GRUCell`.
-      truncate: k, or None to let gradients go back to the start.
+      truncate: k, or None for the whole sequence.
 
     Raises:
       TypeError: it is not a Cell; x is not a float array.
@@ -68,7 +68,7 @@ class Recurrent(Layer):
     def _run(
         self, params: Params, z: PyTree, start: PyTree, steps: int
     ) -> tuple[Array, PyTree, PyTree]:
-        """Returns y, the state after the last step, and what the backward needs of each."""
+        """Returns y, the state after the last step, and each step's state and residuals."""
 
         def one(state: PyTree, step: tuple[PyTree, Array]) -> tuple[PyTree, PyTree]:
             z_t, cut = step
@@ -104,5 +104,5 @@ class Recurrent(Layer):
         return y, state
 
     def _cuts(self, steps: int) -> Array:
-        """Whether each step takes the state over as a constant."""
+        """Whether the state that enters each step is treated as a constant."""
         return jnp.arange(steps) % (self.truncate or 1) == 0

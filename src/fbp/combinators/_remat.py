@@ -11,8 +11,8 @@ from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
 class Remat(Layer):
     """The same function, keeping only x (which the caller keeps anyway) and the key.
 
-    The backward first runs the layer's forward again to have its residuals, then its backward: one
-    more forward of time for all of its memory.
+    The backward runs the layer's forward again for its residuals, then its backward: it costs the
+    time of one more forward and saves the memory of the residuals.
 
     Args:
       layer: the layer whose residuals are not kept.
@@ -34,8 +34,8 @@ class Remat(Layer):
         return y, key
 
     def backward(self, params: Params, x: PyTree, res: Key, dy: PyTree) -> tuple[Params, PyTree]:
-        # The barrier makes the second forward wait for dy. Without it the compiler would see the
-        # same expression twice and keep the first one's values: the memory meant to be saved.
+        # The barrier makes the second forward wait for dy. Without it the compiler would merge the
+        # two equal forwards and keep the residuals of the first.
         params, x, key, dy = lax.optimization_barrier((params, x, res, dy))
         _, again = self.layer.forward(params, x, key)
         return self.layer.backward(params, x, again, dy)

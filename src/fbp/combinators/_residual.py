@@ -13,8 +13,8 @@ class Residual(Layer):
 
         dx = dy + (df/dx)^T dy
 
-    x fans out to both terms, so both gradients meet in a sum; the first reaches x unchanged
-    however deep the network is.
+    x is read by both terms, so its two gradients add up; the first passes to x unchanged, however
+    deep the network is.
 
     Args:
       layer: f. It keeps the shape of x.

@@ -16,18 +16,18 @@ class Serial(Group):
         x_1 = f_1(x),  x_2 = f_2(x_1),  ...  y = f_n(x_{n-1})
         dx_{i-1} = (dx_i/dx_{i-1})^T dx_i      from the last layer to the first
 
-    One walk back gives every gradient: each layer's dx is the next one's dy, computed once.
+    One pass back computes every gradient: the dx of a layer is the dy of the layer before it.
 
-    Keeps the input of every layer but the first (whose input the caller keeps), and not those that
-    are cheap to compute again: the backward recomputes an output of a `cheap` layer from that
-    layer's own input. "Keep what was expensive, recompute what is cheap."
+    Keeps the input of every layer but the first, which the caller keeps, except outputs of `cheap`
+    layers: the backward recomputes those from the layer's own input. "Keep what was expensive,
+    recompute what is cheap."
 
     Args:
       *layers, **named: the layers, in order. With names, params is a dict with those names.
 
     Raises:
       TypeError: something is not a Layer, or only some have names.
-      ValueError: params are not of this Serial.
+      ValueError: params have another form than this Serial's.
     """
 
     @property

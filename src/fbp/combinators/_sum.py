@@ -10,10 +10,10 @@ from fbp.combinators._residual import require_same
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Sum(Group):
-    """Gives x to several layers and adds up what they make of it: y = f_1(x) + ... + f_n(x).
+    """Applies several layers to the same x and adds their outputs: y = f_1(x) + ... + f_n(x).
 
         dy_i = dy                              every term passes dy on unchanged
-        dx   = sum_i (df_i/dx)^T dy            x fans out, so its gradients meet in a sum
+        dx   = sum_i (df_i/dx)^T dy            x is read n times: its gradients add up
 
     `Residual(f)` is the sum of f and of x itself; here the skip may be a layer too.
 
@@ -22,8 +22,8 @@ class Sum(Group):
 
     Raises:
       TypeError: something is not a Layer, or only some have names.
-      ValueError: no layers; they differ in the shape or dtype of their output; params are not of
-        this Sum.
+      ValueError: no layers; they differ in the shape or dtype of their output; params have
+        another form than this Sum's.
     """
 
     def __init__(self, /, *layers: Any, **named: Any):
