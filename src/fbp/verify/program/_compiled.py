@@ -1,4 +1,4 @@
-"""Programs compiled to be run a few dozen times."""
+"""Compiles programs that run only a few dozen times."""
 
 import math
 from collections.abc import Callable
@@ -10,29 +10,29 @@ from jax.extend.core import JaxprEqn
 
 from fbp.verify.program._program import dtype_of, equations
 
-# Compiling faster is worth more than running faster, as often as a check runs a program.
+# A check runs a program so few times that compiling fast matters more than running fast.
 _QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def quick(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
-    """f, compiled for arguments of these shapes, in most cases with little optimisation."""
+    """f compiled for arguments of these shapes, with little optimisation unless it runs long."""
     traced = jax.jit(f).trace(*args)
     lowered = traced.lower()
     if any(map(_takes_long, equations(traced.jaxpr.jaxpr))):
         return lowered.compile()
     try:
         return lowered.compile(compiler_options=_QUICK)
-    except Exception:  # a backend that knows other options
+    except Exception:  # a backend without these options
         return lowered.compile()
 
 
 def _takes_long(eqn: JaxprEqn) -> bool:
-    """Whether it runs so long that little optimisation costs more than compiling it does."""
+    """Whether an equation runs so long that the program is worth full optimisation."""
     if eqn.primitive.name == "while":
-        # Nobody knows how often it turns.
+        # The number of iterations is unknown.
         return sum(getattr(v.aval, "size", 1) for v in eqn.invars) > 1000
     if eqn.primitive.name == "conv_general_dilated" and dtype_of(eqn.invars[0]) == np.float64:
-        # XLA has only its own loops for these products, no library.
+        # XLA generates loops for float64 convolutions: no library has them.
         kernel, out = (getattr(v.aval, "shape", ()) for v in (eqn.invars[1], eqn.outvars[0]))
         features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
         return math.prod(out) * math.prod(kernel) / max(1, features) > 1e5

@@ -1,4 +1,4 @@
-"""Evaluates a program of jax equation by equation, so that a subclass may change what one means."""
+"""An interpreter of jaxprs whose subclasses change how an equation is evaluated."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from fbp.verify.program._program import opened, scan_splits, trace
 
-# Equations that only hold a program: evaluated in place. The parameter with the program.
+# Primitives that only call a program, and the parameter that holds it. They are evaluated inline.
 CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
-    "eval_jaxpr": "call_jaxpr",  # what jax 0.12 calls a closed_call
+    "eval_jaxpr": "call_jaxpr",  # the name of closed_call in jax 0.12
     "core_call": "call_jaxpr",
     "checkpoint": "jaxpr",
     "remat2": "jaxpr",
@@ -28,8 +28,8 @@ CALLS = {
 class Interpreter:
     """Evaluates a program equation by equation, through calls, loops and branches.
 
-    What is evaluated may itself be traced, so that a subclass which changes what an equation means
-    makes a new program. `equation` is what subclasses change.
+    The evaluation may itself be traced, so a subclass that changes how equations are evaluated
+    makes a new program. Subclasses override the methods after `run`.
     """
 
     def run(self, program: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
@@ -65,7 +65,7 @@ class Interpreter:
         return self.primitive(eqn, ins)
 
     def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        """An equation that holds no program this class opens."""
+        """Evaluates an equation other than the calls, loops and branches that are opened here."""
         return bind(eqn, ins)
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
@@ -88,8 +88,8 @@ def looped(
 ) -> list[Any]:
     """A `while` whose condition and body are evaluated by `run`.
 
-    Where `run` adds outputs to those of the body, the least of each over all passes comes out too:
-    `least` is what they start from. What it adds to the condition's is dropped.
+    If `run` appends outputs to those of the body, the minimum of each over all iterations, starting
+    from `least`, is appended to the loop's outputs. Those appended to the condition's are dropped.
     """
     p = eqn.params
     n, m = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
@@ -100,7 +100,7 @@ def looped(
         return run(*test, [*ins[:n], *carry[:count]])[0]
 
     def once(carry: list[Any]) -> list[Any]:
-        # Under vmap a loop runs until all have stopped; those that have stay as they are.
+        # Under vmap a loop runs until all examples have stopped; stopped ones keep their values.
         on = goes_on(carry)
         new = run(*body, [*ins[n:m], *carry[:count]])
         mins = [jnp.minimum(a, b) for a, b in zip(new[count:], carry[count:], strict=True)]
@@ -115,7 +115,7 @@ def looped(
 
 
 def scanned(eqn: JaxprEqn, ins: list[Any], run: Callable[..., list[Any]]) -> list[Any]:
-    """A scan whose body is evaluated by `run`, which may add outputs: they come out stacked."""
+    """A scan whose body is evaluated by `run`; outputs that `run` appends come out stacked."""
     p = eqn.params
     n, m = scan_splits(p)
     body, body_consts = opened(p["jaxpr"])
@@ -135,13 +135,13 @@ def bind(eqn: JaxprEqn, ins: Sequence[Any]) -> list[Any]:
 
 
 def inlined(program: ClosedJaxpr) -> ClosedJaxpr:
-    """The same with its calls replaced by what they hold."""
+    """The same program with every call replaced by the equations of its callee."""
     run = functools.partial(Interpreter().run, program.jaxpr, program.consts)
     return trace(lambda *args: run(args), *program.in_avals)
 
 
 def _all_inputs(program: Any) -> list[Any]:
-    # From jax 0.12 on a program carries its constants itself.
+    # From jax 0.12 on, `all_invars` lists the constants before the inputs.
     if hasattr(program, "all_invars"):
         return list(program.all_invars)
     return [*program.constvars, *program.invars]

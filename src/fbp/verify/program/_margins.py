@@ -1,4 +1,4 @@
-"""What a run of a program tells: how near it came to a kink, and how large its exponents were."""
+"""Records how close a run of a program comes to a kink, and how large its exponents are."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,26 +11,26 @@ from fbp._layer import Array
 from fbp.verify.program._interpreter import CALLS, Interpreter, looped, scanned
 from fbp.verify.program._program import dtype_of, equations, opened, programs_in
 
-# Primitives that compare what they take.
+# Primitives that compare their operands.
 COMPARED = ("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "clamp")
 _AT_ZERO = ("abs", "sign")
 _EXTREME = ("reduce_max", "reduce_min", "argmax", "argmin")
 _WINDOWS = ("reduce_window_max", "reduce_window_min", "cummax", "cummin", "sort", "top_k")
 _STEPS = ("floor", "ceil", "round")
 _EXPONENTIALS = ("exp", "exp2")
-# What is beyond is put there to be exp's zero: the -1e9 of a mask, or -inf.
+# Larger arguments of exp are masks that make it 0, such as -1e9 or -inf.
 _MASKED = 1e8
 
 
 class Margins(Interpreter):
-    """Evaluates a program and notes how near its comparisons are to a tie, relatively.
+    """Evaluates a program and records how close its comparisons are to a tie, relatively.
 
-    And how large the arguments of its exponentials are. Only what depends on what is
-    differentiated: a mask made of positions has no kinks.
+    It also records how large the arguments of its exponentials are. Only equations that depend on
+    the differentiated inputs count: a mask made from positions has no kinks.
 
     Args:
-      moving: the variables that depend on what is differentiated, at first the program's inputs;
-        those that depend on them are added.
+      moving: the variables that depend on the differentiated inputs: at first those inputs; the
+        variables computed from them are added.
     """
 
     def __init__(self, moving: set[Any]) -> None:
@@ -46,7 +46,7 @@ class Margins(Interpreter):
         for inner, first in _inner_inputs(eqn):
             now = moving[first:]
             if eqn.primitive.name in ("scan", "while"):
-                now = [True] * len(now)  # what is carried depends on all in the end
+                now = [True] * len(now)  # later iterations may depend on all of it
             self.moving.update(v for v, m in zip(inner, now, strict=False) if m)
         return super().equation(eqn, ins)
 
@@ -60,7 +60,7 @@ class Margins(Interpreter):
         return super().primitive(eqn, ins)
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        # What is traced inside a loop stays there: what was seen leaves it as two more outputs.
+        # Tracers must not leave the body of a loop: the margin and exponent are two more outputs.
         *outs, margins, minus = scanned(eqn, ins, self._inside)
         return self._seen(outs, margins.min(initial=jnp.inf), minus.min(initial=0))
 
@@ -79,9 +79,9 @@ class Margins(Interpreter):
         return self._seen(outs, margin, minus_exponent)
 
     def _inside(self, program: Any, consts: Any, args: Any) -> list[Any]:
-        """The outputs of a program inside another, its smallest margin, minus its exponent.
+        """The outputs of a program inside another, its smallest margin, minus its largest exponent.
 
-        Minus, as `looped` keeps the least of what is added.
+        The exponent is negated because `looped` keeps the minimum of appended outputs.
         """
         inner = Margins(self.moving)
         return [*inner.run(program, consts, args), inner.smallest(), -inner.exponent()]
@@ -103,7 +103,7 @@ class Margins(Interpreter):
 
 
 def _inner_inputs(eqn: JaxprEqn) -> list[tuple[Sequence[Any], int]]:
-    """The inputs of the programs an equation holds, and which operand the first of them is."""
+    """The inputs of each program an equation holds, and the index of the first one's operand."""
     p, name = eqn.params, eqn.primitive.name
     if name in CALLS and CALLS[name] in p:
         return [(opened(p[CALLS[name]])[0].invars, 0)]
@@ -117,7 +117,7 @@ def _inner_inputs(eqn: JaxprEqn) -> list[tuple[Sequence[Any], int]]:
 
 
 def hides_kinks(program: ClosedJaxpr) -> bool:
-    """Whether a program compares floats where `Margins` does not see it."""
+    """Whether a program compares floats inside a shard_map, which `Margins` does not open."""
     return any(
         inner.primitive.name in COMPARED and jnp.issubdtype(dtype_of(inner.invars[0]), jnp.floating)
         for eqn in equations(program.jaxpr)
@@ -139,7 +139,7 @@ def _margin(eqn: JaxprEqn, ins: Sequence[Any]) -> Array | None:
         low, x, high = ins
         return jnp.minimum(_gap(x, low), _gap(x, high))
     if name in COMPARED:
-        is_itself = eqn.invars[0] is eqn.invars[1]  # how a program asks for NaN
+        is_itself = eqn.invars[0] is eqn.invars[1]  # x != x is a test for NaN
         return None if is_itself else _gap(*ins)
     if name in _STEPS:
         doubled = 2 * ins[0]

@@ -1,4 +1,4 @@
-"""Programs of jax as data: what is in them, and the same without their custom rules."""
+"""Jaxprs as data: reads what is in them, and removes their custom rules."""
 
 import itertools
 import os
@@ -21,7 +21,7 @@ def trace(f: Callable[..., Any], *args: Any) -> ClosedJaxpr:
 
 
 def dtype_of(atom: Any) -> Any:
-    """The dtype of a variable or literal; None for what is no array."""
+    """The dtype of a variable or literal; None if it is not an array."""
     return getattr(atom.aval, "dtype", None)
 
 
@@ -54,15 +54,15 @@ def constants_in(program: Any) -> Iterator[Any]:
 
 
 def without_rules(program: ClosedJaxpr, keep: Sequence[int] = ()) -> ClosedJaxpr:
-    """The same function with its custom rules taken out, wherever they are: jax's own remain.
+    """The same program without its custom rules, however deep; jax's own derivatives remain.
 
-    Each `custom_vjp_call` and `custom_jvp_call` becomes a plain call of what it computes, and each
-    `lax.platform_dependent` one of its default.
+    Each `custom_vjp_call` and `custom_jvp_call` becomes a plain call of its primal program, and
+    each `lax.platform_dependent` a call of its default branch.
 
     Args:
       program: the program.
-      keep: numbers of rules that stay, counted in the order of the program, those inside of other
-        rules left out.
+      keep: numbers of the rules that stay. Rules are counted in the order of the program, without
+        those inside other rules.
     """
     if not any(eqn.primitive.name in RULES for eqn in equations(program.jaxpr)):
         return program
@@ -79,7 +79,7 @@ def _without(program: Any, keep: set[int], numbers: Iterator[int]) -> Any:
                 inside = _without(eqn.params["call_jaxpr"], set(), itertools.count())
                 eqn = eqn.replace(primitive=closed_call_p, params={"call_jaxpr": inside})
         elif (eqn.params.get("branches_platforms") or [""])[-1] is None:
-            # By kernels on some platforms: what they stand for is the default.
+            # platform_dependent: kernels on some platforms, and the default branch they stand for.
             plain = _without(eqn.params["branches"][-1], keep, numbers)
             params = {"call_jaxpr": plain}
             eqn = eqn.replace(primitive=closed_call_p, params=params, invars=eqn.invars[1:])
@@ -101,7 +101,7 @@ def _without_inside(value: Any, keep: set[int], numbers: Iterator[int]) -> Any:
 
 
 def part_of(program: ClosedJaxpr, outputs: Sequence[int]) -> ClosedJaxpr:
-    """What of a program some of its outputs depend on: a function of the same inputs."""
+    """The part of a program that some of its outputs depend on, with the same inputs."""
     jaxpr = program.jaxpr
     outvars = [jaxpr.outvars[i] for i in outputs]
     needed = {v for v in outvars if not isinstance(v, Literal)}
@@ -121,7 +121,7 @@ def opened(program: Any) -> tuple[Jaxpr, Sequence[Any]]:
 
 
 def scan_splits(params: dict[str, Any]) -> tuple[int, int]:
-    """Where the constants and where the carry of a scan's inputs end."""
+    """The indices at which the constants and the carry end among a scan's inputs."""
     if "num_consts" in params:
         n, carry = params["num_consts"], params["num_carry"]
     else:  # from jax 0.12 on
@@ -130,7 +130,7 @@ def scan_splits(params: dict[str, Any]) -> tuple[int, int]:
 
 
 def evaluate(program: ClosedJaxpr, *args: Array) -> list[Array]:
-    """The outputs of a program; differentiable, and its custom rules are in force."""
+    """The outputs of a program; differentiable, with its custom rules in force."""
     return jax.core.eval_jaxpr(program.jaxpr, program.consts, *args)
 
 
@@ -144,7 +144,7 @@ _OURS = os.path.dirname(os.path.abspath(__file__))
 
 
 def source_of(eqn: JaxprEqn) -> tuple[str, int] | None:
-    """File and line that an equation comes from: the innermost outside of jax and of this room."""
+    """File and line of an equation: the innermost frame outside of jax and of this folder."""
     traceback = eqn.source_info.traceback
     if traceback is None:
         return None

@@ -1,4 +1,4 @@
-"""The constants that a program compares with: floats where it may have kinks, and integers."""
+"""The constants that a program compares with: floats, where it may have kinks, and integers."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ from fbp.verify.program._program import dtype_of, equations
 
 
 def thresholds(program: ClosedJaxpr) -> list[float]:
-    """The constants a program compares with: where its kinks may be."""
+    """The float constants that a program compares with: it may have kinks there."""
     found: set[float] = set()
     for eqn in equations(program.jaxpr):
         if eqn.primitive.name not in (*COMPARED, "select_n", "pow", "integer_pow"):
@@ -28,7 +28,7 @@ def thresholds(program: ClosedJaxpr) -> list[float]:
 
 
 def special_integers(program: ClosedJaxpr) -> list[int]:
-    """The integers a program asks for by name: a padding id, a label to ignore."""
+    """The integers that a program compares with: a padding id, a label to ignore."""
     found: dict[int, None] = {}
     for eqn in equations(program.jaxpr):
         name = eqn.primitive.name
@@ -37,7 +37,7 @@ def special_integers(program: ClosedJaxpr) -> list[int]:
                 continue
             if np.ndim(atom.val) == 0:
                 n = int(atom.val)
-                # Below 0 only what is asked for itself: `i < 0` is how jax wraps an index.
+                # Negative ones only from == and !=: `i < 0` is how jax wraps an index.
                 here = [n] if name in ("eq", "ne") else [m for m in (n, n + 1) if m >= 0]
                 found.update(dict.fromkeys(here))
     return list(found)[:6]

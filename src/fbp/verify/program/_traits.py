@@ -1,4 +1,4 @@
-"""What there is in a program that a check has to know of."""
+"""Properties of a program that a check depends on."""
 
 import math
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ _MADE_BY_HAND = {*RULES, "pallas_call", SOLVE}
 
 
 def primitives(program: ClosedJaxpr) -> set[str]:
-    """The names of what a program does."""
+    """The names of the primitives of a program."""
     return {eqn.primitive.name for eqn in equations(program.jaxpr)}
 
 
 def rules_of(program: ClosedJaxpr) -> list[str]:
-    """The names of the custom rules in a program, and of kernels."""
+    """The names of the custom rules, kernels and custom linear solves in a program."""
     eqns = equations(program.jaxpr)
     return sorted({_name_of(eqn) for eqn in eqns if eqn.primitive.name in _MADE_BY_HAND})
 
 
 def effects_of(program: ClosedJaxpr) -> list[str]:
-    """The side effects of a program, but for debugging."""
+    """The side effects of a program, except those for debugging."""
     wanted = {e for e in program.effects if "Debug" not in type(e).__name__}
     return sorted({str(e) for e in _effects(program.jaxpr) if e in wanted})
 
@@ -35,7 +35,7 @@ def iterates(program: ClosedJaxpr) -> bool:
 
 
 def longest_sum(program: ClosedJaxpr) -> float:
-    """How many terms the longest sum of a program has."""
+    """The number of terms in the longest sum of a program."""
     longest = 1.0
     for eqn in equations(program.jaxpr):
         name, shapes = eqn.primitive.name, [getattr(x.aval, "shape", ()) for x in eqn.invars]
@@ -64,7 +64,7 @@ def _name_of(eqn: Any) -> str:
 
 
 def _effects(program: Any) -> Iterator[Any]:
-    """Side effects, but for those of kernels, which run by callbacks in interpret mode."""
+    """Side effects, except those of kernels, which are callbacks in interpret mode."""
     for eqn in program.eqns:
         inside = list(programs_in(eqn))
         if eqn.primitive.name == "pallas_call":
@@ -76,7 +76,7 @@ def _effects(program: Any) -> Iterator[Any]:
 
 
 def _may_converge(eqn: Any) -> bool:
-    """A loop that takes no new input as it goes on."""
+    """Whether an equation is a `while`, or a scan of more than 8 steps that reads no inputs."""
     if eqn.primitive.name != "scan":
         return eqn.primitive.name == "while"
     _, inputs = scan_splits(eqn.params)

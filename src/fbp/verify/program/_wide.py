@@ -1,8 +1,8 @@
-"""A program in float64, whatever dtypes it was written for.
+"""Evaluates a program in float64, whatever dtypes it was traced in.
 
-A rule that says `.astype(jnp.float32)` inside cannot be run in float64 by giving it float64. But
-its program can be evaluated with every float widened: rounding gone, what is left is the algebra.
-Random bits and bit patterns stay those of the dtype the program was traced in.
+A rule that calls `.astype(jnp.float32)` inside does not run in float64 even on float64 inputs. But
+its program can be evaluated with every float widened: without rounding to float32, only errors of
+the algebra are left. Random bits and bit patterns stay as in the dtype the program was traced in.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from fbp.verify.program._interpreter import Interpreter, bind
 from fbp.verify.program._program import dtype_of, equations, programs_in
 
 _DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype")
-# What looks at bits or at the spacing of numbers is left in the dtype it was written for.
+# Primitives that depend on bits or on the spacing of floats stay in the dtype they were traced in.
 _OF_BITS = ("bitcast_convert_type", "nextafter", "random_gamma_grad", "erf_inv")
 
 _SCATTERS = {
@@ -54,8 +54,8 @@ class Widened(Interpreter):
     """Evaluates a program with every float as float64.
 
     Attributes:
-      stuck: names of primitives that had to run in the dtype they were written for: kernels and
-        foreign calls, whose inside is not a program of jax, and the dtypes they ran in.
+      stuck: the dtype of each primitive, by name, that had to run in the dtype it was traced in:
+        kernels and foreign calls, which cannot be widened.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Widened(Interpreter):
         if name == "reduce_precision":
             return ins
         if name in _SCATTERS:
-            # Its parameters hold the program of the update, in the old dtype.
+            # Its parameters hold the jaxpr of the update, in the old dtype.
             keep = ("indices_are_sorted", "unique_indices", "mode")
             options = {k: eqn.params[k] for k in keep if k in eqn.params}
             operand, indices, updates = (_wide(value) for value in ins)
@@ -116,7 +116,7 @@ def _as(value: Any, dtype: Any) -> Any:
 
 
 def widened(program: ClosedJaxpr, stuck: dict[str, Any]) -> Any:
-    """The function of a program, every float widened; `stuck` collects what could not be."""
+    """A program as a function with every float widened; `stuck` collects what could not be."""
 
     def f(*args: Any) -> list[Any]:
         interpreter = Widened()
