@@ -1,8 +1,8 @@
-"""A rule in one form, and the two programs that a check runs of it.
+"""Brings a rule into one form, and builds the two programs that a check runs.
 
-In: what `fbp.check` was given: a function with rules, a layer, a loss or an objective, and its
-arguments. Out: a `Subject`, which is a function of a list of arrays with a name for each
-(`_subject`, made by `_subject_of`); that it has a rule at all (`_rule`); and its `Runs` (`_runs`),
-compiled once and kept (`_cache`): the rule and its reference, side by side, in float64 and in the
-working dtype. One run gives a `Pair` (`_pair`).
+In: the function with rules, layer, loss or objective given to `fbp.check`, and its arguments. Out:
+a `Subject`, which is a function of a list of named arrays (`_subject`, made by `_subject_of`), once
+it is known to have a usable rule (`_rule`); and its `Runs` (`_runs`), compiled once and kept
+(`_cache`): the rule and its reference, autodiff of the function without rules (`_plain`), in
+float64 and in the working dtype. One run returns a `Pair` (`_pair`).
 """

@@ -1,4 +1,4 @@
-"""Compiled programs, kept for the next check of the same rule."""
+"""A cache of compiled programs, for the next check of the same rule."""
 
 import functools
 from typing import Any
@@ -9,14 +9,14 @@ from fbp.verify.rule._subject import Subject
 
 
 def runs_of(subject: Subject, reference: Subject | None) -> Runs:
-    """The compiled programs of a subject: those of the last few dozen are kept."""
+    """The compiled programs of a subject, from a cache of the last 48."""
     keys = [_key(one) for one in (subject, reference) if one is not None]
     keyed = _Keyed(tuple(keys), subject, reference)
     return keyed.runs() if None in keys else _kept(keyed)
 
 
 class _Keyed:
-    """A subject that equals another if they are the same function of the same shapes."""
+    """A subject that equals another if function, rule, shapes and reference are the same."""
 
     def __init__(self, key: Any, subject: Subject, reference: Subject | None) -> None:
         self.key, self.subject, self.reference = key, subject, reference

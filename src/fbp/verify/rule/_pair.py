@@ -1,4 +1,4 @@
-"""What one run of both programs gives."""
+"""The results of one run of a rule and its reference."""
 
 from typing import Any, NamedTuple
 
@@ -9,14 +9,14 @@ from fbp.verify.program._dtypes import wide
 
 
 class Pair(NamedTuple):
-    """What one run gives: arrays of NumPy, in float64; while it is traced, of jax.
+    """The results of one run: NumPy arrays in float64, or jax arrays while it is traced.
 
     Attributes:
-      out: the outputs with floats, by the function without its rules.
-      grads: the reference gradients of the differentiable leaves; [] where autodiff has none.
-      rule_out: the same outputs as the rule's forward gives them.
-      rule_grads: the gradients by the rule.
-      margin: how near a comparison is to a tie, relatively.
+      out: the float outputs of the function without its rules.
+      grads: the reference gradients of the differentiable leaves; [] without reverse mode.
+      rule_out: the same outputs from the rule's forward.
+      rule_grads: the gradients from the rule.
+      margin: how close the closest comparison is to a tie, relatively.
       exponent: the largest argument of an exponential.
     """
 

@@ -1,4 +1,4 @@
-"""The function that a rule is for, as a program without rules: what the reference is made of."""
+"""The program of a function without its rules, which the reference differentiates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,10 @@ from fbp.verify.rule._subject import Subject, describe
 
 
 def float_outputs(subject: Subject, values: list[Any]) -> list[Any]:
-    """Shapes and dtypes of the outputs with floats.
+    """Shapes and dtypes of the float outputs.
 
     Raises:
-      ValueError: the function raises on these values, or gives no floats.
+      ValueError: the function raises on these values, or returns no floats.
     """
     try:
         outs = jax.eval_shape(subject.f, values)
@@ -36,10 +36,10 @@ def plain_program(
     reference: Callable[..., Any] | None,
     values: list[Any],
 ) -> ClosedJaxpr:
-    """The function, or the reference given in its place, without rules.
+    """The program of the function, or of the reference given in its place, without rules.
 
     Raises:
-      ValueError: the reference raises, or gives outputs of other shapes.
+      ValueError: the reference raises, or returns outputs of other shapes.
     """
     if reference is None:
         return without_rules(program)

@@ -1,4 +1,4 @@
-"""Whether a rule is one at all: it can be traced, is the same each time, and keeps nothing back."""
+"""Checks that a function has a usable rule: it traces, is deterministic, and keeps no state."""
 
 import functools
 import re
@@ -15,16 +15,16 @@ from fbp.verify.program._interpreter import inlined
 from fbp.verify.program._program import constants_in, part_of, trace
 from fbp.verify.rule._subject import Subject
 
-# What jax raises where a rule kept something of one trace for another.
+# What jax raises if a rule keeps a value of one trace and uses it in another.
 _LEAKS = ("UnexpectedTracerError", "No constant handler for type", "Computation compiled for")
 KEEPS = "the rule has a side effect: it keeps values of one call for another, which jit forbids"
 
 
 class RuleError(Exception):
-    """A rule is not one; the message is one line that says why.
+    """A rule that cannot be used; the message says why in one line.
 
     Attributes:
-      leaves: which differentiable leaves it shows in, as far as that is known.
+      leaves: indices of the differentiable leaves it affects, as far as they are known.
     """
 
     def __init__(self, text: str, leaves: Sequence[int] = ()) -> None:
@@ -33,13 +33,13 @@ class RuleError(Exception):
 
 
 def leak(error: BaseException) -> str:
-    """What to say of an error that comes of a side effect; "" of any other."""
+    """The message for an error that a side effect causes; "" for any other error."""
     text = f"{type(error).__name__}: {error}"
     return KEEPS if any(sign in text for sign in _LEAKS) else ""
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one line."""
+    """The message of an error in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[0] if lines else type(error).__name__
     if said.endswith(":") and len(lines) > 1:
@@ -48,7 +48,7 @@ def first_line(error: BaseException) -> str:
 
 
 def require_rule(subject: Subject, values: list[Any], dys: list[Any]) -> None:
-    """Raises RuleError, which says at what stage, unless the rule gives what gradients are."""
+    """Raises RuleError, which names the stage, if forward or backward raises when traced."""
     stage = "forward"
 
     def pull(values: list[Any], dys: list[Any]) -> Any:
@@ -70,13 +70,13 @@ def require_rule(subject: Subject, values: list[Any], dys: list[Any]) -> None:
 
 
 def traced_rule(subject: Subject, values: list[Any], dys: list[Any]) -> ClosedJaxpr:
-    """The program of the outputs and the gradients by the rule."""
-    # A new object: what jax remembers of an earlier trace could hide what has changed since.
+    """The program of the outputs and of the gradients from the rule."""
+    # A new function object, since jax's cached trace of an old one could hide a change.
     return trace(functools.partial(subject.pull, subject.f), values, dys)
 
 
 def fingerprint(subject: Subject) -> Any:
-    """What tells one function with a rule from another: its programs. None where it has none."""
+    """A key for a function and its rule, made from their programs; None if there are none."""
     values = [narrow(leaf.value) for leaf in subject.leaves]
     try:
         outs = jax.eval_shape(subject.f, values)
@@ -89,7 +89,7 @@ def fingerprint(subject: Subject) -> Any:
 
 
 def require_own_values(rule: ClosedJaxpr, leaves: int) -> None:
-    """Raises RuleError where the program of a rule holds values of another trace.
+    """Raises RuleError if the program of a rule holds values of another trace.
 
     Args:
       rule: the program, its last outputs the gradients.
@@ -103,7 +103,7 @@ def require_own_values(rule: ClosedJaxpr, leaves: int) -> None:
 
 
 def foreign_outputs(program: ClosedJaxpr) -> list[int] | None:
-    """The outputs that depend on values of another trace; None where the program holds none."""
+    """Indices of outputs that depend on values of another trace; None if there are none."""
     if not _is_foreign(program):
         return None
     flat = inlined(program)
@@ -115,14 +115,14 @@ def _is_foreign(program: ClosedJaxpr) -> bool:
 
 
 def changing_leaves(rule: ClosedJaxpr, again: ClosedJaxpr, leaves: int) -> list[int]:
-    """The gradients, by number, whose programs differ between two traces of a rule."""
+    """Indices of the gradients whose programs differ between two traces of a rule."""
     first = len(rule.out_avals) - leaves
     programs = [[part_of(p, [first + k]) for p in (rule, again)] for k in range(leaves)]
     return [k for k, (a, b) in enumerate(programs) if fingerprint_of(a) != fingerprint_of(b)]
 
 
 def fingerprint_of(program: ClosedJaxpr) -> tuple[str, tuple[bytes, ...]]:
-    """A program as text, less addresses, and the arrays it holds."""
+    """A program as text without memory addresses, and the bytes of its constants."""
     consts = []
     for const in constants_in(program):
         if hasattr(const, "dtype"):

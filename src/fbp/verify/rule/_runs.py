@@ -1,8 +1,8 @@
 """The programs a check runs, compiled once for a function and the shapes it is given.
 
-Two programs hold almost all of it. `exact` runs in float64: the rule, and the reference, which is
-autodiff of the same function with its rules taken out. `working` runs the same two in the dtype
-that the function is used in.
+Two programs do almost all of the work. `exact` runs the rule and the reference, which is autodiff
+of the same function without its rules, in float64. `working` runs both in the working dtype, the
+one that the function is used in.
 """
 
 import copy
@@ -47,26 +47,26 @@ class Runs:
     """The programs of a subject.
 
     Attributes:
-      diff: which leaves are differentiated.
-      dtypes: by leaf, the dtype it is used in.
-      out_avals: shapes and dtypes of the outputs with floats.
+      diff: the indices of the differentiated leaves.
+      dtypes: the working dtype of each leaf.
+      out_avals: shapes and dtypes of the float outputs.
       rules: names of the custom rules in the function, and of kernels.
-      program: the function in float64 without its rules; `plain` in the working dtype.
+      program: the function in float64 without its rules; `plain` is that in the working dtype.
       by: how the reference differentiates: "reverse", "forward" or "differences".
-      eps: the rounding unit of the float64 run: that of a narrower dtype where a kernel insists.
-      stuck: what insists, and on which dtype.
+      eps: the rounding unit of the float64 run; larger if a primitive cannot run in float64.
+      stuck: the dtype of each primitive, by name, that cannot run in float64.
       is_stable: whether tracing the rule twice gives the same program.
-      changing: the gradients, by number, whose programs differ.
-      has_kernels: whether the rule or its function is made of kernels.
-      effects: side effects in the program of the rule, but for debugging.
+      changing: the indices of the gradients whose programs differ.
+      has_kernels: whether the rule, its forward included, calls Pallas kernels.
+      effects: side effects in the program of the rule, except those for debugging.
       longest_sum: the terms of the longest sum, roughly.
       holds_fixed: whether the function has a stop_gradient.
       iterates: whether the function has a loop that may run until something converges.
-      hides_kinks: whether it compares floats where a tie is not seen.
-      draws: whether random numbers are drawn, which depend on the dtype.
-      own: what the outputs of a rule's forward are held against.
-      notes: what could not be done in float64, and why.
-      shared: what is made of the programs later, for all copies.
+      hides_kinks: whether the function compares floats where a tie is not noticed.
+      draws: whether random numbers are drawn, which differ between dtypes.
+      own: how messages name the outputs that those of the rule's forward are compared with.
+      notes: what could not be done in float64 or by reverse mode, and why.
+      shared: programs that are compiled later, shared by all copies.
     """
 
     def __init__(self, subject: Subject, reference: Callable[..., Any] | None) -> None:
@@ -106,19 +106,19 @@ class Runs:
         other.subject = subject
         return other
 
-    # What is run.
+    # Run the programs.
 
     def exact(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
-        """Everything in float64."""
+        """Runs the rule and the reference in float64."""
         with jax.enable_x64(True):
             return to_numpy(self._exact_program(self.wide(values), self.wide_dys(dys)))
 
     def working(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
-        """Everything in the dtype the function is used in."""
+        """Runs the rule and the reference in the working dtype."""
         return to_numpy(self._working_program(self.narrow(values), self.narrow_dys(dys)))
 
     def slope(self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray]) -> float:
-        """The derivative of <dy, f> along moves of some leaves, by forward-mode autodiff."""
+        """The derivative of <dy, f> along `moves` of some leaves, by forward-mode autodiff."""
         with jax.enable_x64(True):
             wides = self.wide(values)
             at = [np.zeros_like(wides[i]) for i in self.diff]
@@ -128,10 +128,10 @@ class Runs:
             moved = [moves.get(i, zero).astype(zero.dtype) for i, zero in zeros]
             return float(self.shared.slope(wides, self.wide_dys(dys), moved))
 
-    # In which dtype.
+    # Cast to a dtype.
 
     def narrow(self, values: Sequence[Any]) -> list[Any]:
-        """The values in the working dtype: as given, but float64 as float32."""
+        """The values in the working dtype: as given, except that float64 becomes float32."""
         leaves = zip(values, self.subject.leaves, strict=True)
         return [
             np.asarray(v).astype(narrow(leaf.value).dtype) if is_float(leaf.value) else v
@@ -153,7 +153,7 @@ class Runs:
             for d, a in zip(dys, self.out_avals, strict=True)
         ]
 
-    # How they are made.
+    # Build the programs.
 
     def _reference(self, plain: ClosedJaxpr, values: list[Any], dys: list[Any]) -> Any:
         f = as_function(plain)
@@ -162,9 +162,9 @@ class Runs:
         return list(filter(is_float, f(values))), []
 
     def _way(self, values: list[Any], dys: list[Any]) -> str:
-        """How the function without its rules can be differentiated."""
+        """How the function without its rules can be differentiated: the attribute `by`."""
         if SOLVE in primitives(self.plain):
-            # The transposed solve is the user's own and cannot be taken out: autodiff is the rule.
+            # Its transposed solve is the user's and cannot be removed: autodiff would use it.
             return "differences"
         floats = [values[i] for i in self.diff]
         self.by = "reverse"
@@ -184,7 +184,7 @@ class Runs:
     def _along(self, values: list[Any], dys: list[Any], moves: list[Any]) -> Any:
         f = self.subject.of_floats(as_function(self.program), values)
         _, along = jax.jvp(f, ([values[i] for i in self.diff],), (moves,))
-        # The vjp of jax contracts without conjugation.
+        # jax's vjp contracts without conjugation.
         return sum(jnp.sum(d * a).real for d, a in zip(dys, along, strict=True))
 
     def _in_working_dtype(self, values: list[Any], dys: list[Any]) -> Pair:
@@ -193,7 +193,7 @@ class Runs:
         return Pair(out, grads, rule_out, rule_grads, jnp.inf)
 
     def _in_float64(self, reference: Callable[..., Any] | None) -> Callable[..., Any]:
-        """Traces in float64 where that can be done, and widens what insists on less."""
+        """Traces in float64 where possible, and widens programs that compute in narrower dtypes."""
         subject, plain = self.subject, self.plain
         wides = self.wide(subject.values)
         try:
@@ -201,7 +201,7 @@ class Runs:
             dys = [np.zeros(a.shape, a.dtype) for a in filter(is_float, plain.out_avals)]
             rule = traced_rule(subject, wides, dys)
         except Exception as error:
-            # In the working dtype it was traced before. Widened, that is nearly as good.
+            # Tracing in the working dtype has succeeded; that program, widened, is nearly as good.
             self.notes.append(f"not traced in float64: {first_line(error)}")
             with jax.enable_x64(False):
                 dys = [np.zeros(a.shape, a.dtype) for a in self.out_avals]
@@ -229,7 +229,7 @@ class Runs:
             margin, exponent = margins.smallest(), margins.exponent()
             return Pair(out, grads, outs[:n], outs[n:], margin, exponent)
 
-        # Compiling runs `both`, and so what has to know what is stuck comes after it.
+        # Compiling traces `both`, which completes `stuck`; so `eps` is computed after it.
         compiled = quick(both, wides, self.wide_dys(dys))
         self.eps = max([EPS64, *(float(jnp.finfo(d).eps) for d in self.stuck.values())])
         return compiled

@@ -1,4 +1,4 @@
-"""What is checked, in one form: a function of a list of arrays, with names for all of them."""
+"""The form in which every rule is checked: a function of a list of named arrays."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -27,16 +27,16 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A function with custom rules, and what it is given.
+    """A function with custom rules, and its arguments.
 
     Attributes:
-      name: what reports call it.
+      name: its name in reports.
       f: from the arrays of all leaves, in order, to a list of arrays.
-      leaves: its arguments.
-      identity: what makes two subjects the same function, or None where that cannot be known.
+      leaves: the arrays in its arguments.
+      identity: a key that is equal for subjects of the same function; None if there is no such key.
       original: the function as it was given.
-      arguments: from the arrays of all leaves to the arguments they are of.
-      in_float64: whether it is used in float64: it was given that, by a caller who enabled it.
+      arguments: from the arrays of all leaves to the arguments that contain them.
+      in_float64: whether it is used in float64: its caller enabled x64 and passed float64 arrays.
     """
 
     name: str
@@ -56,23 +56,23 @@ class Subject:
         return [leaf.value for leaf in self.leaves]
 
     def filled(self, values: Sequence[Any], floats: Sequence[Any]) -> list[Any]:
-        """The values with others in the places of the differentiable ones."""
+        """The values, with those of the differentiable leaves replaced by `floats`."""
         filled = list(values)
         for i, v in zip(self.differentiable, floats, strict=True):
             filled[i] = v
         return filled
 
     def of_floats(self, f: Callable[..., Any], values: Sequence[Any]) -> Callable[..., Any]:
-        """f as a function of the differentiable leaves alone, to its outputs with floats."""
+        """f as a function from the differentiable leaves alone to its float outputs."""
         return lambda floats: list(filter(is_float, f(self.filled(values, floats))))
 
     def pull(self, f: Callable[..., Any], values: Sequence[Any], dys: Sequence[Any]) -> Any:
-        """Outputs and gradients of f, by jax and the rules in force in f."""
+        """Float outputs and gradients of f by `jax.vjp`, with the custom rules in f in force."""
         outs, vjp = jax.vjp(self.of_floats(f, values), [values[i] for i in self.differentiable])
         (grads,) = vjp([jnp.asarray(d, y.dtype) for d, y in zip(dys, outs, strict=True)])
         return outs, grads
 
 
 def describe(a: Any) -> str:
-    """As in `float32[7,5]`."""
+    """The dtype and shape of an array, as in `float32[7,5]`."""
     return f"{a.dtype}[{','.join(map(str, a.shape))}]"

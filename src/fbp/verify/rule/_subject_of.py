@@ -1,4 +1,4 @@
-"""From what `fbp.check` is given to a `Subject`."""
+"""Makes a `Subject` from the arguments of `fbp.check`."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
     """Brings a JAX function, a layer, a loss or an objective, with its arguments, into one form.
 
     Raises:
-      TypeError: f is none of these; an argument is not of arrays.
-      ValueError: there is no float among the arguments, so nothing has a gradient.
+      TypeError: f is none of these; the number of arguments or the type of argnums is wrong.
+      ValueError: no argument to differentiate holds floats; argnums is out of range.
     """
     original = f
     name = _name(f)
@@ -34,7 +34,7 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
     elif isinstance(f, Loss):
         if len(args) == 2:
             args = ((), *args)
-            if argnums is not None:  # they were counted without the params
+            if argnums is not None:  # argnums were counted without the params
                 counted = (argnums,) if isinstance(argnums, int) else argnums
                 argnums = [n + 1 if n >= 0 else n for n in counted]
         _expect(f, args, "[params,] y, target", (3,))
@@ -120,7 +120,7 @@ def _argument_names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:
     try:
         parameters = inspect.signature(f, follow_wrapped=False).parameters.values()
         if any(p.kind == p.VAR_POSITIONAL for p in parameters):
-            # What takes any arguments, as `jax.vmap(f)` does, has those of what it wraps.
+            # A wrapper that takes any arguments, such as `jax.vmap(f)`, has those of the wrapped f.
             parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):
         parameters = ()  # type: ignore[assignment]
@@ -134,7 +134,7 @@ def _argument_names(f: Callable[..., Any], args: Sequence[Any]) -> list[str]:
 
 
 def _nondiff_argnums(f: Any) -> set[int]:
-    """The arguments that a rule takes as they are, also where the rule is jitted."""
+    """The `nondiff_argnums` of a rule, also if the rule is jitted."""
     while hasattr(f, "lower") and hasattr(f, "__wrapped__"):
         f = f.__wrapped__
     is_rule = isinstance(f, jax.custom_vjp | jax.custom_jvp)
