@@ -1,6 +1,6 @@
-"""What a rule is tried on.
+"""The inputs, cotangents and transformations that a rule is tried on.
 
-In: the runs of a subject. Out: probes, each of them inputs and cotangents: those given, near ones,
-and the ones that rules break at (`_probes`, whose numbers come from `_draws`); and the rule under
-JAX's transformations, each beside what it should give there (`_transforms`, run by `_variants`).
+In: the runs of a subject. Out: probes, which hold inputs and cotangents: the given ones, similar
+ones and edge cases (`_probes`, with numbers from `_draws`); and the rule under JAX's
+transformations, each with the gradients expected there (`_transforms`, run by `_variants`).
 """

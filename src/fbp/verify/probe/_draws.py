@@ -1,4 +1,4 @@
-"""Values to try a rule on, drawn from those it was given: of the same kind, and nasty ones."""
+"""Draws values to try a rule on from the given ones: values of the same kind, and edge cases."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,14 +20,14 @@ def _noise(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
 
 
 def one_sign(a: np.ndarray) -> int:
-    """1 where all elements are above 0, -1 where all are below, else 0."""
+    """1 if all elements are above 0, -1 if all are below 0, else 0."""
     if a.dtype.kind == "c" or not a.size:
         return 0
     return int((a > 0).all()) - int((a < 0).all())
 
 
 def near(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
-    """Other values of the same kind: positive stays positive, a distribution stays one."""
+    """Other values of the same kind: positive ones stay positive, a distribution stays one."""
     if a.dtype.kind != "c" and a.any() and (a >= 0).all():
         moved = a * np.exp(0.2 * rng.normal(size=a.shape))
         if a.ndim and np.allclose(a.sum(-1), 1, atol=1e-5):
@@ -41,7 +41,7 @@ def shuffled(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
 
 
 def mosaic(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
-    """Rows (along the first axis, or elements) of different kinds beside each other."""
+    """Rows along the last axis (elements, if 1-D), some zero, constant, large, small, ..."""
     if not a.size:
         return a
     out = np.array(near(rng, a))
@@ -75,13 +75,13 @@ def ties(a: np.ndarray) -> np.ndarray:
 
 
 def spread(rng: np.random.Generator, a: np.ndarray, factor: float) -> np.ndarray:
-    """Values of one sign stay of that sign; distributions stay near 0 and 1."""
+    """Values near these, scaled to a size of `factor` times random factors from 0.2 to 1."""
     moved = near(rng, a)
     return moved * factor * rng.uniform(0.2, 1.0, a.shape) / (_size(a) or 1.0)
 
 
 def some_zero(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
-    """Values near these; where all are of one sign, some of them are 0."""
+    """Values near these; if all have one sign, some become 0."""
     sign = one_sign(a)
     if not sign:
         return near(rng, a)
@@ -108,9 +108,9 @@ def masked(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def with_integer(rng: np.random.Generator, n: int, a: np.ndarray) -> np.ndarray:
-    """Some of these integers replaced by n; the same array where that is beyond their range.
+    """These integers with some replaced by n; the same array if n is above their range.
 
-    A number below 0 stands for something, and a single integer is a count and no index.
+    A negative n is always used, as a marker. So is any n for a scalar: a count and not an index.
     """
     if a.dtype.kind != "i" or (n > a.max(initial=-1) and a.ndim):
         return a
@@ -140,7 +140,7 @@ def changed(rng: np.random.Generator, how: str, a: np.ndarray) -> np.ndarray:
         new = a.copy()
         new.flat[rng.integers(a.size)] = -1
         return new
-    # A label that stands for "none": what is negative, where there is one.
+    # Negative integers, if there are any, are labels that stand for "none".
     if how == "none true" and (a < 0).any():
         return np.full_like(a, a.min())
     if how == "all true" and (a < 0).any() and (a >= 0).any():

@@ -1,4 +1,4 @@
-"""Inputs and cotangents a rule is tried on: ordinary ones, and the ones rules break at."""
+"""The inputs and cotangents that a rule is tried on: ordinary ones, and edge cases."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -13,16 +13,16 @@ from fbp.verify.rule._runs import Runs
 
 
 class Probe(NamedTuple):
-    """One run of both programs.
+    """The inputs and cotangents of one run of a rule and its reference.
 
     Attributes:
       name: what is special about it.
       values: arrays for all leaves.
       dys: the cotangents.
-      ordinary: whether its values are of the size and kind the function was given.
-      extreme: whether its values are of quite another size.
-      of_integers: whether its integers are not those that were given.
-      outside: whether it holds integers of another range than what was given.
+      ordinary: whether its values have the size and kind of the given ones.
+      extreme: whether the size of its values is very different from the given ones.
+      of_integers: whether its integers and masks differ from the given ones.
+      outside: whether it holds integers outside the range of the given ones.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Probe(NamedTuple):
 def probes(
     runs: Runs, rng: np.random.Generator, points: Sequence[float], cotangent: Any, fast: bool
 ) -> Iterator[Probe]:
-    """What a rule is tried on, most telling first.
+    """Yields the probes for a rule, the most informative first.
 
     Args:
-      runs: what is run.
-      rng: what is drawn from.
+      runs: the programs of the rule.
+      rng: the source of random numbers.
       points: constants that the function compares with.
-      cotangent: the cotangents to begin with, or None to draw them.
-      fast: whether to leave out all but the first few.
+      cotangent: the cotangents of the first probe, or None to draw them.
+      fast: whether to leave out about half of the probes.
     """
     given = list(runs.subject.values)
     shapes = [a.shape for a in runs.out_avals]
@@ -74,7 +74,7 @@ def probes(
         yield Probe("at and around its thresholds", at, normal())
     yield Probe("rounded to ties", _of_floats(runs, given, _draws.ties), normal())
     if 0.0 in points and any(_draws.one_sign(np.asarray(given[i])) for i in runs.diff):
-        # The function asks whether something is above 0: so 0 is among what it is for.
+        # The function compares something with 0, so 0 is in its domain.
         zeros = _of_floats(runs, given, lambda a: _draws.some_zero(rng, a), keep_sign=False)
         yield Probe("zeros among what is of one sign", zeros, normal())
     wide = _of_floats(runs, given, lambda a: _draws.spread(rng, a, 20.0))
@@ -123,14 +123,14 @@ def _of_floats(
     for i in runs.diff:
         value = np.asarray(values[i])
         wide = value if value.dtype.kind == "c" else value.astype(np.float64)
-        # What is drawn is exact in the dtype that is used, so that all runs see the same numbers.
+        # Rounded to the working dtype, so that all runs see the same numbers.
         new = np.asarray(change(wide))
         changed[i] = (_of_one_sign(wide, new) if keep_sign else new).astype(runs.dtypes[i])
     return changed
 
 
 def _of_one_sign(given: np.ndarray, changed: np.ndarray) -> np.ndarray:
-    """What was given all positive stays so: a variance, a temperature, a probability."""
+    """Keeps the sign of arrays given with one sign: variances, temperatures, probabilities."""
     if given.dtype.kind == "c" or not given.size:
         return changed
     for sign in (1, -1):
@@ -145,7 +145,7 @@ def _of_one_sign(given: np.ndarray, changed: np.ndarray) -> np.ndarray:
 def _integers(
     runs: Runs, values: Sequence[Any], change: Callable[[np.ndarray], np.ndarray]
 ) -> list[Any] | None:
-    """Other integers of the range that was given, other masks; None where nothing changes."""
+    """The values with integers and masks changed by `change`; None if nothing changes."""
     changed, any_change = list(values), False
     for i, leaf in enumerate(runs.subject.leaves):
         a = np.asarray(leaf.value) if not is_key(leaf.value) else np.zeros(0)

@@ -1,7 +1,7 @@
-"""A rule under jax's transformations, each beside what it should give there.
+"""A rule under jax's transformations, each with the gradients expected there.
 
-Every function here takes two sets of values and of cotangents, a and b, and returns two lists of
-arrays: what the rule gives under the transformation, and what it gives without it.
+Every `run` here takes two sets of values, a and b, and their cotangents, da and db. It returns two
+lists of arrays: the rule's gradients under the transformation, and the expected ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +23,9 @@ class Transform(NamedTuple):
     """One transformation.
 
     Attributes:
-      name: what reports call it.
-      run: what it gives and what it should.
-      owners: for each array, which differentiable leaf it is a gradient of; None for no leaf.
+      name: its name in reports.
+      run: returns the gradients under the transformation, and the expected ones.
+      owners: for each array, the index of the differentiable leaf it is the gradient of, or None.
       is_second: whether it differentiates the gradient.
     """
 
@@ -101,7 +101,7 @@ def _in_a_loop(subject: Subject) -> Run:
 
 
 def _batched(subject: Subject, fixed: int | None) -> Run:
-    """A batch of two; of the fixed leaf both examples have the same, and so the sum."""
+    """A batch of two; both examples share the fixed leaf, so its gradient is their sum."""
     diff = subject.differentiable
     place = None if fixed is None else diff[fixed]
 
@@ -122,7 +122,7 @@ def _batched(subject: Subject, fixed: int | None) -> Run:
 
 
 def _interleaved(subject: Subject) -> Run:
-    """Two calls forwards, and only then backwards: a rule that keeps things mixes them up."""
+    """Two forward passes, then two backward passes: a rule that keeps state mixes them up."""
     diff = subject.differentiable
 
     def run(a: Any, b: Any, da: Any, db: Any) -> Both:
@@ -136,7 +136,7 @@ def _interleaved(subject: Subject) -> Run:
 
 
 def _by_one(subject: Subject, k: int) -> Run:
-    """All others are constants to jax, which then may leave their gradients out."""
+    """The gradient of leaf k, with all others constant: jax may leave their gradients out."""
     diff = subject.differentiable
 
     def run(a: Any, b: Any, da: Any, db: Any) -> Both:
@@ -152,7 +152,7 @@ def _by_one(subject: Subject, k: int) -> Run:
 
 
 def _differentiated(runs: Runs, forward: bool) -> Run:
-    """The derivative of the gradient along b, beside that of the function without its rules."""
+    """The derivative of the gradient along b, from the rule and from autodiff without rules."""
     subject = runs.subject
 
     def run(a: Any, b: Any, da: Any, db: Any) -> Both:

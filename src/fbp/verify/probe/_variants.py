@@ -1,4 +1,4 @@
-"""The rule under jax's transformations: algebra is checked once, everything else by parity."""
+"""Checks that a rule gives the same gradients under jax's transformations as without them."""
 
 import functools
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from fbp.verify.rule._runs import Runs
 
 
 class Outcome(NamedTuple):
-    """What variants showed: each in a word, and what is wrong as (verdict, text, leaf)."""
+    """The result of each variant in words, and what is wrong as (verdict, text, leaf)."""
 
     variants: dict[str, str]
     findings: list[tuple[str, str, int | None]]
 
 
 class Variants:
-    """All variants of a rule in one program."""
+    """All variants of a rule, compiled as one program."""
 
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
@@ -52,13 +52,13 @@ class Variants:
                 leaves = _known({(transform.owners * 2)[i] for i in foreign})
                 kept.append((f"{KEEPS} (under {transform.name})", leaves))
         if kept:
-            # Some transformations mix the gradients up: the fewest are those that it is about.
+            # Some transformations mix gradients; the one with the fewest names the affected leaves.
             text, leaves = min(kept, key=lambda found: len(found[1]))
             self.findings += [("STRUCTURE", text, k) for k in leaves]
         try:
             self.run_all = _all_of(traced, flat)
         except Exception:
-            # One of them cannot be compiled: which?
+            # One of them does not compile: try each alone to find it.
             compiled = []
             for transform, program in traced:
                 try:
@@ -84,11 +84,11 @@ class Variants:
         """Runs every variant on two of the first probes and compares.
 
         Args:
-          pairs: the probes that were run, and what they gave.
-          errors: by leaf, the rule's error in the working dtype, in its rounding units.
+          pairs: the probes that were run, each with its results.
+          errors: for each leaf, the rule's error in the working dtype, in rounding units.
           vanishes: whether a gradient is zero on all probes.
         """
-        # Away from kinks, where a choice of the rule is no error of a variant.
+        # The probes farthest from kinks, where a different subgradient is no variant's error.
         smooth = sorted(pairs[:3], key=lambda pair: -min(pair[1].margin, 0.1))
         (first, at_first), (second, _) = (smooth * 2)[:2]
         a, b = (self.runs.narrow(p.values) for p in (first, second))
@@ -103,7 +103,7 @@ class Variants:
             says = "run twice on the same input, the rule differs"
             findings += [("NONDETERMINISTIC", says, k) for k in _known(changing)]
             return Outcome(variants, findings)
-        # What a rule loses in this dtype it may lose differently each time.
+        # The rounding error of a rule in this dtype may differ between variants.
         units = [
             error * float(jnp.finfo(self.runs.dtypes[i]).eps)
             for error, i in zip(errors, self.runs.diff, strict=True)
@@ -143,8 +143,8 @@ class Variants:
         return changing
 
     def _why_no_second(self, vanishes: bool, margin: float) -> str:
-        """Why derivatives of the gradient cannot be compared; "" where they can."""
-        # What autodiff holds fixed by stop_gradient has another derivative of its own.
+        """Why derivatives of the gradient cannot be compared; "" if they can."""
+        # With stop_gradient, the second derivatives of a right rule and of autodiff may differ.
         if self.runs.holds_fixed or vanishes:
             return "the function holds something fixed"
         return "all inputs are at kinks" if margin < 1e-4 else ""
@@ -160,9 +160,9 @@ class Variants:
         self.unsupported[transform.name] = f"not supported: {said}"
 
     def _require_second_derivative(self) -> None:
-        """A gradient that cannot be differentiated is wrong where the function's own can be."""
+        """Reports a gradient that cannot be differentiated although autodiff's own can be."""
         seconds = [t for t in transforms(self.runs) if t.is_second]
-        # Kernels have no derivative of their own: that is a limit, and no mistake of the rule.
+        # Kernels have no derivatives: that is a limitation, not a mistake of the rule.
         if self.runs.has_kernels or not seconds:
             return
         if not all(t.name in self.unsupported for t in seconds):
@@ -199,7 +199,7 @@ def _all_of(traced: Sequence[tuple[Transform, Any]], flat: Sequence[Any]) -> Any
 
 
 def _known(leaves: set[int | None]) -> list[int | None]:
-    """The leaves in order; None for the whole rule where no leaf is known."""
+    """The leaves in order; [None], for the whole rule, if no leaf is known."""
     known: list[int | None] = [k for k in sorted(leaves, key=str) if k is not None]
     return known or [None]
 
@@ -209,7 +209,7 @@ def _same_bits(a: Any, b: Any) -> bool:
 
 
 def _relative_errors(got: Sequence[Any], want: Sequence[Any], floor: float) -> list[float]:
-    """The largest error of each array, relative to its size or a thousandth of the largest."""
+    """The largest error of each array over max(its size, 1e-3 of the largest size, floor)."""
     wide = [[np.asarray(x).astype(np.complex128) for x in xs] for xs in (got, want)]
     pairs = list(zip(*wide, strict=True))
     sizes = [largest(w[np.isfinite(w)]) for _, w in pairs]
