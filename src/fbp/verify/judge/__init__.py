@@ -1,10 +1,10 @@
-"""Whether what a rule gives is right.
+"""Decides whether the gradients of a rule are right.
 
-In: probes, and what the runs give on them. Out: findings, each a verdict on a leaf and where it
-showed, and a record of each leaf (`_findings`). `_examine` decides which probes count; `_outputs`
-and `_gradients` compare; `_narrow` does so in the working dtype. How far rounding may take a right
-gradient is derived in `_bounds`. Where the gradient is a choice or has no finite limit, `_limits`
-looks around the point and `_hull` decides; where autodiff has no reverse mode, `_differences`
-stands in. `_structure` asks whether the rule's answer has the form of a gradient, `_power` which
-errors would have been caught. `_measure` is for `fbp.cross_check`.
+In: probes, and the results of the runs on them. Out: findings, each a verdict on a leaf and the
+probe that showed it, and a record of each leaf (`_findings`). `_examine` decides which probes
+count; `_outputs` and `_gradients` compare in float64, `_narrow` in the working dtype. `_bounds`
+derives the error that rounding may cause. Where the gradient is not unique or has no finite limit,
+`_limits` computes gradients around the point and `_hull` decides; where autodiff has no reverse
+mode, `_differences` replaces it. `_structure` checks that the rule returns the form of a gradient,
+`_power` computes which errors would have been caught. `_measure` is for `fbp.cross_check`.
 """

@@ -1,4 +1,4 @@
-"""Derivatives without reverse-mode autodiff: differences of the function, or autodiff forwards."""
+"""Derivatives without reverse mode: by finite differences, or by forward-mode autodiff."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from fbp.verify.rule._runs import Runs
 
 
 class Differences:
-    """Derivatives of the function of some runs.
+    """Derivatives of the function that a `Runs` holds.
 
     Attributes:
-      bars: by leaf, how far the last `gradients` may be off.
-      coordinates: by leaf, the elements that are looked at; chosen anew when they are cleared.
+      bars: for each leaf, a bound on the error of the last `gradients`.
+      coordinates: for each leaf, the elements to differentiate; drawn anew after they are cleared.
     """
 
     def __init__(self, runs: Runs, rng: np.random.Generator) -> None:
@@ -25,10 +25,10 @@ class Differences:
     def slope(
         self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray], step: float
     ) -> tuple[float, float]:
-        """The derivative of <dy, f> along moves, and a bound of its error.
+        """The derivative of <dy, f> along `moves`, and a bound on its error.
 
-        Central differences with halved steps, extrapolated (Ridders); the bar is what the last
-        extrapolations still differ by, doubled.
+        Central differences with halved steps, extrapolated (Ridders' method). The bound is twice
+        the difference between the best extrapolation and those it was made from.
         """
         wide = self.runs.wide(values)
 
@@ -39,7 +39,7 @@ class Differences:
             return self.runs.exact(moved, dys).out
 
         def between(ahead: list[np.ndarray], behind: list[np.ndarray]) -> float:
-            # Element by element: in the sum what does not change may drown what does.
+            # Subtract element by element: the difference of two sums may lose small changes.
             parts = zip(dys, ahead, behind, strict=True)
             with np.errstate(invalid="ignore"):
                 return float(sum(np.sum(d * (a - b)).real for d, a, b in parts))
@@ -58,10 +58,10 @@ class Differences:
         return best, 2 * bar
 
     def prefer_rule(self, probe: Probe, pair: Pair, k: int) -> bool:
-        """Whether differences of the function agree with the rule, and not with its autodiff."""
+        """Whether finite differences of the function agree with the rule and not with autodiff."""
         off = np.nan_to_num(pair.rule_grads[k] - pair.grads[k])
         if self.runs.holds_fixed:
-            return False  # stop_gradient: autodiff leaves out on purpose what differences see
+            return False  # stop_gradient: autodiff omits on purpose what differences see
         i = self.runs.diff[k]
         if np.iscomplexobj(off) or not np.abs(off).max() > 0:
             return False
@@ -75,14 +75,14 @@ class Differences:
         return bool(abs(slope - rule) + bar < 0.05 * gap)
 
     def contradict(self, probe: Probe, pair: Pair, k: int, element: int) -> str:
-        """What differences of the function say against one element of a rule; "" for nothing.
+        """How finite differences contradict one element of a rule's gradient; "" if they do not.
 
-        For where autodiff is not finite though the function is.
+        Used where autodiff is not finite although the function is.
         """
         slope, bar = self._at(probe, self.runs.diff[k], element)
         nearer, _ = self._at(probe, self.runs.diff[k], element, 1e-4)
         if not abs(slope - nearer) <= 0.05 * abs(slope) + bar:
-            return ""  # another one the nearer one looks
+            return ""  # the slope depends on the step: no derivative to compare with
         got = complex(pair.rule_grads[k].ravel()[element])
         if bar > 1e-3 * abs(slope - got) or abs(slope - got) <= 0.05 * max(abs(slope), abs(got)):
             return ""
@@ -90,9 +90,9 @@ class Differences:
         return f"differences of the function give {shown}, and autodiff none"
 
     def direction(self, probe: Probe, pair: Pair, k: int) -> str:
-        """What a random direction says against a whole gradient of a rule; "" for nothing.
+        """How a derivative in a random direction contradicts a rule's gradient; "" if it does not.
 
-        Where only some elements are compared one by one.
+        Used where only some elements are compared one by one.
         """
         i, got = self.runs.diff[k], pair.rule_grads[k]
         if not np.isfinite(got).all() or not got.any():
@@ -112,8 +112,8 @@ class Differences:
     def gradients(self, probe: Probe) -> list[np.ndarray]:
         """The reference gradients at some elements, where autodiff has no reverse mode.
 
-        By forward-mode autodiff where there is one, else by differences. NaN at the other elements,
-        and where the error bar of a difference does not let it be told.
+        They come from forward-mode autodiff if possible, else from finite differences. The other
+        elements are NaN, and so are those whose error bound is too large.
         """
         grads = []
         self.bars = [0.0] * len(self.runs.diff)
@@ -136,9 +136,10 @@ class Differences:
     def _at(
         self, probe: Probe, i: int, element: int, shorter: float = 1.0
     ) -> tuple[complex, float]:
-        """The derivative by one element of a leaf, and a bound of its error.
+        """The derivative with respect to one element of a leaf, and a bound on its error.
 
-        By a complex one, that whose real product with a move is the change: D(1) - i D(i).
+        For a complex element it is g = D(1) - i D(i), where D is the directional derivative: Re(g v)
+        is the change along v.
         """
         a = np.asarray(probe.values[i])
         found, bar = 0j, 0.0
@@ -156,6 +157,6 @@ class Differences:
 
 
 def typical_size(a: np.ndarray) -> float:
-    """The root mean square of an array; 1 where it is zero."""
+    """The root mean square of an array; 1 if it is zero or empty."""
     a = np.asarray(a, np.float64) if a.dtype.kind != "c" else np.abs(a)
     return float(np.sqrt((a**2).mean())) if a.size and np.any(a) else 1.0

@@ -1,4 +1,4 @@
-"""A rule beside its reference on every probe: which probes count, and what is compared there."""
+"""Runs a rule and its reference on every probe, and decides which probes are compared."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,12 +16,12 @@ from fbp.verify.rule._runs import Runs
 
 
 class Examination:
-    """Runs probes and keeps what they show.
+    """Runs probes and collects the findings.
 
     Attributes:
       compared: how many probes could be compared.
-      is_finite_as_given: whether the function is finite at the arguments themselves.
-      pairs: the probes that were compared, each with what it gave.
+      is_finite_as_given: whether the function is finite at the given arguments.
+      pairs: the probes that were compared, each with its results.
     """
 
     def __init__(self, runs: Runs, rng: np.random.Generator) -> None:
@@ -37,12 +37,12 @@ class Examination:
 
     @property
     def findings(self) -> list[Finding]:
-        """Everything that is not as it should be."""
+        """All findings so far."""
         return self._findings.found
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know."""
+        """Remarks for the reader of the report."""
         return self._findings.notes
 
     @property
@@ -51,18 +51,18 @@ class Examination:
         return self._gradients.leaves
 
     def run(self, probes: Iterable[Probe]) -> None:
-        """Runs both programs on each probe that the function is for, and compares."""
+        """Runs both programs on each probe in the domain of the function, and compares."""
         note = self._findings.note
         ordinary: list[list[Any]] = []
         for probe in probes:
             if probe.ordinary:
                 ordinary.append(probe.values)
             elif self.runs.iterates and not any(probe.values is values for values in ordinary):
-                # It may not converge elsewhere, and then not end.
+                # Elsewhere its loop may not converge, and so not end.
                 note("only inputs near what was given were tried: the function iterates")
                 continue
             if probe.extreme and self.runs.eps > 1e-12:
-                # What rounding does there could not be told from an error.
+                # Rounding errors there could not be told from wrong terms.
                 note("no large or small inputs were tried: not all of it runs in float64")
                 continue
             pair = self.runs.exact(probe.values, probe.dys)
@@ -89,7 +89,7 @@ class Examination:
 
 
 def _is_outside(pair: Pair) -> bool:
-    """Whether the rule's own forward is not what the function is, at integers not given."""
+    """Whether the rule's forward differs from the function at integers that were not given."""
     return any(
         got.shape != want.shape or not largest(got - want) <= 1e-3 * largest(want)
         for got, want in zip(pair.rule_out, pair.out, strict=True)

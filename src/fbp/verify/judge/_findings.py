@@ -1,4 +1,4 @@
-"""What probes bring to light."""
+"""The findings of probes, and the record of each leaf."""
 
 import dataclasses
 
@@ -10,14 +10,14 @@ from fbp.verify.rule._pair import Pair
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something a probe brought to light.
+    """One finding of a probe.
 
     Attributes:
-      verdict: what it is: "WRONG", "CONVENTION", "RANGE", "PRECISION", "STRUCTURE", ...
-      leaf: which differentiable leaf, by its place among them; None for the whole rule.
-      probe: where it showed.
-      pair: what the runs gave there.
-      says: one line.
+      verdict: its kind: "WRONG", "CONVENTION", "RANGE", "PRECISION", "STRUCTURE", ...
+      leaf: the index among the differentiable leaves; None for the whole rule.
+      probe: the probe that showed it.
+      pair: the results of the runs on that probe.
+      says: a description in one line.
       size: the error, in units of what was allowed.
     """
 
@@ -31,19 +31,19 @@ class Finding:
 
 @dataclasses.dataclass
 class LeafRecord:
-    """What all probes together say of one leaf.
+    """The results of all probes for one leaf.
 
     Attributes:
       error: the largest error of the rule in float64, relative to the leaf.
-      excess: the same in units of what was allowed.
+      excess: that error in units of what was allowed.
       working: the largest error in the working dtype on ordinary input, in its rounding units.
-      control: the same of autodiff.
+      control: the same for autodiff.
       smallest: the smallest relative error of the whole leaf that would have been caught.
       seen: the largest element of the reference gradient.
       usual: the same on ordinary input.
       compared: whether any probe could be compared.
       covered: which elements any probe could be compared at.
-      digits: how far the rule was let off for approximating, relatively.
+      digits: the relative error accepted because the function or the rule approximates; else 0.
       best: the reference gradient that is most sensitive to an error, and the error allowed there.
     """
 
@@ -61,11 +61,11 @@ class LeafRecord:
 
 
 class Findings:
-    """Everything that probes brought to light.
+    """All findings and notes of an examination.
 
     Attributes:
-      found: what is not as it should be.
-      notes: what a reader should know.
+      found: the findings.
+      notes: remarks for the reader of the report.
     """
 
     def __init__(self, in_float64: bool) -> None:
@@ -79,7 +79,7 @@ class Findings:
         self.found.append(Finding(verdict, leaf, probe, pair, says, size))
 
     def in_dtype(self, verdict: str, leaf: int | None, probe: Probe, pair: Pair, says: str) -> None:
-        """Says what shows in the working dtype only, unless that is not what was given."""
+        """Adds a finding in the working dtype; only a note if the arguments are float64."""
         if self._in_float64:
             self.note(f"{says} ({probe.name}): what was given is of float64")
         else:

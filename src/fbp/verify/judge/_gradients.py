@@ -1,4 +1,4 @@
-"""The gradients that a rule gives, beside their references: in float64, then in its dtype."""
+"""Compares a rule's gradients with their references: in float64, then in the working dtype."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ class Gradients:
     """Compares gradients, leaf by leaf.
 
     Attributes:
-      leaves: what all probes together say of each leaf.
+      leaves: the results of all probes for each leaf.
       narrow: the comparison in the working dtype.
     """
 
@@ -49,7 +49,7 @@ class Gradients:
         record.covered = record.covered | known
         wrong = not error <= allowed
         if wrong and error <= 1e-7 * scale and self.runs.eps == EPS64:
-            # An approximated function has a derivative that is not the approximated derivative.
+            # The derivative of an approximation is not the approximation of the derivative.
             self.findings.note(
                 "agrees to seven digits only: the function approximates, or its rule does"
             )
@@ -57,7 +57,7 @@ class Gradients:
         known_wrong = self.findings.has("WRONG", k)
         if wrong and (pair.margin <= AT_KINK or self.runs.hides_kinks):
             if known_wrong:
-                return  # what is wrong elsewhere has no say in what is right at a kink
+                return  # at a kink, a gradient that is wrong elsewhere is not judged
             aside = self._off_ties(probe, k)
             if aside:
                 self.findings.say("WRONG", k, probe, pair, aside, np.inf)
@@ -99,7 +99,7 @@ class Gradients:
             self.findings.in_dtype(lost[0], k, probe, pair, lost[1])
 
     def compare_outside(self, probe: Probe, pair: Pair) -> None:
-        """Integers that the function was not given may be outside of what it is for."""
+        """Reports differences as CONVENTION: such integers may be outside of the function's domain."""
         for k, (got, want) in enumerate(zip(pair.rule_grads, pair.grads, strict=True)):
             if not np.isfinite(want).all() or pair.margin <= AT_KINK:
                 continue
@@ -108,7 +108,7 @@ class Gradients:
                 self.findings.say("CONVENTION", k, probe, pair, says, 0.0)
 
     def _allowed(self, pair: Pair, working: Pair, k: int, known: np.ndarray, scale: float) -> float:
-        """How far rounding alone may take the rule in float64 from its reference."""
+        """The error that rounding alone may cause between the rule in float64 and its reference."""
         eps = self.runs.eps
         if self.runs.by == "differences":
             return 1e-6 * scale + 4 * self.differences.bars[k] + eps ** (2 / 3) * scale
@@ -120,7 +120,7 @@ class Gradients:
         return algebra_allowed(eps, self.narrow.unit(k), scale, lost, usual)
 
     def _off_ties(self, probe: Probe, k: int) -> str:
-        """What is wrong with a gradient beside a kink, where there is no choice; "" for nothing."""
+        """What is wrong with a gradient beside a kink, where it is unique; "" if nothing is."""
         aside = self.limits.aside(probe)
         if aside.margin <= AT_KINK and not self.runs.hides_kinks:
             return ""
@@ -138,14 +138,14 @@ class Gradients:
         return f"{place} is {got[where]:.6g}, reference {want[where]:.6g}, beside a tie"
 
     def _nonfinite(self, probe: Probe, pair: Pair, k: int) -> None:
-        """NaN or infinity somewhere: right only where the gradient has no finite limit."""
+        """Judges NaN or infinity, which is right only where the gradient has no finite limit."""
         got = pair.rule_grads[k]
         want = pair.grads[k]
         says = self.limits.at_singularity(probe, k, got, want)
         if says is not None:
             self.findings.say(says[0], k, probe, pair, says[1], np.inf)
         elif self.runs.by == "reverse" and not self.runs.holds_fixed:
-            # Autodiff has nothing to say here: a few elements by differences of the function.
+            # Autodiff gives NaN here: compare a few elements with differences of the function.
             lost = np.flatnonzero(np.isnan(want.ravel()) & np.isfinite(got.ravel()))
             for element in map(int, self.limits.rng.permutation(lost)[:3]):
                 against = self.differences.contradict(probe, pair, k, element)

@@ -1,7 +1,7 @@
-"""What is right where a function is not smooth.
+"""Which gradients are right where a function is not smooth.
 
-At a kink the gradient is a choice. The chain rule allows every element of the Clarke
-subdifferential: the convex hull of the limits of the gradient at smooth points nearby.
+At a kink the gradient is not unique. Every element of the Clarke subdifferential is accepted: the
+convex hull of the limits of the gradient at smooth points nearby.
 
 Source: Clarke, "Optimization and Nonsmooth Analysis", 1983, section 2.5.
 """
@@ -13,8 +13,9 @@ def in_hull(point: np.ndarray, limits: np.ndarray, tolerance: float) -> bool:
     """Whether a vector is a convex combination of others, to a relative tolerance.
 
     Args:
-      point: (n,).
-      limits: (k, n).
+      point: the vector, (n,).
+      limits: the others, (k, n).
+      tolerance: relative to the largest element of all.
     """
     from scipy.optimize import nnls
 

@@ -1,4 +1,4 @@
-"""What surrounds a point: one-sided limits of the gradient."""
+"""One-sided limits of the gradient around a point."""
 
 from typing import Any
 
@@ -14,21 +14,21 @@ _STEP = 1e-7
 
 
 class Limits:
-    """Runs the reference beside a probe.
+    """Runs the reference at points near a probe.
 
-    At a kink the rule may give any convex combination of the gradient's limits. Many kinks at once
-    have too many limits to look at, so the point is first moved to where just one is left.
+    At a kink the rule may return any convex combination of the gradient's limits. Many kinks at
+    once have too many limits to compute, so the point is first moved to where few are left.
     """
 
     def __init__(self, runs: Runs, rng: np.random.Generator) -> None:
         self.runs = runs
-        # Its own stream, so that what is drawn for probes does not depend on what is found.
+        # Its own stream, so that the numbers drawn for probes do not depend on findings.
         self.rng = np.random.default_rng(rng.integers(2**32))
         self.differences = Differences(runs, self.rng)
         self._aside: tuple[Probe, Pair] | None = None
 
     def at_kink(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> str | None:
-        """What choice a rule makes at a kink; "" where none is left; None if it is wrong."""
+        """The choice a rule makes at a kink, in words; "" if it has none; None if it is wrong."""
         off = np.abs(got - pair.grads[k])
         wrong = np.flatnonzero(off.ravel() > 1e-9 * (np.abs(pair.grads[k]).max() + off.max()))
         if not wrong.size:
@@ -40,13 +40,13 @@ class Limits:
                 there = self.runs.exact(values, probe.dys)
                 rule = there.rule_grads[k].ravel()
                 around: list[list[np.ndarray]] = []
-                # Each round may find limits that those before it did not.
+                # Each round may find limits that the rounds before it did not.
                 for _ in range(4):
                     around += self._around(values, probe, _STEP, (1, 6, 12)[most - 1], tied)
                     limits = np.stack([grads[k].ravel() for grads in around])
                     is_one = not np.isfinite(limits).all() or (
                         in_hull(rule, limits, 1e-4)
-                        # What one leaf takes another cannot have as well.
+                        # All leaves together are one combination of the limits.
                         and in_hull(*_together(there.rule_grads, around), 1e-4)
                     )
                     if is_one or not np.isfinite(rule).all():
@@ -67,7 +67,7 @@ class Limits:
         return said
 
     def aside(self, probe: Probe) -> Pair:
-        """What the runs give beside a probe, where its ties are broken."""
+        """The results of the runs beside a probe, where its ties are broken."""
         if self._aside is None or self._aside[0] is not probe:
             values = list(probe.values)
             for i in self.runs.diff:
@@ -89,7 +89,7 @@ class Limits:
     def at_singularity(
         self, probe: Probe, k: int, got: np.ndarray, want: np.ndarray
     ) -> tuple[str, str] | None:
-        """What to say of NaN or infinity in a rule or its reference; None for nothing."""
+        """The verdict on NaN or infinity in a rule or its reference, and its text; or None."""
         bad = ~np.isfinite(got)
         kind = "NaN" if np.isnan(got).any() else "infinite"
         if (bad & np.isfinite(want)).any():
@@ -98,7 +98,7 @@ class Limits:
                 f"{kind} in {bad.sum()} of {bad.size} elements, where autodiff's are not",
             )
         if bad.any():
-            return None  # as autodiff's are: the function has no gradient that could be told there
+            return None  # autodiff's are too: the function has no gradient to compare with there
         near, nearer = (
             np.stack([grads[k].ravel() for grads in self._around(probe.values, probe, step, 8)])
             for step in (_STEP * 1e3, _STEP)
@@ -117,9 +117,10 @@ class Limits:
     def _alone(
         self, probe: Probe, k: int, element: int, off: np.ndarray, most: int
     ) -> tuple[list[Any], dict[int, np.ndarray]]:
-        """The probe with everything moved but one element and some of those that tie with it.
+        """The probe with all values moved but one element and up to `most - 1` equal to it.
 
-        Where a tie gives to one what it takes from another, both are off by the same amount.
+        Those off by the same amount are kept first: what a tie adds to one element's gradient it
+        takes from another's. Also returns a mask of the elements that are kept, for each leaf.
         """
         i = self.runs.diff[k]
         x = np.asarray(probe.values[i])
@@ -152,7 +153,7 @@ class Limits:
         directions: int,
         moving: dict[int, np.ndarray] | None = None,
     ) -> list[list[np.ndarray]]:
-        """Reference gradients at points around, both ways along random directions."""
+        """Reference gradients at points nearby, forwards and backwards along random directions."""
         found = []
         size = max(typical_size(np.asarray(values[j])) for j in self.runs.diff)
         wide = self.runs.wide(values)
@@ -182,7 +183,7 @@ class Limits:
 def _together(
     rule: list[np.ndarray], around: list[list[np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The finite gradients of all leaves as one vector, each relative to its size."""
+    """A rule's gradient and its limits, finite leaves only, each leaf scaled, as vectors."""
     points, limits = [], []
     for k, mine in enumerate(rule):
         beside = np.stack([grads[k].ravel() for grads in around])
@@ -196,7 +197,7 @@ def _together(
 
 
 def _signed(move: np.ndarray, moving: np.ndarray, n: int) -> np.ndarray:
-    """The moving elements of a move, with the n-th combination of signs; the first stays +."""
+    """The moving elements of a move, with the n-th combination of signs; the first is always +."""
     signed = np.zeros(move.shape)
     places = np.flatnonzero(moving)
     bits = (n >> np.arange(len(places))) & 1

@@ -1,4 +1,4 @@
-"""How far gradients are apart, and how far rounding lets them be."""
+"""Errors between gradients, and the errors that rounding explains."""
 
 import dataclasses
 
@@ -13,17 +13,17 @@ from fbp.verify.report._cross_check import LeafCheck
 def leaf_checks(
     rule64: PyTree, exact: PyTree, rule: PyTree, auto: PyTree, reference: PyTree
 ) -> list[LeafCheck]:
-    """Compares gradients of one form, leaf by leaf.
+    """Compares gradients with the same tree, leaf by leaf.
 
     Args:
-      rule64: by the rules, in float64.
-      exact: by jax.grad, in float64.
-      rule: by the rules, in the working dtype.
-      auto: by jax.grad, in the working dtype.
-      reference: what the last two are measured against.
+      rule64: from the rules, in float64.
+      exact: from jax.grad, in float64.
+      rule: from the rules, in the working dtype.
+      auto: from jax.grad, in the working dtype.
+      reference: the gradient that `rule` and `auto` are compared with.
 
     Raises:
-      FloatingPointError: what jax.grad gives is not finite.
+      FloatingPointError: a gradient from jax.grad is not finite.
     """
     checks = []
     trees = [named_leaves(tree) for tree in (rule64, exact, rule, auto, reference)]
@@ -52,7 +52,7 @@ def leaf_checks(
 
 
 def worse(a: LeafCheck, b: LeafCheck) -> LeafCheck:
-    """Two checks of one leaf as one: the larger errors, and ok only if both are."""
+    """Merges two checks of one leaf: the larger of each error, and ok only if both are."""
     return dataclasses.replace(
         a,
         error64=max(a.error64, b.error64),

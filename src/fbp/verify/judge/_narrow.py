@@ -1,4 +1,4 @@
-"""Precision and range: what of a gradient is left in the dtype that a rule is used in."""
+"""Precision and range: how accurate a gradient is in the working dtype."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +10,12 @@ from fbp.verify.program._numbers import largest
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
-# With arguments of exp this large float32 has no three digits left: see `Narrow.saturated`.
+# With arguments of exp this large, float32 keeps fewer than three digits: see `Narrow.saturated`.
 _SATURATED = 1e4
 
 
 class Narrow:
-    """Holds a gradient in the working dtype against its reference, and autodiff's beside it."""
+    """Compares the rule's and autodiff's gradients in the working dtype with the reference."""
 
     def __init__(self, runs: Runs, leaves: list[LeafRecord]) -> None:
         self.runs, self.leaves = runs, leaves
@@ -30,10 +30,10 @@ class Narrow:
         return float(jnp.finfo(self.runs.dtypes[self.runs.diff[k]]).eps)
 
     def saturated(self, pair: Pair, k: int) -> float:
-        """How large what cancels in a saturated gradient may be; 0 where no exponential saturates.
+        """The size of the terms that cancel in a saturated gradient; 0 if no exponential saturates.
 
-        exp(u) errs by |u| units. Written as exp(a - b), as in a softmax by its logsumexp, it does
-        so even where u vanishes and a does not. What is multiplied with it has grown with a.
+        exp(u) errs by |u| units. exp(a - b), as in a softmax from its logsumexp, errs by |a| units
+        even where a - b is 0. The factors multiplied with it have grown with a.
         """
         if pair.exponent <= _SATURATED:
             return 0.0
@@ -42,15 +42,15 @@ class Narrow:
     def lost(
         self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray, imprecise: bool
     ) -> tuple[str, str] | None:
-        """The verdict on leaf k in this dtype, and what it says; None where nothing is lost.
+        """The verdict on leaf k in the working dtype, and its text; None if nothing is lost.
 
-        On ordinary input the leaf's record learns how far the rule errs here, and autodiff.
+        On ordinary input the errors of the rule and of autodiff are added to the leaf's record.
 
         Args:
-          probe: what was tried; `pair` and `working` are its runs, in float64 and in this dtype.
+          probe: the probe; `pair` and `working` are its results in float64 and in this dtype.
           k: a leaf whose gradient is right in float64.
-          known: where it has a reference.
-          imprecise: whether its precision was found wanting before.
+          known: the elements that have a reference.
+          imprecise: whether the leaf has a PRECISION finding already.
         """
         want, got = pair.grads[k][known], working.rule_grads[k][known]
         dtype = self.runs.dtypes[self.runs.diff[k]]
@@ -70,7 +70,7 @@ class Narrow:
             )
         if self.runs.draws:
             want = control  # float64 draws other numbers
-        # So near to a kink rounding decides on which side a few elements are.
+        # This close to a kink, rounding decides which side a few elements fall on.
         if pair.margin < (256 * unit if unit < 1e-4 else 2 * unit):
             off = np.abs(got - want) > 0.01 * scale
             if off.any() and off.sum() <= max(2, 0.02 * off.size):
@@ -90,13 +90,13 @@ class Narrow:
             usual, growth = self.leaves[k].usual, self._growth(probe)
             rest = unit ** (2 / 3) * growth**2 * usual
             if scale <= unit * usual:
-                # It vanishes, as a decay does. A product in an exponent errs by unit * growth^2,
-                # what the exponential is of by as much, and two more factors may have grown.
+                # The gradient vanishes, as in a decay. A product in an exponent errs by
+                # unit * growth^2, so the exponential does too; two more factors may have grown.
                 rest = max(rest, unit * growth**4 * usual)
             if whole := self.saturated(pair, k):
-                # Four times: a and b of exp(a - b), in each of the two that are subtracted.
+                # Four times: for a and for b of exp(a - b), in both of the terms that cancel.
                 rest = max(rest, 4 * unit * pair.exponent * max(scale, whole))
-            # Up to `rest` it is what a saturated gradient leaves beside numbers of the usual size.
+            # An error up to `rest` is the rounding of terms that cancel in a saturated gradient.
             if error * scale > rest:
                 return "RANGE", (
                     f"loses its digits in {dtype}: errs by {error:.1e} of the leaf, "
@@ -105,7 +105,7 @@ class Narrow:
         return None
 
     def _growth(self, probe: Probe) -> float:
-        """How much larger than what was given the values of a probe are; 1 where they are not."""
+        """How many times larger the values of a probe are than the given ones; at least 1."""
         pairs = [(probe.values[i], self.runs.subject.values[i]) for i in self.runs.diff]
         sizes = [(largest(new), largest(given)) for new, given in pairs]
         return max([1.0, *(new / given for new, given in sizes if given)])

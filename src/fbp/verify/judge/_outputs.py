@@ -1,4 +1,4 @@
-"""The outputs that a rule's forward gives, beside those of the function."""
+"""Compares the outputs of a rule's forward with those of the function."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ class Outputs:
         self.usual = [0.0] * len(runs.out_avals)
 
     def compare(self, probe: Probe, pair: Pair, working: Pair) -> None:
-        """The outputs of the rule's forward are those of the function."""
+        """Compares the outputs of the rule's forward with the function's on one probe."""
         for i, (got, want) in enumerate(zip(pair.rule_out, pair.out, strict=True)):
             unit = float(jnp.finfo(self.runs.out_avals[i].dtype).eps)
             scale = largest(want)
@@ -56,7 +56,7 @@ class Outputs:
                     self.findings.say("STRUCTURE", None, probe, pair, says, error / allowed)
 
     def _differs_off_ties(self, probe: Probe, pair: Pair, i: int) -> bool:
-        """Whether an output that differs does so too where nothing is at a tie."""
+        """Whether an output that differs at a tie also differs where nothing is at a tie."""
         if pair.margin > max(AT_KINK, 64 * self.runs.eps):
             return True
         aside = self.limits.aside(probe)

@@ -1,4 +1,4 @@
-"""Certified power: which errors a check would have caught, found by putting them in."""
+"""The power of a check: which errors it would have caught, found by injecting them."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ _SIZES = [10.0**-n for n in range(15, -1, -1)]
 def smallest_caught(record: LeafRecord) -> dict[str, float]:
     """The smallest relative error of each kind that the comparison of one gradient would catch.
 
-    Injected into the reference gradient of the probe that is most sensitive, and compared as the
-    rule's own gradient was: the whole leaf scaled, one element changed, and the
+    The errors are injected into the reference gradient of the most sensitive probe, which is
+    compared as the rule's own gradient was: the whole leaf scaled, one element changed, and the
     leaf mixed with itself rolled by one.
     """
     if record.best is None:

@@ -1,4 +1,4 @@
-"""The form of what a rule gives, before jax mends it, and what it does besides."""
+"""The form of a rule's gradients, before jax converts them, and the rule's side effects."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -19,10 +19,10 @@ _PLAIN = (int, float, str, bool, type(None), list, dict, set, tuple)
 
 
 def misformed(subject: Subject) -> Iterator[tuple[str, str]]:
-    """What is wrong with the form of a rule, as (path of the gradient or "", one line).
+    """Yields what is wrong with the form of a rule, as (path of the gradient or "", one line).
 
-    jax takes zeros of any kind for an integer argument, and casts a gradient of another dtype,
-    without a word. So a `custom_vjp` function is asked itself.
+    jax silently accepts zeros of any kind for an integer argument, and silently casts a gradient of
+    another dtype. So the forward and backward of a `custom_vjp` function are called directly.
     """
     f = _with_rule(subject.original)
     if f is None or getattr(f, "symbolic_zeros", False):
@@ -43,9 +43,9 @@ def misformed(subject: Subject) -> Iterator[tuple[str, str]]:
     for _ in range(2):
         said.clear()
         try:
-            jax.eval_shape(functools.partial(rule), subject.values)  # a new object: traced anew
+            jax.eval_shape(functools.partial(rule), subject.values)  # a new object: traced again
         except Exception:
-            return  # said elsewhere, at the stage where it is raised
+            return  # reported by the stage that runs into it
     yield from said
     for name, now in _held_by(f).items():
         if before.get(name, now) != now:
@@ -53,9 +53,9 @@ def misformed(subject: Subject) -> Iterator[tuple[str, str]]:
 
 
 def wrong_integers(runs: Runs) -> Iterator[str]:
-    """The outputs without floats in which the rule's forward differs from the function.
+    """Yields the outputs without floats in which the rule's forward differs from the function.
 
-    They have no gradient, and so nothing else would tell.
+    They have no gradient, so no other comparison includes them.
     """
     subject = runs.subject
     values = runs.narrow(subject.values)
@@ -79,7 +79,7 @@ def wrong_integers(runs: Runs) -> Iterator[str]:
 
 
 def _with_rule(f: Any) -> Any:
-    """The rule of a function itself: not of what it calls, as that of `jax.vmap(f)` is."""
+    """f without jit if it is a `custom_vjp` itself, not if it only calls one; else None."""
     while hasattr(f, "lower") and hasattr(f, "__wrapped__"):
         f = f.__wrapped__
     return f if isinstance(f, jax.custom_vjp) and f.bwd is not None else None
@@ -136,7 +136,7 @@ def _paths(top: str, arg: Any) -> list[str]:
 
 
 def _held_by(f: Any) -> dict[str, str]:
-    """The plain values that the rule's functions hold or read, and what they are now."""
+    """The current values of the plain variables that the rule's functions close over or read."""
     held: dict[str, str] = {}
     for rule in (f.fwd, f.bwd):
         for function in _functions(rule):
@@ -158,7 +158,7 @@ def _held_by(f: Any) -> dict[str, str]:
 
 
 def _functions(rule: Callable[..., Any]) -> Iterator[Any]:
-    """A function, and those it closes over."""
+    """Yields a function and the functions it closes over."""
     seen: set[int] = set()
     stack = [rule]
     while stack:
