@@ -1,6 +1,6 @@
-"""What was found, as values: they hold no arrays and compute nothing.
+"""Results of checks, as values that hold no arrays and compute nothing.
 
 In: names, verdicts and numbers. Out: the card of `fbp.check` (`_card`), the table of
-`fbp.cross_check` (`_cross_check`), the list of `fbp.audit` (`_audit`), and files of reports
+`fbp.cross_check` (`_cross_check`), the page of `fbp.audit` (`_audit`), and report files
 (`_json`).
 """

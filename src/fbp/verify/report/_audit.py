@@ -1,4 +1,4 @@
-"""What an audit found, as a value."""
+"""The result of `fbp.audit`, as a value."""
 
 import dataclasses
 
@@ -9,15 +9,15 @@ from fbp.verify.report._cross_check import WrongGradientError
 
 @dataclasses.dataclass(frozen=True)
 class SiteReport:
-    """One custom rule of a program, at the places that call it alike.
+    """One custom rule of a program, with all equal calls of it.
 
     Attributes:
       rule: the function the rule belongs to.
       source: file and line of the first call, or "".
-      calls: how many calls there are; those in loops count once.
-      report: what a check with the real inputs and cotangents of the first call found.
-      effect: how far this rule alone moves the gradient of the whole from its reference, relative
-        to the largest change of a leaf.
+      calls: the number of equal calls; a call inside a loop counts once.
+      report: the report of a check on the actual inputs and cotangents of the first call.
+      effect: the error of the whole gradient with only this rule in force: the largest over the
+        leaves, each relative to its size.
     """
 
     rule: str
@@ -29,14 +29,14 @@ class SiteReport:
 
 @dataclasses.dataclass(frozen=True)
 class AuditReport:
-    """What `fbp.audit` found; `str()` is a page to read.
+    """The result of `fbp.audit`; `str()` formats it as a page.
 
     Attributes:
       name: the loss.
-      verdict: one word: the worst of the sites, and of the whole.
-      gradients: by leaf of the params, the error of the whole gradient in float64, relative.
+      verdict: one word: the most severe of the sites' verdicts and the whole gradient's.
+      gradients: for each leaf of params, the relative error of the whole gradient in float64.
       sites: a report for every custom rule.
-      notes: what a reader should know.
+      notes: remarks for the reader.
       seconds: how long it took.
     """
 
@@ -54,13 +54,13 @@ class AuditReport:
 
     @property
     def culprits(self) -> tuple[SiteReport, ...]:
-        """The sites that are not right, the one that moves the whole gradient most first."""
+        """The sites whose rule is not right, by effect on the whole gradient, largest first."""
         quiet = ("OK", "CONVENTION", "VACUOUS")
         wrong = [site for site in self.sites if site.report.verdict not in quiet]
         return tuple(sorted(wrong, key=lambda site: -site.effect))
 
     def raise_if_wrong(self) -> None:
-        """Raises WrongGradientError unless `ok`, in one line."""
+        """Raises WrongGradientError with the report in one line, unless `ok`."""
         if not self.ok:
             raise WrongGradientError(self.line())
 
@@ -70,7 +70,7 @@ class AuditReport:
         return f"{self.verdict} {self.name}: {'; '.join(said or self.notes)}"
 
     def to_json(self, indent: int | None = None) -> str:
-        """The report as JSON; infinite numbers as strings."""
+        """The report as JSON, with NaN and infinities as strings."""
         sites = [{**vars(site), "report": site.report.fields()} for site in self.sites]
         return as_json({"ok": self.ok, **vars(self), "sites": sites}, indent)
 
@@ -78,7 +78,7 @@ class AuditReport:
         return self.card()
 
     def card(self, colour: bool = False) -> str:
-        """The report to read: a table of the sites, then a card for each that is not OK."""
+        """The report as text: a table of the sites, then a card for each that is not OK."""
         off = max(self.gradients.values(), default=0.0)
         head = f"{self.verdict}  {self.name}: {len(self.sites)} custom rules"
         lines = [f"{head}; the whole gradient is off by {off:.1e} of its leaf in float64"]

@@ -1,4 +1,4 @@
-"""What a check found, as a value: a card to read, JSON to keep."""
+"""The result of `fbp.check`, as a value that prints as a card and converts to JSON."""
 
 import dataclasses
 import functools
@@ -9,13 +9,13 @@ from typing import Any
 from fbp._text import align
 from fbp.verify.report._cross_check import WrongGradientError
 
-# What makes a check fail. CONVENTION is a choice the mathematics leaves open; UNVERIFIABLE says
-# that nothing wrong was found, and what could not be looked at.
+# The verdicts that fail a check. CONVENTION, a choice the mathematics leaves open, does not.
+# UNVERIFIABLE does: nothing wrong was found, but something could not be compared.
 FAILING = (
     *("STRUCTURE", "NONDETERMINISTIC", "WRONG", "VARIANT", "PRECISION", "RANGE", "VACUOUS"),
     "UNVERIFIABLE",
 )
-# From the most to the least telling: a rule has one verdict.
+# From most to least severe: the verdict of a rule is the first of these that occurs.
 ORDER = (*FAILING, "CONVENTION", "OK")
 COLOURS = {"OK": "32", "CONVENTION": "36", "VACUOUS": "33", "UNVERIFIABLE": "33"}
 
@@ -25,9 +25,9 @@ class Hint:
     """One explanation of a wrong gradient.
 
     Attributes:
-      leaf: the gradient it is about; "" for the rule.
+      leaf: the gradient it is about; "" for the whole rule.
       kind: a word for the kind of mistake: "sign", "factor", "term", ...
-      text: one line.
+      text: the explanation, in one line.
     """
 
     leaf: str
@@ -40,16 +40,16 @@ class LeafRow:
     """One gradient of a report.
 
     Attributes:
-      path: the argument it is by, as in `params.w`.
+      path: the argument it is the gradient of, as in `params.w`.
       dtype: its dtype.
       shape: its shape.
-      verdict: of this gradient.
-      error: largest error in float64, in units of its largest element.
-      excess: the same in units of what rounding allows.
-      units: largest error in its dtype on ordinary input, in rounding units.
-      control: the same of autodiff.
-      catches: the smallest relative error that would have been caught, by the kind of error.
-      says: where it is wrong, and by what.
+      verdict: the verdict on this gradient.
+      error: the largest error in float64, relative to the gradient's largest element.
+      excess: the largest error in float64, in units of the error that rounding allows.
+      units: the largest error in its dtype on ordinary input, in rounding units.
+      control: the same for autodiff.
+      catches: for each kind of error, the smallest relative error that would have been caught.
+      says: where it is wrong, and how.
     """
 
     path: str
@@ -66,20 +66,20 @@ class LeafRow:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `fbp.check` found; `str()` is a card to read.
+    """The result of `fbp.check`; `str()` formats it as a card.
 
     Attributes:
       name: the function.
       verdict: one word: see `fbp.check`.
       leaves: a row for each gradient.
-      hints: what explains a wrong gradient, the best first.
-      notes: what a reader should know: what could not be done, which choices were met.
-      variants: how the rule fares under transformations: "same", or what happens.
-      reference: what it was held against.
+      hints: explanations of a wrong gradient, the best first.
+      notes: remarks for the reader: what could not be done, which approximations were accepted.
+      variants: for each transformation, "same" or what differs.
+      reference: what it was compared with.
       rules: the custom rules in the function.
-      probes: how many inputs and cotangents were compared.
+      probes: how many sets of inputs and cotangents were compared.
       seconds: how long it took.
-      reproduce: makes `repro`.
+      reproduce: the function that returns `repro`.
     """
 
     name: str
@@ -101,11 +101,11 @@ class Report:
 
     @functools.cached_property
     def repro(self) -> str:
-        """A runnable program that shows what is wrong on small plain input; "" without one."""
+        """A runnable program that shows the error on small plain input; "" if there is none."""
         return self.reproduce() if self.reproduce is not None else ""
 
     def raise_if_wrong(self) -> None:
-        """Raises WrongGradientError unless `ok`, in one line."""
+        """Raises WrongGradientError with the report in one line, unless `ok`."""
         if not self.ok:
             raise WrongGradientError(self.line())
 
@@ -118,11 +118,11 @@ class Report:
         return ": ".join([parts[0], "; ".join(parts[1:])]) if parts[1:] else parts[0]
 
     def to_json(self, indent: int | None = None) -> str:
-        """The report as JSON; infinite numbers as strings."""
+        """The report as JSON, with NaN and infinities as strings."""
         return as_json(self.fields(), indent)
 
     def fields(self) -> dict[str, Any]:
-        """What JSON holds of the report."""
+        """The fields of the report that its JSON holds."""
         fields = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "reproduce"
         }
@@ -134,7 +134,7 @@ class Report:
         return self.card()
 
     def card(self, colour: bool = False) -> str:
-        """The report to read, in colour for a terminal."""
+        """The report as text, optionally in colour for a terminal."""
         lines = [f"{_painted(self.verdict, self.verdict, colour)}  {self.name}"]
         if self.leaves:
             lines += [_paint_row(line, colour) for line in align(self.table()).splitlines()]
@@ -158,7 +158,7 @@ class Report:
         return "\n".join(lines)
 
     def table(self) -> list[list[str]]:
-        """The cells of the table of gradients, its first row the head."""
+        """The cells of the table of gradients; the first row is the header."""
         rows = [["gradient", "shape", "verdict", "float64", "units", "autodiff", "catches", ""]]
         for r in self.leaves:
             shape = f"{r.dtype}[{','.join(map(str, r.shape))}]"
@@ -173,13 +173,13 @@ class Report:
 
 
 def worst(verdicts: Any) -> str:
-    """The most telling of several verdicts."""
+    """The most severe of several verdicts."""
     found = set(verdicts)
     return next((v for v in ORDER if v in found), "OK")
 
 
 def as_json(fields: dict[str, Any], indent: int | None) -> str:
-    """A report's fields as JSON; numbers that JSON has no form for as strings."""
+    """A report's fields as JSON, with NaN and infinities as strings."""
     return json.dumps(_plain(fields), indent=indent, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""What a check of a gradient found, as a value."""
+"""The result of `fbp.cross_check`, as a value."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ class LeafCheck:
 
 @dataclasses.dataclass(frozen=True)
 class CrossCheck:
-    """What `cross_check` found; `str()` is a table by leaf."""
+    """The result of `cross_check`; `str()` formats it as a table, one row per leaf."""
 
     leaves: tuple[LeafCheck, ...]
 
@@ -58,7 +58,7 @@ class CrossCheck:
             )
 
     def table(self) -> list[list[str]]:
-        """The cells of the table, its first row the head."""
+        """The cells of the table; the first row is the header."""
         rows = [["gradient", "shape", "float64", "working", "jax.grad", "verdict"]]
         for leaf in self.leaves:
             shape = "x".join(map(str, leaf.shape)) or "scalar"

@@ -1,4 +1,4 @@
-"""Files of reports: the same form from pytest and from the command line."""
+"""Report files, which pytest and the command line write in the same form."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def content_of(reports: Sequence[dict[str, Any]]) -> str:
-    """Reports, as `Report.to_json` gives them, as the content of a file."""
+    """The text of a report file; each report is a dict as in `Report.to_json`."""
     from fbp import __version__
 
     ok = bool(reports) and all(report["ok"] for report in reports)
@@ -16,7 +16,7 @@ def content_of(reports: Sequence[dict[str, Any]]) -> str:
 
 
 def is_reports(path: Path) -> bool:
-    """Whether a file is of reports, and of nothing else that a user could miss."""
+    """Whether a file is a report file, which may be overwritten without loss of other data."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
