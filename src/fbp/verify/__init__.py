@@ -1,30 +1,30 @@
-"""Proof: hand-written rules against references, autodiff above all.
+"""Checks of hand-written backward rules against references, chiefly autodiff.
 
-The way of one check, `fbp.check(f, *args)`, through the rooms of this folder:
+The steps of one check, `fbp.check(f, *args)`, and the folders they live in:
 
-    _check        reads the arguments, and calls what follows in this order
+    _check        reads the arguments and calls the steps below in this order
     rule/         1. f and its arguments become a `Subject`: a function of a list of arrays.
-                  2. It is traced with its rule in force, and with the rule taken out. Both are
-                     compiled in float64 and in the working dtype: the `Runs`. program/ reads
-                     and rewrites the jaxprs for it.
-    probe/        3. Inputs and cotangents are drawn, ordinary ones, then nasty ones: `Probe`s.
+                  2. It is traced once with its rule and once with the rule removed. Both programs
+                     are compiled, in float64 and in the working dtype: the `Runs`. program/ reads
+                     and rewrites the jaxprs.
+    probe/        3. Inputs and cotangents are drawn, ordinary ones, then edge cases: `Probe`s.
     judge/        4. On each probe the rule's gradients are compared with the reference's, in
                      float64 (is the formula right?), then in the working dtype (is it precise?).
-                     What rounding alone may do is derived in `judge/_bounds.py`.
+                     The error that rounding alone explains is derived in `judge/_bounds.py`.
     probe/        5. The rule is run under jit, vmap, scan, ...: `Variants`.
     diagnose/     6. A wrong gradient is explained: which leaf, which elements, which term.
-    _summing_up   7. Rows, one verdict, and which errors would have been caught.
+    _summing_up   7. Rows, one verdict, and the smallest errors that would have been caught.
     report/       8. The `Report`: a value that prints as a card.
 
-`fbp.audit` (`_audit`) finds the rules of a whole program and what reaches them (sites/), and sends
-each through steps 2 to 8. `fbp.cross_check` (`_cross_check`) compares a whole objective with
-`jax.grad`. `fbp.register` and the command line name rules to be checked (registry/); so does the
-pytest plugin. mutate/ plants bugs in a rule to see whether tests find them.
+`fbp.audit` (`_audit`) finds the rules of a whole program and the values that reach them (sites/),
+and takes each rule through steps 2 to 8. `fbp.cross_check` (`_cross_check`) compares the gradient
+of a whole objective with `jax.grad`. `fbp.register`, the command line and the pytest plugin name
+the rules to check (registry/). mutate/ inserts bugs in a rule to see whether tests find them.
 
 Imports run one way: program, rule, probe, judge, diagnose, then `_check`, then `_audit` and
 registry/. report/ imports none of them.
 
-Names are imported when first used: the pytest plugin lives here and must not import jax.
+Names are imported on first use, since the pytest plugin lives here and must not import jax.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`fbp.audit`: every custom rule of a whole program, checked in place."""
+"""`fbp.audit`: checks every custom rule of a whole program on the values that reach it."""
 
 import os
 import time
@@ -24,23 +24,23 @@ from fbp.verify.sites._whole import Whole
 def audit(
     loss: Callable[..., Any], params: Any, *batch: Any, budget: Budget = "fast", seed: int = 0
 ) -> AuditReport:
-    """Finds every custom rule in a program, checks each in place, and says which breaks the whole.
+    """Checks every custom rule in a program, and finds those that make the whole gradient wrong.
 
-    The program of `loss(params, *batch)` is run once, forwards and backwards, without its rules in
-    force; the inputs and cotangents that reach each `custom_vjp` and `custom_jvp` call, also inside
-    jit, scan, cond and remat, are what its check starts from. So it works on any program: of flax,
-    equinox or plain JAX. Calls that are alike, as those of equal blocks, are checked once, on the
-    inputs of the first.
+    The program of `loss(params, *batch)` is run once, forward and backward, with its custom rules
+    removed. The check of each `custom_vjp` and `custom_jvp` call, also inside jit, scan, cond and
+    remat, starts from the inputs and cotangents that reach it in that run. This works for any
+    program: flax, equinox or plain JAX. Equal calls, such as those of repeated blocks, are checked
+    once, on the inputs of the first.
 
     Args:
-      loss: a function of params and the batch; its float outputs are what is differentiated.
+      loss: a function of params and the batch; its float outputs are differentiated.
       params: a tree of arrays (other values stay as they are).
       *batch: the rest of its arguments.
-      budget: of each check, as for `fbp.check`.
-      seed: of what is drawn.
+      budget: the budget of each check, as for `fbp.check`.
+      seed: the seed of the random draws.
 
     Raises:
-      ValueError: params hold no floats; loss raises, or gives no floats.
+      ValueError: params hold no floats; loss raises, or returns no floats.
     """
     started = time.perf_counter()
     subject = subject_of(loss, (params, *batch), argnums=(0,))
@@ -78,7 +78,7 @@ def audit(
     errors = whole.errors()
     is_off = max(errors.values(), default=0.0) > whole.allowed
     if is_off and worst(verdicts) in ("OK", "CONVENTION"):
-        # Choices at kinks may be what moves it: without them it must be right.
+        # The error may come from choices at kinks: without those rules it must vanish.
         others = [n for n in range(whole.count) if n not in choices]
         if choices and whole.error(others) <= whole.allowed:
             notes.append("the whole gradient is another one at a kink: see the conventions")
@@ -96,7 +96,7 @@ def audit(
 
 
 def _alike(one: Reached) -> Any:
-    """What two calls share that are the same rule, holding the same, of the same shapes."""
+    """A key that is equal for calls of the same rule with the same constants and shapes."""
     program = fingerprint(_subject(one))
     return one.site.name, one.site.number if program is None else program
 
@@ -109,7 +109,7 @@ def _place(one: Reached) -> str:
 
 
 def _subject(one: Reached) -> Subject:
-    """The call of a rule, and what reaches it."""
+    """The call of a rule as a subject, with the inputs that reach it."""
     eqn = one.site.eqn
     inputs, _ = one.at(-1)
 

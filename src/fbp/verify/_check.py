@@ -1,4 +1,4 @@
-"""`fbp.check`: is a hand-written backward rule right, and if not, what is wrong with it?"""
+"""`fbp.check`: checks hand-written backward rules, and explains the errors it finds."""
 
 import dataclasses
 import functools
@@ -39,42 +39,45 @@ def check(
 ) -> Report:
     """Checks the hand-written backward rules in a function against rule-free float64 autodiff.
 
-    The reference is autodiff of the same function with every custom rule taken out of its program,
-    in float64 and element by element; so it needs no finite differences and no tolerance to tune.
-    Where autodiff cannot go, differences of the function stand in, with an error bar.
+    The reference is autodiff of the same function with every custom rule removed from its program,
+    in float64, compared element by element; no finite differences and no tuned tolerances are
+    needed. Functions that autodiff cannot differentiate are compared with finite differences,
+    which have an error bound.
 
-    * Algebra: the rule itself in float64, on ordinary and on nasty input (zeros, ties, rows of
-      different size, thresholds mined from the program, repeated and negative integers, masks) and
-      several cotangents. A wrong term is many orders of magnitude above rounding there, for which
-      4e-11 of a gradient's largest element is allowed.
-    * Range: is it finite in the working dtype wherever autodiff is?
-    * Precision: does it err more than 16 times what autodiff does in the working dtype?
-    * Variants: is it the same under jit, vmap, scan, cond, remat, by one argument alone, with two
-      calls interleaved, and differentiated again?
-    * Power: what would have been caught. A check that could not have failed says VACUOUS.
+    * Algebra: the rule in float64, with several cotangents, on ordinary inputs and on edge cases
+      (zeros, ties, rows of different magnitude, constants that the program compares with, repeated
+      and negative integers, masks). For rounding, 4e-11 of a gradient's largest element is
+      allowed; the error of a wrong term is many orders of magnitude larger.
+    * Range: is the gradient finite in the working dtype wherever autodiff's is?
+    * Precision: is its error in the working dtype more than 16 times autodiff's, beyond a few units
+      of rounding?
+    * Variants: is it the same under jit, vmap, scan, cond and remat, with respect to one argument
+      alone, with two calls interleaved, and when differentiated again?
+    * Power: which errors would have been caught? A check that could not have failed is VACUOUS.
 
     Verdicts: OK; CONVENTION, another subgradient at a kink; and those that are not `ok`: WRONG,
-    STRUCTURE (not the form of a gradient, or it raises), NONDETERMINISTIC, VARIANT, RANGE,
-    PRECISION, VACUOUS, UNVERIFIABLE.
+    STRUCTURE (the gradient has the wrong form, or the rule raises), NONDETERMINISTIC, VARIANT,
+    RANGE, PRECISION, VACUOUS, UNVERIFIABLE.
 
     Args:
       f: a `custom_vjp` or `custom_jvp` function, any function with such rules inside, or a `Layer`
-        (args: params, x and perhaps a key), a `Loss` (params, y, target) or an `Objective`.
-      *args: its arguments: trees of arrays, integers, keys, None. Their values are ordinary input.
-      reference: a function of the same arguments to use instead of f's own primal. It gives the
-        same values: for a straight-through estimator f of g, g(x) + stop_gradient(f(x) - g(x)).
-      argnums: which arguments to differentiate; all that hold floats by default.
-      cotangent: the cotangents of the first probe, as f's output; random by default.
-      budget: "fast" leaves out half of the probes, the variants and the searches for a wrong term,
-        a wrong cotangent and a wrong input. "thorough" runs all probes three times more, on other
-        draws.
-      seed: of what is drawn.
+        (args: params, x and an optional key), a `Loss` (params, y, target) or an `Objective`.
+      *args: its arguments: trees of arrays, integers, keys, None. Their values count as ordinary
+        input.
+      reference: a function of the same arguments that is differentiated in place of f. It returns
+        the same values: for a straight-through estimator f of g, g(x) + stop_gradient(f(x) - g(x)).
+      argnums: which arguments to differentiate; by default all that hold floats.
+      cotangent: the cotangents of the first probe, a tree like f's output; random by default.
+      budget: "fast" skips half of the probes, the variants and the search for a wrong term, a wrong
+        cotangent or a wrong input. "thorough" runs all probes three more times, with new draws.
+      seed: the seed of the random draws.
       strict: whether a CONVENTION counts as WRONG.
 
     Raises:
-      TypeError: f is not a function, a layer, a loss or an objective.
-      ValueError: nothing can be differentiated; f raises or gives no floats; the reference gives
-        something else than f.
+      TypeError: f is not a function, a layer, a loss or an objective; another argument has the
+        wrong type.
+      ValueError: nothing can be differentiated; f raises or returns no floats; the reference raises
+        or its outputs have other shapes than f's; another argument has an invalid value.
     """
     started = time.perf_counter()
     if budget not in ("fast", "default", "thorough"):
@@ -99,7 +102,7 @@ def examine(
     seed: int = 0,
     strict: bool = False,
 ) -> Report:
-    """All stages of a check."""
+    """Runs all stages of a check on a subject."""
     stages = functools.partial(_examine, subject, reference, cotangent, budget, seed, strict)
     try:
         try:
@@ -107,7 +110,7 @@ def examine(
         except (RuleError, TypeError, ValueError):
             if not subject.in_float64:
                 raise
-            # In float32, as it is tried too, some are only right where float64 is not enabled.
+            # The working dtype is float32, and some functions need float64 disabled for it.
             with jax.enable_x64(False):
                 return stages()
     except RuleError as error:
@@ -140,7 +143,7 @@ def _examine(
     examination = Examination(runs, rng)
     dys = None if cotangent is None else _cotangents(runs, cotangent)
     fast = budget == "fast"
-    # Differences cost many runs a probe.
+    # Differences cost many runs per probe.
     examination.run(probes(runs, rng, points, dys, fast or runs.by == "differences"))
     if budget == "thorough":
         for _ in range(3):
@@ -170,7 +173,7 @@ def _examine(
         variants = outcome.variants
         is_wrong = any(f.verdict == "WRONG" for f in findings)
         if is_wrong:
-            # The derivative of a wrong gradient is wrong too, and says nothing more.
+            # The derivative of a wrong gradient is wrong too, and adds no information.
             variants = {n: w for n, w in variants.items() if not n.startswith("the gradient")}
         for v, text, k in outcome.findings:
             if not (is_wrong and v == "VARIANT"):
@@ -191,7 +194,7 @@ def _about(examination: Examination, verdict: str, text: str, leaf: int | None =
 
 def _cotangents(runs: Runs, cotangent: Any) -> list[np.ndarray]:
     leaves = jax.tree.leaves(cotangent)
-    # A 1 is one; but of an array of integers there is no cotangent.
+    # A Python integer counts as a float; an array of integers is no cotangent.
     numbers = [np.asarray(d, np.float64) if isinstance(d, int) else np.asarray(d) for d in leaves]
     dys = [wide(d) for d in numbers if is_float(d)]
     got, wanted = [d.shape for d in dys], [a.shape for a in runs.out_avals]

@@ -1,4 +1,4 @@
-"""The hand-written gradient of an objective beside jax.grad, leaf by leaf."""
+"""`fbp.cross_check`: compares the gradient of an objective with jax.grad, leaf by leaf."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ from fbp.verify.report._cross_check import CrossCheck, LeafCheck, WrongGradientE
 
 
 class Gradient(NamedTuple):
-    """The gradient of an objective by everything that has one; its leaves are what is compared."""
+    """The gradient of an objective with respect to its parameters and its input."""
 
     model: PyTree
     loss: PyTree
@@ -30,29 +30,30 @@ def cross_check(
 ) -> CrossCheck:
     """Compares the hand-written gradient with `jax.grad` of the same objective on one batch.
 
-    Every parameter is compared, and x, the model's input: at the given params, and once more a
-    little beside them, since weights that start at 1 and biases that start at 0 hide wrong terms.
+    The gradients with respect to every parameter and to x, the model's input, are compared at the
+    given params, and again at slightly perturbed ones, since weights initialized to 1 and biases
+    initialized to 0 hide wrong terms.
 
-    First the algebra: the rule in float64 against jax.grad in float64. A wrong term moves a leaf
-    by its own order; rounding by eps times the length of its sums. The line is drawn at eps^(2/3),
-    3.7e-11: a model that rounds to float32 inside, whatever its input, does not meet it. Then the
-    precision: the rule in the working dtype against the float64 gradient, beside jax.grad in the
-    same dtype. It may err by 4 times what jax.grad does, plus eps^(2/3). (With a key float64 draws
-    other noise, so the rule is then held against jax.grad in the working dtype itself.) A leaf
-    whose gradient cancels to nothing is measured by the largest leaf times eps^(1/3), which is
-    what rounding leaves of it.
+    First the algebra: the rule in float64 is compared with jax.grad in float64. A wrong term
+    changes a leaf by about its own size, rounding by eps times the length of its sums. The limit is
+    eps^(2/3) = 3.7e-11; a model that rounds to float32 internally exceeds it. Then the precision:
+    the rule in the working dtype is compared with the float64 gradient. Its error may be 4 times
+    that of jax.grad in the same dtype, plus eps^(2/3). (With a key, float64 draws different noise,
+    so the reference is then jax.grad in the working dtype.) The scale of an error is the leaf's
+    largest element, but at least eps^(1/3) times the largest leaf's: where a gradient cancels to
+    zero, rounding may leave that much.
 
     Args:
-      objective: an `Objective`, a `Microbatch` of one, or another that can be asked the same, of
-        integers x.
+      objective: an `Objective`, a `Microbatch` of one, or another `ObjectiveLike` whose x are
+        integers.
       params: its parameters.
       batch: `(x, target)`.
-      key: a key for the noise of training; both sides draw the same.
+      key: a key for training noise; the rule and jax.grad get the same one.
 
     Raises:
-      WrongGradientError: the gradient is not of the tree, shapes and dtypes of what it is by.
-      FloatingPointError: the loss, or what jax.grad gives, is not finite on this batch.
-      ValueError: nothing here has a gradient.
+      WrongGradientError: the gradient has not the tree, shapes and dtypes of params and x.
+      FloatingPointError: the loss, or the gradient from jax.grad, is not finite on this batch.
+      ValueError: neither params nor x hold floats.
     """
     batch = jax.tree.map(jnp.asarray, batch)
     _require_gradient_of(objective, params, batch, key)
@@ -67,7 +68,7 @@ def cross_check(
         return leaf_checks(rule64, exact, rule, auto, exact if key is None else auto)
 
     leaves = check_at(params)
-    # A step too far, where numbers overflow, takes nothing from what stands at the params.
+    # If the perturbed params overflow, the comparison at the given params stands.
     with contextlib.suppress(FloatingPointError):
         leaves = list(map(worse, leaves, check_at(_beside(params))))
     return CrossCheck(tuple(leaves))
@@ -76,7 +77,7 @@ def cross_check(
 def _both(
     objective: ObjectiveLike, params: Params, batch: PyTree, key: Key
 ) -> tuple[PyTree, Gradient, Gradient]:
-    """The loss, its gradient by the rules, and by jax.grad."""
+    """The loss, its gradient from the rules, and its gradient from jax.grad."""
     x, target = batch
     value, rule = _rule(objective, params, batch, key)
     dparams = jax.grad(objective.value, allow_int=True)(params, batch, key)
@@ -95,7 +96,7 @@ def _rule(
     whole = _whole(objective)
     if not isinstance(whole, Objective):
         return value, Gradient(dparams, (), None)
-    # dx, which training has no use for.
+    # dx, which value_and_grad does not return.
     x, target = batch
     y, res = whole.model.forward(params.model, x, key)
     _, _, dy = whole.loss.value_and_grad(params.loss, y, target)
@@ -130,7 +131,7 @@ def _require_gradient_of(objective: ObjectiveLike, params: Params, batch: PyTree
 
 
 def _beside(params: PyTree) -> PyTree:
-    """The parameters, each moved by a tenth of its leaf's size, or of 1 where the leaf is 0."""
+    """The parameters plus normal noise: a tenth of each leaf's RMS, or 0.1 where it is zero."""
     rng = np.random.default_rng(0)
 
     def move(p: Any) -> Any:

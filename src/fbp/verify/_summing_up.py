@@ -1,4 +1,4 @@
-"""From findings to a report: rows, one verdict, what would have been caught, explanations."""
+"""Turns findings into a report: rows, one verdict, the errors it would catch, explanations."""
 
 import dataclasses
 import functools
@@ -44,7 +44,7 @@ def report_of(
     if verdict not in ("OK", "VACUOUS", "UNVERIFIABLE"):
         try:
             hints = diagnose(runs, examination.pairs, findings, search=search)
-        except Exception as error:  # a verdict is not lost for want of an explanation
+        except Exception as error:  # the verdict stands even if explaining it fails
             notes.append(f"no explanation: {type(error).__name__}: {first_line(error)}")
     wrong = next((f for f in findings if f.leaf is not None and f.verdict == verdict), None)
     reproduce = None
@@ -65,7 +65,7 @@ def report_of(
 
 
 def with_misforms(report: Report, subject: Subject, misforms: list[tuple[str, str]]) -> Report:
-    """The report with the gradients that are not of the right form marked."""
+    """The report with verdict STRUCTURE on the gradients of the wrong form."""
     said = dict(misforms)
     rows = [
         row
@@ -112,7 +112,7 @@ def _row(runs: Runs, record: LeafRecord, k: int, findings: list[Finding]) -> Lea
 def _vacuous(
     runs: Runs, examination: Examination, verdict: str, reference: Subject | None
 ) -> tuple[str, list[str]]:
-    """Whether the check could have failed at all."""
+    """The verdict and notes, changed to VACUOUS or UNVERIFIABLE if nothing was really checked."""
     if not runs.rules and reference is None:
         return "VACUOUS", ["no custom rule is reached: autodiff was compared with itself"]
     if not examination.compared:
@@ -132,7 +132,7 @@ def _vacuous(
 
 
 def _left_out(runs: Runs, examination: Examination) -> list[str]:
-    """What was compared in part only, and why."""
+    """Notes on leaves that were compared only in part, and why."""
     notes = []
     why = {"reverse": "autodiff is not finite at the others"}.get(runs.by, "by differences")
     if runs.by == "forward":

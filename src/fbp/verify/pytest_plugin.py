@@ -1,10 +1,10 @@
-"""The pytest plugin: a fixture `fbp_check`, and rules registered once that are tests by themselves.
+"""The pytest plugin: the fixture `fbp_check`, and a test for each registered rule.
 
     # pyproject.toml
     [tool.pytest.ini_options]
-    fbp_rules = ["pkg.kernels"]    # its fbp.register(rms_norm, x, gamma) is the test fbp::rms_norm
+    fbp_rules = ["pkg.kernels"]    # fbp.register(rms_norm, x, gamma) in it: the test fbp::rms_norm
 
-A failing test shows the card. Loading the plugin imports neither jax nor numpy.
+A failing test shows the report's card. Loading the plugin imports neither jax nor numpy.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def fbp_check(request: pytest.FixtureRequest) -> Callable[..., "Report"]:
-    """`fbp.check`; the test fails with the card of what is wrong."""
+    """`fbp.check`, which fails the test with the report's card if a rule is wrong."""
 
     def fbp_check(f: Any, *args: Any, **options: Any) -> "Report":
         __tracebackhide__ = True
@@ -86,17 +86,17 @@ def fbp_check(request: pytest.FixtureRequest) -> Callable[..., "Report"]:
 
 
 class _Session:
-    """What one run of pytest was asked for, and what it found."""
+    """The options of one pytest run, and its reports."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._reports: list[dict[str, Any]] = []
         self._file = self._new_file()
         chosen = [arg for arg in config.args if _is_rule(config, arg)]
-        # There is no such file: pytest must not look for it.
+        # These name rules, not files: pytest must not look for them.
         config.args[:] = [arg for arg in config.args if arg not in chosen]
         modules = [*config.getoption("--fbp-rules")]
-        # Who names tests wants those and no others.
+        # If tests are named on the command line, only those are run.
         if chosen or config.args_source != pytest.Config.ArgsSource.ARGS:
             modules += config.getini("fbp_rules")
         names = {arg.partition("::")[2] for arg in chosen}
@@ -107,7 +107,7 @@ class _Session:
     def pytest_collection_modifyitems(
         self, session: pytest.Session, items: list[pytest.Item]
     ) -> None:
-        # Before any are deselected.
+        # Rules are added before any items are deselected.
         if self._modules or self._chosen:
             rules = Rules.from_parent(
                 session, name=NODE, nodeid=NODE, modules=self._modules, chosen=self._chosen
@@ -121,7 +121,7 @@ class _Session:
         if isinstance(error, WrongRuleError) and not item.config.getoption("fulltrace"):
             report.longrepr = Card(error)
         if call.when == "call" and item.config.getoption("--fbp-json"):
-            # An attribute of the test's report goes with it from one process to another.
+            # An attribute of the report is sent with it from a pytest-xdist worker.
             kept = item.stash.get(REPORTS, [])
             report.fbp = [{"test": item.nodeid, **json.loads(r.to_json())} for r in kept]
         return report
@@ -137,7 +137,7 @@ class _Session:
             os.replace(partial, self._file)
 
     def _new_file(self) -> Path | None:
-        """The file to write, unless the user has something else there."""
+        """The file to write, or None; raises UsageError if it exists and is not a report file."""
         path = self._config.getoption("--fbp-json")
         if path is None or hasattr(self._config, "workerinput"):
             return None
