@@ -30,7 +30,7 @@ def audit(
     removed. The check of each `custom_vjp` and `custom_jvp` call, also inside jit, scan, cond and
     remat, starts from the inputs and cotangents that reach it in that run. This works for any
     program: flax, equinox or plain JAX. Equal calls, such as those of repeated blocks, are checked
-    once, on the inputs of the first.
+    once, on the inputs of the first (in a loop, those of its last iteration).
 
     Args:
       loss: a function of params and the batch; its float outputs are differentiated.

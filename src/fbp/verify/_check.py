@@ -40,8 +40,8 @@ def check(
     """Checks the hand-written backward rules in a function against rule-free float64 autodiff.
 
     The reference is autodiff of the same function with every custom rule removed from its program,
-    in float64, compared element by element; no finite differences and no tuned tolerances are
-    needed. Functions that autodiff cannot differentiate are compared with finite differences,
+    in float64, compared element by element: without finite differences, and without tolerances to
+    tune. Only functions that autodiff cannot differentiate are compared with finite differences,
     which have an error bound.
 
     * Algebra: the rule in float64, with several cotangents, on ordinary inputs and on edge cases

@@ -138,7 +138,7 @@ class Differences:
     ) -> tuple[complex, float]:
         """The derivative with respect to one element of a leaf, and a bound on its error.
 
-        For a complex element it is g = D(1) - i D(i), where D is the directional derivative: Re(g v)
+        For a complex element it is g = D(1) - i D(i), with D the directional derivative; Re(g v)
         is the change along v.
         """
         a = np.asarray(probe.values[i])

@@ -99,7 +99,7 @@ class Gradients:
             self.findings.in_dtype(lost[0], k, probe, pair, lost[1])
 
     def compare_outside(self, probe: Probe, pair: Pair) -> None:
-        """Reports differences as CONVENTION: such integers may be outside of the function's domain."""
+        """Reports differences as CONVENTION: the integers may be outside the function's domain."""
         for k, (got, want) in enumerate(zip(pair.rule_grads, pair.grads, strict=True)):
             if not np.isfinite(want).all() or pair.margin <= AT_KINK:
                 continue

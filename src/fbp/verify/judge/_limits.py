@@ -46,7 +46,7 @@ class Limits:
                     limits = np.stack([grads[k].ravel() for grads in around])
                     is_one = not np.isfinite(limits).all() or (
                         in_hull(rule, limits, 1e-4)
-                        # All leaves together are one combination of the limits.
+                        # The gradients of all leaves must be the same combination of the limits.
                         and in_hull(*_together(there.rule_grads, around), 1e-4)
                     )
                     if is_one or not np.isfinite(rule).all():

@@ -79,7 +79,7 @@ def wrong_integers(runs: Runs) -> Iterator[str]:
 
 
 def _with_rule(f: Any) -> Any:
-    """f without jit if it is a `custom_vjp` itself, not if it only calls one; else None."""
+    """f, unwrapped from jit, if it is itself a `custom_vjp`; None if it only calls one or none."""
     while hasattr(f, "lower") and hasattr(f, "__wrapped__"):
         f = f.__wrapped__
     return f if isinstance(f, jax.custom_vjp) and f.bwd is not None else None

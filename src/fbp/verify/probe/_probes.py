@@ -74,7 +74,7 @@ def probes(
         yield Probe("at and around its thresholds", at, normal())
     yield Probe("rounded to ties", _of_floats(runs, given, _draws.ties), normal())
     if 0.0 in points and any(_draws.one_sign(np.asarray(given[i])) for i in runs.diff):
-        # The function compares something with 0, so 0 is in its domain.
+        # The function compares something with 0, so 0 is taken to be in its domain.
         zeros = _of_floats(runs, given, lambda a: _draws.some_zero(rng, a), keep_sign=False)
         yield Probe("zeros among what is of one sign", zeros, normal())
     wide = _of_floats(runs, given, lambda a: _draws.spread(rng, a, 20.0))

@@ -101,7 +101,7 @@ def _in_a_loop(subject: Subject) -> Run:
 
 
 def _batched(subject: Subject, fixed: int | None) -> Run:
-    """A batch of two; both examples share the fixed leaf, so its gradient is their sum."""
+    """A batch of two; both share the fixed leaf, so its gradient is the sum over both."""
     diff = subject.differentiable
     place = None if fixed is None else diff[fixed]
 

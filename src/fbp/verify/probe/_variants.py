@@ -160,7 +160,7 @@ class Variants:
         self.unsupported[transform.name] = f"not supported: {said}"
 
     def _require_second_derivative(self) -> None:
-        """Reports a gradient that cannot be differentiated although autodiff's own can be."""
+        """Reports a gradient that cannot be differentiated although the function's own can be."""
         seconds = [t for t in transforms(self.runs) if t.is_second]
         # Kernels have no derivatives: that is a limitation, not a mistake of the rule.
         if self.runs.has_kernels or not seconds:

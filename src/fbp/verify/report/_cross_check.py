@@ -11,7 +11,7 @@ class WrongGradientError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class LeafCheck:
-    """One leaf of the gradient. Errors are max|error| / max|reference|; the reference is float64.
+    """One leaf of the gradient. `cross_check` says what its errors are relative to.
 
     Attributes:
       path: the leaf, as in `model.dense_1.w`.

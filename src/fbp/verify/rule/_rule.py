@@ -76,7 +76,7 @@ def traced_rule(subject: Subject, values: list[Any], dys: list[Any]) -> ClosedJa
 
 
 def fingerprint(subject: Subject) -> Any:
-    """A key for a function and its rule, made from their programs; None if there are none."""
+    """A key for a function and its rule, made from their programs; None if tracing fails."""
     values = [narrow(leaf.value) for leaf in subject.leaves]
     try:
         outs = jax.eval_shape(subject.f, values)
