@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._text import align
+from fbp._columns import align
 from fbp._tree import count
 from fbp.bench import CONTENDERS, Contender, GPTSizes
 

@@ -35,7 +35,7 @@ import optax
 
 import fbp
 from fbp.text import fixed_windows, random_windows, read_text, stdlib_text
-from fbp.train._text_recipe import text_optimizer
+from fbp.train.text._recipe import text_optimizer
 
 VOCAB, LAYERS, HEADS, WIDTH, CONTEXT, BATCH = 256, 4, 4, 128, 64, 12
 LR, CHUNK = 2e-3, 100

@@ -29,7 +29,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fbp._text import align
+from fbp._columns import align
 from fbp.bench import CONTENDERS, Figures, GPTSizes, measure
 
 BASE = GPTSizes(layers=4, width=128, heads=4, context=256, batch=2, vocab=512)

@@ -19,8 +19,8 @@ from fbp.ports import Update
 from fbp.ports._copies import longer
 from fbp.ports._squares import sum_of_squares
 from fbp.ports._update_if import update_if
-from fbp.train import _in_backward, _pieces
-from fbp.train._pieces import pieces_of
+from fbp.step import _in_backward, _pieces
+from fbp.step._pieces import pieces_of
 
 VOCAB, CONTEXT = 31, 8
 BLOCK = fbp.Serial(mix=fbp.Residual(fbp.Serial(a=fbp.Dense(5, 5), t=fbp.Tanh())), b=fbp.Dense(5, 5))
@@ -541,7 +541,7 @@ def test_clipped_says_what_it_takes(bad: Any) -> None:
 
 COMPILED = """
 import jax, optax, fbp
-from fbp.train import _pieces
+from fbp.step import _pieces
 model = fbp.models.gpt2(vocab=512, context=32, width=64, heads=2, layers=12)
 objective, optimizer = fbp.models.NextToken(model), optax.adamw(1e-3)
 state = jax.eval_shape(

@@ -9,7 +9,7 @@ import pytest
 
 import fbp
 from fbp._tree import nbytes
-from fbp.train._plan import _keeps
+from fbp.step._plan import _keeps
 
 BLOCK = fbp.Serial(fbp.Dense(16, 64), fbp.Tanh(), fbp.Dense(64, 16))
 MODEL = fbp.Serial(start=fbp.Dense(8, 16), blocks=fbp.Stack(BLOCK, 3), end=fbp.Dense(16, 2))

@@ -14,7 +14,7 @@ from cases import Noise, assert_close, cast
 import fbp
 from fbp import Weighted
 from fbp._layer import Array, Params, PyTree
-from fbp.train._step import state_of
+from fbp.step._step import state_of
 
 # Two programs of the same arithmetic, in float64: each step adds roundings of 2.2e-16, and an
 # optimizer that divides by the size of the gradient magnifies them. Ten steps of any optimizer

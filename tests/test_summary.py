@@ -9,7 +9,7 @@ import pytest
 from cases import CASES, Case, Noise, by_name, draw
 
 import fbp
-from fbp._text import size
+from fbp._columns import size
 from fbp._tree import count, nbytes
 
 

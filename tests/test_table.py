@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fbp.train import InputError, table_task
-from fbp.train._decide import split_rows
-from fbp.train._encoding import Encoding
-from fbp.train._read import read_table
+from fbp.train.tables._decide import split_rows
+from fbp.train.tables._encoding import Encoding
+from fbp.train.tables._read import read_table
 
 ROWS = 40
 

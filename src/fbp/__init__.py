@@ -77,16 +77,16 @@ if TYPE_CHECKING:
     from fbp.ports import Update as Update
     from fbp.ports import mixed_precision as mixed_precision
     from fbp.ports import trainable as trainable
-    from fbp.train import Clipped as Clipped
-    from fbp.train import State as State
-    from fbp.train import init_state as init_state
-    from fbp.train import make_step as make_step
-    from fbp.train import make_steps as make_steps
-    from fbp.train import plan as plan
-    from fbp.train import state_of as state_of
-    from fbp.train import step_of as step_of
-    from fbp.train import steps_of as steps_of
-    from fbp.train import with_batch_statistics as with_batch_statistics
+    from fbp.step import Clipped as Clipped
+    from fbp.step import State as State
+    from fbp.step import init_state as init_state
+    from fbp.step import make_step as make_step
+    from fbp.step import make_steps as make_steps
+    from fbp.step import plan as plan
+    from fbp.step import state_of as state_of
+    from fbp.step import step_of as step_of
+    from fbp.step import steps_of as steps_of
+    from fbp.step import with_batch_statistics as with_batch_statistics
     from fbp.verify import Report as Report
     from fbp.verify import WrongGradientError as WrongGradientError
     from fbp.verify import audit as audit
@@ -120,11 +120,12 @@ _ROOMS = {
     ],
     "models": [],
     "ports": ["Cast", "Freeze", "LoRA", "mixed_precision", "Tie", "trainable", "Update"],
-    "train": [
+    "step": [
         *["Clipped", "init_state", "make_step", "make_steps", "plan", "State", "state_of"],
         *["step_of", "steps_of", "with_batch_statistics"],
     ],
     "text": [],
+    "train": [],
     "verify": ["audit", "check", "cross_check", "register", "Report", "WrongGradientError"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -20,7 +20,7 @@ from fbp.interop import from_jax
 from fbp.layers import Attention
 from fbp.models import NextToken
 from fbp.ports import mixed_precision
-from fbp.train import state_of, steps_of
+from fbp.step import state_of, steps_of
 
 # Takes batches (ids, labels), each (steps, B, T), and gives the loss of each step.
 Run = Callable[[tuple[np.ndarray, np.ndarray]], Any]

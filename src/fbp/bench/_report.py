@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from fbp._text import align
+from fbp._columns import align
 from fbp.bench._contenders import AUTODIFF, FBP
 from fbp.bench._measure import PRODUCTS, Figures
 from fbp.bench._sizes import GPTSizes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from fbp._text import align, is_number
+from fbp._columns import align, is_number
 
 _STYLES = {"ok": "green", "WRONG": "bold red", "recomputed": "cyan"}
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import jax
 
+from fbp._columns import align, size
 from fbp._layer import Key, Layer, PyTree
-from fbp._text import align, size
 from fbp._tree import count, nbytes
 from fbp.explain._probe import Probe, Row, Trace, owned_leaves
 

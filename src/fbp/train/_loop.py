@@ -14,7 +14,7 @@ import optax
 from fbp._layer import Array, Params, PyTree
 from fbp._objective import Objective, ObjectiveLike, ObjectiveParams
 from fbp.losses import SoftmaxCrossEntropy
-from fbp.train._step import State, one_by_one, state_of, steps_of
+from fbp.step._step import State, one_by_one, state_of, steps_of
 
 Metrics = dict[str, float]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fbp.train._encoding import Encoding, is_missing
-from fbp.train._read import read_table
 from fbp.train._run import Run
-from fbp.train._table import InputError, Table
+from fbp.train.tables._encoding import Encoding, is_missing
+from fbp.train.tables._read import read_table
+from fbp.train.tables._table import InputError, Table
 
 
 def predict(run: Run, data: Path, out: Path) -> tuple[int, dict[str, float], list[str]]:

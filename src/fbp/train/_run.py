@@ -23,10 +23,10 @@ import numpy as np
 from fbp._layer import Layer, Params
 from fbp._tree import named_leaves
 from fbp.text import Tokenizer, tokenizer_from_json
-from fbp.train._encoding import Encoding
-from fbp.train._table import InputError
 from fbp.train._tasks import build_model
-from fbp.train._text_model import TextModel
+from fbp.train.tables._encoding import Encoding
+from fbp.train.tables._table import InputError
+from fbp.train.text._model import TextModel
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"

@@ -13,10 +13,10 @@ from fbp._layer import Layer, Loss
 from fbp.combinators import Serial
 from fbp.layers import Relu, Unflatten
 from fbp.losses import MeanSquaredError, SoftmaxCrossEntropy
-from fbp.train._decide import fit_encoding, split_rows
-from fbp.train._encoding import Column, Encoding, is_missing
-from fbp.train._read import read_table
-from fbp.train._table import InputError, Table
+from fbp.train.tables._decide import fit_encoding, split_rows
+from fbp.train.tables._encoding import Column, Encoding, is_missing
+from fbp.train.tables._read import read_table
+from fbp.train.tables._table import InputError, Table
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

@@ -16,8 +16,8 @@ from fbp.explain import summary
 from fbp.train._loop import Fit, batches, evaluator, fit, make_optimizer
 from fbp.train._picture import draw_run
 from fbp.train._run import Run, new_run
-from fbp.train._table import InputError
 from fbp.train._tasks import Task, build_model
+from fbp.train.tables._table import InputError
 from fbp.verify import cross_check
 
 

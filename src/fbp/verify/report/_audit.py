@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from fbp._text import align
+from fbp._columns import align
 from fbp.verify.report._card import FAILING, Report, as_json
 from fbp.verify.report._cross_check import WrongGradientError
 

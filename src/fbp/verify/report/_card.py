@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from fbp._text import align
+from fbp._columns import align
 from fbp.verify.report._cross_check import WrongGradientError
 
 # The verdicts that fail a check. CONVENTION, a choice the mathematics leaves open, does not.

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from fbp._text import align
+from fbp._columns import align
 
 
 class WrongGradientError(Exception):

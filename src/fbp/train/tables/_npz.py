@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fbp.train._table import InputError, Table
+from fbp.train.tables._table import InputError, Table
 
 
 def read_npz(path: Path) -> Table:

@@ -11,8 +11,8 @@ from jax import lax
 from fbp._layer import Array, Key, Layer, Loss, Params, PyTree
 from fbp._microbatch import objective_of
 from fbp._objective import Objective, ObjectiveLike
-from fbp.train._clipped import Clipped
-from fbp.train._in_backward import update_in_backward
+from fbp.step._clipped import Clipped
+from fbp.step._in_backward import update_in_backward
 
 
 class State(NamedTuple):

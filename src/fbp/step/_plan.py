@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fbp._columns import align, size
 from fbp._layer import Key, Layer, PyTree
 from fbp._microbatch import Microbatch
-from fbp._text import align, size
 from fbp._tree import nbytes
 from fbp.combinators import Stack, map_layers
 from fbp.combinators._stack import EVERYTHING, INPUTS
-from fbp.train._step import state_of, step_of
-from fbp.train._turns import take_turns
+from fbp.step._step import state_of, step_of
+from fbp.step._turns import take_turns
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from fbp import models
 from fbp._layer import Array, Layer, Params
 from fbp.text import Choice, generate
-from fbp.train._table import InputError
+from fbp.train.tables._table import InputError
 
 
 @dataclasses.dataclass(frozen=True)

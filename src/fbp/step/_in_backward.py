@@ -16,10 +16,10 @@ from fbp.ports import Tie, Update, UpdateParams
 from fbp.ports._squared_norm import SquaredNorm
 from fbp.ports._squares import sum_of_squares
 from fbp.ports._update_if import update_if
-from fbp.train._clipped import EXACT, PREVIOUS, Clipped
-from fbp.train._parts import OnePart, Parts
-from fbp.train._pieces import pieces_of
-from fbp.train._separable import require_separable
+from fbp.step._clipped import EXACT, PREVIOUS, Clipped
+from fbp.step._parts import OnePart, Parts
+from fbp.step._pieces import pieces_of
+from fbp.step._separable import require_separable
 
 # Layers that hand params down, and dparams up, as they are.
 _PASS_ON = (Parallel, Remat, Residual, Serial, Sum, Tie)

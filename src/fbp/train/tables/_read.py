@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fbp.train._csv import read_csv
-from fbp.train._npz import read_npz
-from fbp.train._table import InputError, Table
+from fbp.train.tables._csv import read_csv
+from fbp.train.tables._npz import read_npz
+from fbp.train.tables._table import InputError, Table
 
 
 def read_table(path: str | Path, text: frozenset[str] = frozenset()) -> Table:

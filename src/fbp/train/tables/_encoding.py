@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fbp.train._csv import number_of
-from fbp.train._table import InputError, Table
+from fbp.train.tables._csv import number_of
+from fbp.train.tables._table import InputError, Table
 
 
 @dataclasses.dataclass(frozen=True)

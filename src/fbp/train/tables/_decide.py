@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from fbp.train._encoding import Column, Encoding, as_text
-from fbp.train._table import InputError, Table
+from fbp.train.tables._encoding import Column, Encoding, as_text
+from fbp.train.tables._table import InputError, Table
 
 MAX_CATEGORIES = 50
 MAX_CLASSES = 20

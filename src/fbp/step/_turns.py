@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fbp._layer import Key, PyTree
-from fbp.train._step import State
+from fbp.step._step import State
 
 
 def take_turns(

@@ -9,8 +9,8 @@ import numpy as np
 from fbp.text import ByteTokenizer, Tokenizer, read_text, stdlib_text
 from fbp.text._tokens import dtype_for
 from fbp.text._windows import require_window
-from fbp.train._pretrained import Pretrained
-from fbp.train._table import InputError
+from fbp.train.tables._table import InputError
+from fbp.train.text._pretrained import Pretrained
 
 
 @dataclasses.dataclass(frozen=True)

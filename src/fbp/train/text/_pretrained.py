@@ -14,8 +14,8 @@ from fbp.layers import Positions
 from fbp.ports import Tie
 from fbp.text import Tokenizer, tokenizer_of
 from fbp.train._run import CONFIG, Run
-from fbp.train._table import InputError
-from fbp.train._text_model import TextModel
+from fbp.train.tables._table import InputError
+from fbp.train.text._model import TextModel
 
 # Where a fine-tuned model is, inside its run's folder.
 MODEL = "model"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fbp.train._table import InputError, Table
+from fbp.train.tables._table import InputError, Table
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 

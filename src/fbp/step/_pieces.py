@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from fbp._layer import Params
 from fbp._platform import is_lone_cpu
-from fbp.train._parts import OnePart, Parts
+from fbp.step._parts import OnePart, Parts
 from fbp.verify.program._program import equations
 
 _FEWEST_NUMBERS = 2**18

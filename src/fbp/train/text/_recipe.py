@@ -16,7 +16,7 @@ from fbp._tree import path_of
 from fbp.text import fixed_windows
 from fbp.text._windows import Windows
 from fbp.train._loop import Metrics
-from fbp.train._text_task import TextTask
+from fbp.train.text._task import TextTask
 
 WEIGHT_DECAY = 0.1
 MOST_GRADIENT = 1.0

@@ -10,7 +10,7 @@ import optax
 from jax import lax
 
 from fbp._layer import PyTree
-from fbp.train._parts import Parts
+from fbp.step._parts import Parts
 
 _STEPS = 12
 

@@ -16,10 +16,10 @@ from fbp.text import Choice, random_windows
 from fbp.train._loop import Fit, Metrics, fit
 from fbp.train._picture import draw_text_run
 from fbp.train._run import Run, new_run
-from fbp.train._text_model import TextModel
-from fbp.train._text_recipe import MOST_GRADIENT, WEIGHT_DECAY, text_evaluator, text_optimizer
-from fbp.train._text_task import TextTask
 from fbp.train._train import Reporter, Settings
+from fbp.train.text._model import TextModel
+from fbp.train.text._recipe import MOST_GRADIENT, WEIGHT_DECAY, text_evaluator, text_optimizer
+from fbp.train.text._task import TextTask
 from fbp.verify import cross_check
 
 # What is written as it learns: how often in a run, and how much.

@@ -1,0 +1,19 @@
+"""The training step: forward, loss, backward and update as one compiled program.
+
+In: an objective, an optimizer, a state, a batch. Out: the next state and the loss. `_step` has the
+plain step and the scan of many; `_in_backward` the one whose optimizer runs inside the backward;
+`_clipped` bounds the gradient's norm for both; `_plan` chooses what a Stack keeps by a budget of
+memory. Pure: nothing here reads or writes a file.
+"""
+
+from fbp.step._batch_statistics import with_batch_statistics as with_batch_statistics
+from fbp.step._clipped import Clipped as Clipped
+from fbp.step._plan import Plan as Plan
+from fbp.step._plan import plan as plan
+from fbp.step._step import State as State
+from fbp.step._step import init_state as init_state
+from fbp.step._step import make_step as make_step
+from fbp.step._step import make_steps as make_steps
+from fbp.step._step import state_of as state_of
+from fbp.step._step import step_of as step_of
+from fbp.step._step import steps_of as steps_of
