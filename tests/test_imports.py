@@ -155,6 +155,10 @@ MAY_IMPORT = {
     "ports": ("_layer", "_tree", "layers", "combinators", "ports"),
     "losses": ("_layer", "_tree", "losses"),
     "text": ("_errors", "_layer", "combinators", "text"),
+    "step": (
+        *("_columns", "_layer", "_microbatch", "_objective", "_tree"),
+        *("combinators", "layers", "ports", "step"),
+    ),
     # Weights that others have made come in through `interop`.
     "models": ("_layer", "_tree", "layers", "losses", "combinators", "ports", "models", "interop"),
     "interop": (
@@ -173,6 +177,28 @@ def test_who_imports_whom(path: Path) -> None:
         assert "_custom_vjp" not in got
     if room not in ("cli", "cli.py", "__main__.py"):
         assert "cli" not in got
+
+
+# What reads or writes files, or prints.
+IO = {"os", "pathlib", "shutil", "tempfile", "io", "json", "csv", "open", "print", "input"}
+
+
+def io_in(source: str) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            names.add(node.func.id)
+    return names & IO
+
+
+@pytest.mark.parametrize("path", (ROOT / "step").glob("*.py"), ids=lambda path: path.name)
+def test_a_step_reads_and_writes_no_files(path: Path) -> None:
+    assert not io_in(path.read_text())
+    assert io_in("from pathlib import Path\nprint(open('x'))") == {"pathlib", "print", "open"}
 
 
 # The verifier's rooms and files along the way of a check: each imports only those before it.

@@ -12,15 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import lax
 
 import fbp
 from fbp._tree import path_of
-from fbp.ports import Update
-from fbp.ports._copies import longer
+from fbp.ports import Update, _update
 from fbp.ports._squares import sum_of_squares
 from fbp.ports._update_if import update_if
-from fbp.step import _in_backward, _pieces
-from fbp.step._pieces import pieces_of
+from fbp.step import _in_backward
 
 VOCAB, CONTEXT = 31, 8
 BLOCK = fbp.Serial(mix=fbp.Residual(fbp.Serial(a=fbp.Dense(5, 5), t=fbp.Tanh())), b=fbp.Dense(5, 5))
@@ -89,13 +88,15 @@ def test_ten_steps_are_those_of_the_plain_step(name: str, mlp: Any) -> None:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of the MLP's matrices are pieces of their own; a list of the pieces that are taken."""
     taken: list[int] = []
+    pieces_of = _update.pieces_of
 
-    def noted(parts: Any, k: int) -> int:
-        taken.append(pieces_of(parts, k))
+    def noted(stacked: Any) -> int:
+        taken.append(pieces_of(stacked))
         return taken[-1]
 
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(_pieces, "_FEWEST_NUMBERS", 5)
+    monkeypatch.setattr(jax, "device_count", lambda backend: 1)
+    monkeypatch.setattr(_update, "_FEWEST_NUMBERS", 5)
+    monkeypatch.setattr(_update, "pieces_of", noted)
     monkeypatch.setattr(_in_backward, "pieces_of", noted)
     return taken
 
@@ -124,51 +125,6 @@ def test_pieces_of_parts_of_a_batch_in_float64(
     assert set(small_pieces) == {5}
 
 
-def by_shape(updates: Any, params: Any) -> Any:
-    """Larger steps of what has more rows than columns."""
-    return jax.tree.map(
-        lambda g: g * max(1, g.shape[1] / g.shape[-1]) if g.ndim > 2 else g, updates
-    )
-
-
-def in_groups(updates: Any, params: Any) -> Any:
-    def scaled(g: Any) -> Any:
-        rows = g.reshape(len(g), g.shape[1] // 2, 2, *g.shape[2:])
-        return (rows / (1 + jnp.abs(rows).max(2, keepdims=True))).reshape(g.shape)
-
-    return jax.tree.map(lambda g: scaled(g) if g.ndim > 2 else g, updates)
-
-
-def by_branches(updates: Any, params: Any) -> Any:
-    return jax.tree.map(lambda g: g - 3 if g.ndim > 1 and g.shape[1] > 3 else 3 - g, updates)
-
-
-OF_WHOLE_COPIES = {
-    "centralized": optax.centralize,
-    "by shape": lambda: optax.stateless(by_shape),
-    "in groups": lambda: optax.stateless(in_groups),
-    "by branches": lambda: optax.stateless(by_branches),
-    "places": lambda: optax.stateless_with_tree_map(
-        lambda g, _: g * jnp.arange(g.shape[-1]) if g.ndim > 1 else g
-    ),
-}
-
-
-@pytest.mark.parametrize("name", some(OF_WHOLE_COPIES, "by shape", "in groups"))
-def test_an_optimizer_that_mixes_rows_takes_copies_whole(
-    name: str, mlp: Any, small_pieces: list[int]
-) -> None:
-    _, _, (x, target) = mlp
-    block = fbp.Serial(a=fbp.Dense(6, 4), t=fbp.Tanh(), b=fbp.Dense(4, 6))
-    model = fbp.Serial(start=fbp.Dense(3, 6), blocks=fbp.Stack(block, 2), end=fbp.Dense(6, 2))
-    objective = fbp.Objective(model, fbp.MeanSquaredError())
-    params = objective.init(jax.random.key(3))
-    optimizer = optax.chain(OF_WHOLE_COPIES[name](), optax.sgd(1e-2))
-    plain = ten_steps(objective, params, (x, target), optimizer)
-    assert_alike(ten_steps(objective, params, (x, target), optimizer, in_backward=True), plain)
-    assert set(small_pieces) == {1}
-
-
 @pytest.mark.parametrize(
     ("shapes", "pieces"),
     [
@@ -187,12 +143,10 @@ def test_pieces_are_not_too_small(
     shapes: list[Any], pieces: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stacked = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert _pieces._pieces(stacked) == pieces
-    for name, value in (("device_count", 2), ("default_backend", "gpu")):
-        monkeypatch.setattr(jax, name, lambda value=value: value)
-        assert _pieces._pieces(stacked) == 1
+    monkeypatch.setattr(jax, "device_count", lambda backend: 1)
+    assert _update.pieces_of(stacked) == pieces
+    monkeypatch.setattr(jax, "device_count", lambda backend: 2)
+    assert _update.pieces_of(stacked) == 1
 
 
 @pytest.mark.parametrize("name", some(["adamw", "clipped", "clipped by the previous"], "clipped"))
@@ -291,7 +245,28 @@ MIXING = {
     "polyak": lambda: optax.polyak_sgd(),
     "if all are finite": lambda: optax.apply_if_finite(optax.sgd(1e-3), 3),
     "notes the norm": lambda: optax.chain(optax.sgd(1e-3), noting_the_norm()),
+    # Their updates of a copy depend on that copy alone, but not of an element.
+    "centralized": lambda: optax.chain(optax.centralize(), optax.sgd(1e-2)),
+    "in groups": lambda: optax.chain(optax.stateless(in_groups), optax.sgd(1e-2)),
+    "places": lambda: optax.stateless_with_tree_map(
+        lambda g, _: g * jnp.arange(g.shape[-1]) if g.ndim > 1 else g
+    ),
+    "noise": lambda: optax.chain(optax.add_noise(0.1, 0.5, 0), optax.sgd(1e-2)),
+    # Another program for other sizes.
+    "by copies": lambda: optax.chain(optax.stateless(by_copies), optax.sgd(1e-2)),
 }
+
+
+def by_copies(updates: Any, params: Any) -> Any:
+    return jax.tree.map(lambda g: g / len(g) if g.ndim > 1 else g, updates)
+
+
+def in_groups(updates: Any, params: Any) -> Any:
+    def scaled(g: Any) -> Any:
+        rows = g.reshape(*g.shape[:-1], 1, g.shape[-1])
+        return (rows / (1 + jnp.abs(rows).max(-1, keepdims=True))).reshape(g.shape)
+
+    return jax.tree.map(lambda g: scaled(g) if g.ndim > 2 else g, updates)
 
 
 def noting_the_norm() -> Any:
@@ -301,7 +276,7 @@ def noting_the_norm() -> Any:
     return optax.GradientTransformation(lambda params: jnp.zeros(()), update)
 
 
-@pytest.mark.parametrize("name", some(MIXING, "global norm", "flatten", "polyak"))
+@pytest.mark.parametrize("name", some(MIXING, "global norm", "flatten", "polyak", "by copies"))
 def test_an_optimizer_that_mixes_parameters_is_refused(name: str, mlp: Any) -> None:
     objective, params, batches = mlp
     optimizer = MIXING[name]()
@@ -413,13 +388,14 @@ def test_update_around_one_layer() -> None:
 
 
 @pytest.mark.parametrize("go", [True, False])
-def test_update_in_pieces(go: bool) -> None:
+def test_update_in_pieces(go: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 6 rows and of 4, with what earlier parts of a batch gave: no number differs."""
     stack = fbp.Stack(fbp.Serial(a=fbp.Dense(6, 4), t=fbp.Tanh(), b=fbp.Dense(4, 6)), 3)
     x = jax.random.normal(jax.random.key(0), (5, 6))
     found = []
     for pieces in (1, 2):
-        update = fbp.Update(stack, optax.adam(0.1), pieces)
+        monkeypatch.setattr(_update, "pieces_of", lambda stacked, pieces=pieces: pieces)
+        update = fbp.Update(stack, optax.adam(0.1))
         params = update.init(jax.random.key(1))
         before = jax.tree.map(jnp.cos, params.params)
         params = params._replace(go=jnp.asarray(go), grads=before)
@@ -445,20 +421,14 @@ def test_update_of_copies_of_one_number() -> None:
     np.testing.assert_allclose(new.params, params.params - 0.1 * dparams, rtol=1e-6)
 
 
-def test_update_says_which_pieces_it_takes() -> None:
-    with pytest.raises(ValueError, match=r"^Update: expected 1 or more pieces, got 0$"):
-        fbp.Update(fbp.Stack(fbp.Dense(3, 3), 2), optax.sgd(0.1), 0)
-    with pytest.raises(ValueError, match=r"^Update: expected a Stack where there are 2 pieces, "):
-        fbp.Update(fbp.Dense(3, 3), optax.sgd(0.1), 2)
-    for layer, shape in ((fbp.Dense(3, 3), r"\(2, 3\)"), (fbp.Scale(()), r"\(2,\)")):
-        x = jnp.ones((5, 3))
-        update = fbp.Update(fbp.Stack(layer, 2), optax.sgd(0.1), 2)
-        params = update.init(jax.random.key(0))
-        y, res = update.forward(params, x)
-        with pytest.raises(
-            ValueError, match=f"^Update: expected arrays with a second axis that 2 .*{shape}"
-        ):
-            update.backward(params, x, res, y)
+def test_update_around_a_stack_is_for_elementwise_optimizers() -> None:
+    update = fbp.Update(fbp.Stack(fbp.Dense(3, 3), 2), optax.clip_by_block_rms(1.0))
+    params, x = update.init(jax.random.key(0)), jnp.ones((5, 3))
+    y, res = update.forward(params, x)
+    with pytest.raises(
+        ValueError, match=r"^Update: expected an optimizer .* takes reduce_sum over"
+    ):
+        update.backward(params, x, res, y)
 
 
 def test_update_in_bfloat16_adds_what_parts_before_have_given() -> None:
@@ -475,57 +445,98 @@ def test_update_in_bfloat16_adds_what_parts_before_have_given() -> None:
     assert new.squares == 4 + 9 + 16
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Programs take, here, what is for this platform."""
+
+    def choose(*args: Any, default: Any, **branches: Any) -> Any:
+        return branches.get(request.param, default)(*args)
+
+    monkeypatch.setattr(lax, "platform_dependent", choose)
+    return request.param
+
+
 @pytest.mark.parametrize("go", [True, False])
-def test_on_a_gpu_there_is_no_branch(go: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_there_is_no_branch(go: bool, platform: str) -> None:
     layer = fbp.Update(fbp.Stack(fbp.Dense(3, 3), 4), optax.adam(0.1))
     params = layer.init(jax.random.key(0))._replace(go=jnp.asarray(go))
     x = jax.random.normal(jax.random.key(1), (5, 3))
-
-    def after(x: Any) -> Any:
-        y, res = layer.forward(params, x)
-        return layer.backward(params, x, res, y)
-
-    want = after(x)
-    assert "cond[" in str(jax.make_jaxpr(after)(x))
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    jax.clear_caches()
-    assert "cond[" not in str(jax.make_jaxpr(after)(x))
-    assert_alike(after(x), want)
-    if not go:
-        jax.tree.map(np.testing.assert_array_equal, after(x)[0].params, params.params)
+    y, res = layer.forward(params, x)
+    new, _ = layer.backward(params, x, res, y)
+    program = str(jax.make_jaxpr(layer.backward)(params, x, res, y))
+    assert ("cond[" in program) == (platform == "cpu")
+    dparams, _ = layer.layer.backward(params.params, x, res, y)
+    updates, state = layer.optimizer.update(dparams, params.state, params.params)
+    want = optax.apply_updates(params.params, updates), state
+    assert_alike((new.params, new.state), want if go else (params.params, params.state))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def updated(go: Any, optimizer: Any, grads: Any, params: Any, state: Any) -> Any:
+    def update(old: Any) -> Any:
+        updates, state = optimizer.update(grads, old[1], old[0])
+        return optax.apply_updates(old[0], updates), state
+
+    return update_if(go, update, (params, state))
+
+
 @pytest.mark.parametrize("go", [True, False])
-def test_what_is_set_by_hand_is_not_weakly_typed(
-    go: bool, backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_set_by_hand_is_not_weakly_typed(go: bool, platform: str) -> None:
     """Or the next step would be compiled anew."""
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5)
     params = jnp.ones(2)
     state = optimizer.init(params)
     state.hyperparams["learning_rate"] = 0.25
-    step = jax.jit(lambda go, params, state: update_if(go, optimizer, params, params, state))
+    step = jax.jit(lambda go, params, state: updated(go, optimizer, params, params, state))
     params, state = step(go, params, state)
     np.testing.assert_array_equal(params, 0.75 if go else 1)
     rate = state.hyperparams["learning_rate"]
     assert (rate, rate.weak_type) == (0.25, False)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_a_state_keeps_its_dtypes(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+def test_a_state_keeps_its_dtypes(platform: str) -> None:
     optimizer = optax.sgd(0.5, momentum=0.5)
     state = optimizer.init(jnp.ones(2, jnp.bfloat16))
     with pytest.raises(TypeError, match="keeps the dtypes of its state, got float32 for bfloat16"):
-        update_if(jnp.asarray(True), optimizer, jnp.ones(2), jnp.ones(2), state)
+        updated(jnp.asarray(True), optimizer, jnp.ones(2), jnp.ones(2), state)
 
 
-@pytest.mark.parametrize(("axis", "shape"), [(0, (3, 3, 5)), (1, (2, 4, 5)), (2, (2, 3, 6))])
-def test_one_entry_longer(axis: int, shape: tuple[int, ...]) -> None:
-    a = longer(jnp.zeros((2, 3, 5), jnp.bfloat16), axis)
-    assert (a.shape, a.dtype) == (shape, jnp.bfloat16)
+FOR_ANOTHER_PLATFORM = """
+import hashlib, sys, jax, optax, fbp
+model = fbp.models.gpt2(vocab=64, context=16, width=32, heads=2, layers=3)
+objective, optimizer = fbp.models.NextToken(model), optax.adamw(1e-3)
+state = jax.eval_shape(
+    lambda key: fbp.state_of(objective.init(key), optimizer), jax.random.key(0)
+)
+ids = jax.ShapeDtypeStruct((2, 16), "int32")
+for platform in ("tpu", "cuda", "cpu"):
+    step = fbp.step_of(objective, optimizer, in_backward=True)
+    text = step.trace(state, (ids, ids)).lower(lowering_platforms=(platform,)).as_text()
+    print(platform, "stablehlo.case" in text, hashlib.sha256(text.encode()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_a_program_is_for_its_platform_whatever_this_machine_has() -> None:
+    said = []
+    for count in (1, 2):
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        }
+        run = subprocess.run(
+            [sys.executable, "-c", FOR_ANOTHER_PLATFORM],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+        said.append([line.split() for line in run.stdout.splitlines()])
+    one, two = ({platform: rest for platform, *rest in lines} for lines in said)
+    assert one["tpu"] == two["tpu"]
+    assert one["cuda"] == two["cuda"]
+    assert [one[name][0] for name in ("tpu", "cuda", "cpu")] == ["True", "False", "True"]
 
 
 def test_sums_of_squares_are_in_float32() -> None:
@@ -541,7 +552,7 @@ def test_clipped_says_what_it_takes(bad: Any) -> None:
 
 COMPILED = """
 import jax, optax, fbp
-from fbp.step import _pieces
+from fbp.ports import _update
 model = fbp.models.gpt2(vocab=512, context=32, width=64, heads=2, layers=12)
 objective, optimizer = fbp.models.NextToken(model), optax.adamw(1e-3)
 state = jax.eval_shape(
@@ -549,7 +560,7 @@ state = jax.eval_shape(
 )
 ids = jax.ShapeDtypeStruct((1, 32), "int32")
 for inside, fewest in ((False, 1), (True, 1 << 30), (True, 1 << 10)):
-    _pieces._FEWEST_NUMBERS = fewest
+    _update._FEWEST_NUMBERS = fewest
     step = fbp.step_of(objective, optimizer, in_backward=inside).lower(state, (ids, ids)).compile()
     print(step.memory_analysis().temp_size_in_bytes)
     print(step.as_text().replace("\\n", " "))

@@ -29,7 +29,8 @@ SHARED += [f"fbp.layers._attention_blocks:{name}" for name in ("causal_blocks", 
 SHARED += ["fbp._platform:is_lone_cpu"]
 HEADS = ("by_head", "by_place", "queries_a_key", "of_heads")
 SHARED += [f"fbp.layers._by_head:{name}" for name in HEADS]
-SHARED += [f"fbp.ports._copies:{name}" for name in ("per_copy", "states_of", "longer")]
+SHARED += [f"fbp.ports._update:{name}" for name in ("_update_in_scan", "_rewrite", "summed")]
+SHARED += ["fbp.ports._elementwise:Part.update", "fbp.ports._update:pieces_of"]
 SHARED += [f"fbp.ports._squares:{name}" for name in ("sum_of_squares", "no_squares")]
 SHARED += ["fbp.ports._update_if:update_if"]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
@@ -51,7 +52,7 @@ NEAR = {
     "_fused_attention.py": ["fused_attention"],
     **{
         f"_{name}.py": ["in_backward", "mutants_killed"]
-        for name in ("update", "copies", "squares", "update_if")
+        for name in ("update", "elementwise", "squares", "update_if")
     },
     "_unembed.py": ["unembed", "contract", "mutants_killed"],
     **{
@@ -79,10 +80,11 @@ CALLED = {
     **{"add": ["residual"], "like": ["trees_shapes"], "at_least_float32": ["bfloat16"]},
     **{"Conv2D": ["conv"], "MaxPool2D": ["max_pool"], "AvgPool2D": ["avg_pool"]},
     **{"GlobalAvgPool2D": ["global_avg"], "GroupNorm": ["group_norm"], "Sum": ["sum"]},
-    **{"Update": ["in_backward"], "SquaredNorm": ["in_backward"], "per_copy": ["in_backward"]},
+    **{"Update": ["in_backward"], "SquaredNorm": ["in_backward"], "Part": ["in_backward"]},
     **{"sum_of_squares": ["in_backward"], "no_squares": ["in_backward"]},
     **{"update_if": ["in_backward"]},
-    **{"longer": ["in_backward"], "states_of": ["in_backward"]},
+    **{"_update_in_scan": ["in_backward"], "_rewrite": ["in_backward"], "summed": ["in_backward"]},
+    **{"pieces_of": ["in_backward", "pieces"]},
     **{"Stack": ["stack", "in_backward"], "_part": ["stack", "in_backward"]},
     **{"BatchNorm": ["batch_norm"], "FixedBatchNorm": ["fixed_batch"], "Rope": ["rope"]},
     **{"LayerNorm": ["layer_norm", "norms"], "RMSNorm": ["rms_norm", "norms"]},

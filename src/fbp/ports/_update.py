@@ -1,17 +1,25 @@
 """The optimizer inside the backward pass."""
 
 import dataclasses
+import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
 from fbp.combinators import Stack
-from fbp.ports._copies import per_copy
+from fbp.ports._elementwise import Part
 from fbp.ports._squares import no_squares, sum_of_squares
 from fbp.ports._update_if import update_if
+
+# On a CPU the arrays of a copy are updated a few rows at a time, this many numbers of the largest
+# array or more: so the new params and state of few rows lie beside the old ones, not those of a
+# whole copy. Fewer would save no memory that counts.
+_FEWEST_NUMBERS = 2**18
 
 
 class UpdateParams(NamedTuple):
@@ -41,20 +49,14 @@ class Update(Layer):
 
     Around a `Stack` this happens within the reverse scan, copy by copy: the gradient of one copy is
     alive at a time, and params and state are written where they were read, if the caller gives them
-    away (`donate_argnums`). The optimizer's update of a copy must depend on that copy alone, which
-    is so for all that work element by element; here this is not checked. It is by
-    `fbp.step_of(..., in_backward=True)`, which does this to whole models, and clips.
+    away (`donate_argnums`). `fbp.step_of(..., in_backward=True)` does this to whole models.
 
     Args:
       layer: any layer.
-      optimizer: an optax optimizer.
-      pieces: in how many pieces each array of a Stack's copy is updated, one after another and cut
-        along the axis after that of copies. Until they are written, the new params and state of a
-        piece lie beside the old ones. More than 1 is for optimizers that work element by element.
+      optimizer: an optax optimizer. Around a Stack, its update must act on each element alone.
 
     Raises:
-      ValueError: pieces is less than 1, or more and there is no Stack, or does not divide the axis
-        that it cuts.
+      ValueError: around a Stack, the optimizer's update of an element depends on others.
 
     Source: Lv et al., "Full Parameter Fine-tuning for Large Language Models with Limited
     Resources", ACL 2024, arXiv:2306.09782.
@@ -62,16 +64,9 @@ class Update(Layer):
 
     layer: Layer
     optimizer: Any
-    pieces: int = 1
 
     def __post_init__(self) -> None:
         require_layer(self, self.layer)
-        if self.pieces < 1:
-            raise ValueError(f"Update: expected 1 or more pieces, got {self.pieces}")
-        if self.pieces > 1 and not isinstance(self.layer, Stack):
-            raise ValueError(
-                f"Update: expected a Stack where there are {self.pieces} pieces, got {self.layer}"
-            )
 
     def init(self, key: Array) -> UpdateParams:
         params = self.layer.init(key)
@@ -85,9 +80,16 @@ class Update(Layer):
         self, params: UpdateParams, x: PyTree, res: PyTree, dy: PyTree
     ) -> tuple[UpdateParams, PyTree]:
         if isinstance(self.layer, Stack) and self.layer.n:
-            return self._in_scan(self.layer, params, res, dy)
+            return _update_in_scan(self.layer, self._part(params), params, res, dy)
         dparams, dx = self.layer.backward(params.params, x, res, dy)
-        return self._next(params, dparams), dx
+        g = summed(params.grads, dparams)
+
+        def update(old: tuple[Params, PyTree]) -> tuple[Params, PyTree]:
+            updates, state = self.optimizer.update(g, old[1], old[0])
+            return optax.apply_updates(old[0], updates), state
+
+        new, state = update_if(params.go, update, (params.params, params.state))
+        return params._replace(params=new, state=state, squares=sum_of_squares(g)), dx
 
     def start(self, params: UpdateParams, x: PyTree, length: int) -> PyTree:
         return self.layer.start(params.params, x, length)
@@ -95,85 +97,102 @@ class Update(Layer):
     def steps(self, params: UpdateParams, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         return self.layer.steps(params.params, x, state)
 
-    def _next(self, old: UpdateParams, g: Params) -> UpdateParams:
-        """The params and the state after one update."""
-        if old.grads is not None:
-            g = jax.tree.map(lambda a, b: (a + b).astype(b.dtype), old.grads, g)
-        squares = sum_of_squares(g)
-        params, state = update_if(old.go, self.optimizer, g, old.params, old.state)
-        return old._replace(params=params, state=state, squares=squares)
-
-    def _cut(self, stacked: PyTree) -> PyTree:
-        """Stacked copies as stacked pieces, those of each copy one after another."""
-
-        def cut(a: Array) -> Array:
-            if self.pieces == 1:
-                return a
-            if a.ndim < 2 or a.shape[1] % self.pieces:
-                raise ValueError(
-                    f"Update: expected arrays with a second axis that {self.pieces} pieces divide, "
-                    f"got shape {a.shape}"
-                )
-            return a.reshape(len(a) * self.pieces, a.shape[1] // self.pieces, *a.shape[2:])
-
-        return jax.tree.map(cut, stacked)
-
-    def _in_scan(
-        self, stack: Stack, old: UpdateParams, res: PyTree, dy: PyTree
-    ) -> tuple[UpdateParams, PyTree]:
-        leaves: list[Array]
-        tree: Any
-        leaves, tree = jax.tree.flatten(old.state)
-        copied = per_copy(self.optimizer, old.params)
-
-        def state_of(stacked: list[Array]) -> PyTree:
-            """The state, its leaves of one entry a copy taken from here."""
-            stacked = list(stacked)
-            return tree.unflatten(
-                stacked.pop(0) if is_copied else leaf
-                for is_copied, leaf in zip(copied, leaves, strict=True)
+    def _part(self, params: UpdateParams) -> Part:
+        """The optimizer of these params, which may be a part of a larger tree."""
+        if isinstance(self.optimizer, Part):
+            return self.optimizer
+        part = Part.whole(self.optimizer, params.params, params.state)
+        leaves, state = jax.tree.leaves(params.params), jax.tree.leaves(params.state)
+        if why_not := part.why_not_elementwise(leaves, state, {1, pieces_of(leaves)}):
+            raise ValueError(
+                "Update: expected an optimizer whose update of each element depends on that "
+                f"element alone; this one {why_not}"
             )
+        return part
 
-        def stacked_of(state: PyTree) -> list[Array]:
-            return [a for a, c in zip(jax.tree.leaves(state), copied, strict=True) if c]
 
-        def take(walked: Any, i: Array, _: Params, g: Params) -> tuple[Any, None]:
-            *whole, squares = walked
-            cut = self._cut(whole)
-            # One copy, with the axis of copies: an optimizer that looks at axes sees the same.
-            g, grads = self._cut((jax.tree.map(lambda a: a[None], g), old.grads))
+def summed(earlier: Params | None, g: Params) -> Params:
+    """A gradient, and what earlier parts of the batch gave, in the dtypes of the gradient."""
+    if earlier is None:
+        return g
+    return jax.tree.map(lambda a, b: (a + b).astype(b.dtype), earlier, g)
 
-            def piece(c: Array | int, walked: Any) -> Any:
-                params, stacked, squares = walked
-                at = i * self.pieces + c
 
-                def read(tree: PyTree, at: Array | int = at) -> PyTree:
-                    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, at, 1), tree)
+def _update_in_scan(
+    stack: Stack, part: Part, old: UpdateParams, res: PyTree, dy: PyTree
+) -> tuple[UpdateParams, PyTree]:
+    """The backward of a Stack, each copy updated as soon as its gradient is known."""
+    tree: Any
+    state_tree: Any
+    state, state_tree = jax.tree.flatten(old.state)
+    params, tree = jax.tree.flatten(old.params)
+    owned = [i for i in range(len(state)) if part.owns(i)]
 
-                p, s = read((params, stacked))
-                one = self._next(
-                    old._replace(params=p, state=state_of(s), grads=read(grads)), read(g, c)
-                )
-                new = one.params, stacked_of(one.state)
-                params, stacked = jax.tree.map(
-                    lambda a, b: lax.dynamic_update_slice_in_dim(a, b, at, 0),
-                    (params, stacked),
-                    new,
-                )
-                return params, stacked, squares + one.squares
+    def next_of(g: list[Array], params: list[Array], stacked: list[Array]) -> list[list[Array]]:
+        """The next params, and the next leaves of the state that go with them."""
 
-            if self.pieces == 1:
-                return piece(0, walked), None
-            *cut, squares = lax.fori_loop(0, self.pieces, piece, (*cut, squares))
-            whole = jax.tree.map(lambda a, b: a.reshape(b.shape), cut, whole)
-            return (*whole, squares), None
+        def one(was: list[list[Array]]) -> list[list[Array]]:
+            whole = list(state)
+            for i, leaf in zip(owned, was[1], strict=True):
+                whole[i] = leaf
+            new, whole = part.update(g, was[0], whole)
+            return [new, [whole[i] for i in owned]]
 
-        walked = old.params, stacked_of(old.state), no_squares(old.params)
-        (params, stacked, squares), _, dx = stack.walk_back(
-            lambda walked: walked[0], res, dy, walked, take
+        return update_if(old.go, one, [params, stacked])
+
+    def take(walked: Any, i: Array, _: Params, g: Params) -> tuple[Any, None]:
+        earlier = jax.tree.map(lambda a: a[i], old.grads)
+        g = summed(earlier, g)
+        *arrays, squares = walked
+        leaves = [leaf[None] for leaf in jax.tree.leaves(g)]
+        in_rows = functools.partial(_rewrite, next_of, pieces_of(params))
+        new = lax.platform_dependent(
+            leaves, arrays, i, cpu=in_rows, default=functools.partial(_rewrite, next_of, 1)
         )
-        # What copies share, as the number of updates, moves once: as in an update of no copies.
-        none, s = jax.tree.map(lambda a: a[:0], (old.params, stacked_of(old.state)))
-        shared = self._next(old._replace(params=none, state=state_of(s), grads=None), none).state
-        leaves = jax.tree.leaves(shared)
-        return old._replace(params=params, state=state_of(stacked), squares=squares), dx
+        return (*new, squares + sum_of_squares(g)), None
+
+    walked = params, [state[i] for i in owned], no_squares(old.params)
+    (new, stacked, squares), _, dx = stack.walk_back(
+        lambda walked: tree.unflatten(walked[0]), res, dy, walked, take
+    )
+    # The numbers that parameters share, such as a count of updates, change once.
+    shared = update_if(old.go, lambda state: part.only(()).update([], [], state)[1], state)
+    for i, leaf in zip(owned, stacked, strict=True):
+        shared[i] = leaf
+    new_params = tree.unflatten(new)
+    return old._replace(params=new_params, state=state_tree.unflatten(shared), squares=squares), dx
+
+
+def _rewrite(
+    next_of: Any, pieces: int, g: list[Array], stacked: list[list[Array]], i: Array
+) -> list[list[Array]]:
+    """Params and state with copy i updated in this many pieces, one after another."""
+
+    def cut(a: Array) -> Array:
+        """Stacked copies as stacked pieces, those of each copy one after another."""
+        return a if pieces == 1 else a.reshape(len(a) * pieces, a.shape[1] // pieces, *a.shape[2:])
+
+    def piece(c: Array | int, whole: list[list[Array]]) -> list[list[Array]]:
+        def read(a: Array, at: Array | int = i * pieces + c) -> Array:
+            return lax.dynamic_slice_in_dim(a, at, 1)
+
+        new = next_of([read(a, c) for a in cut_g], *jax.tree.map(read, whole))
+        return jax.tree.map(
+            lambda a, b: lax.dynamic_update_slice_in_dim(a, b, i * pieces + c, 0), whole, new
+        )
+
+    cut_g, whole = jax.tree.map(cut, (g, stacked))
+    whole = piece(0, whole) if pieces == 1 else lax.fori_loop(0, pieces, piece, whole)
+    return jax.tree.map(lambda a, b: a.reshape(b.shape), whole, stacked)
+
+
+def pieces_of(stacked: list[Array]) -> int:
+    """In how many pieces each copy is updated on a CPU.
+
+    1 where it has several devices: each may hold a part of the axis that would be cut.
+    """
+    if jax.device_count("cpu") > 1 or any(leaf.ndim < 2 for leaf in stacked):
+        return 1
+    rows = math.gcd(*(leaf.shape[1] for leaf in stacked))
+    most = max((math.prod(leaf.shape[1:]) for leaf in stacked), default=0) // _FEWEST_NUMBERS
+    return max(c for c in range(1, max(most, 1) + 1) if rows % c == 0)

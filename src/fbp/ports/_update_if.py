@@ -1,46 +1,51 @@
 """An update that may be skipped."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from fbp._layer import Array, Params, PyTree
-
-Was = tuple[Params, PyTree]
+from fbp._layer import Array, PyTree
 
 
-def update_if(go: Array, optimizer: Any, grads: Params, params: Params, state: PyTree) -> Was:
-    """The next params and state of an optimizer, or without `go` the ones given.
+def update_if(go: Array, update: Callable[[PyTree], PyTree], old: PyTree) -> PyTree:
+    """`update(old)`, or without `go` the old arrays.
 
-    Where the caller gives these away, the next ones are written in their place. Were they computed
-    in any case and then chosen, the compiler would copy the moments, which it writes while it still
-    reads them for the params.
+    If the caller gives these away, the new ones are written in their place. Were they computed in
+    any case and then selected, the compiler would copy the moments, because it writes them while it
+    still reads them for the params.
+
+    Args:
+      go: a bool.
+      update: from params and state to the next ones, of the same shapes and dtypes.
+      old: params and state.
 
     Raises:
-      TypeError: the optimizer changes the dtype of its state.
+      TypeError: the update changes a dtype.
     """
 
-    def update(was: Was) -> Was:
-        updates, state = optimizer.update(grads, was[1], was[0])
-        new = optax.apply_updates(was[0], updates), state
-        jax.tree.map(_require_dtype, new, was)
+    def checked(old: PyTree) -> PyTree:
+        new = update(old)
+        jax.tree.map(_require_dtype, new, old)
         return new
 
-    # What is set by hand, as a learning rate, may be weakly typed, and would stay so.
-    was = jax.tree.map(lambda a: jnp.asarray(a, jnp.asarray(a).dtype), (params, state))
-    if jax.default_backend() == "gpu":
-        # A branch would wait for the host. Read once, ahead of all writing, `was` keeps the
+    def branching(go: Array, old: PyTree) -> PyTree:
+        return lax.cond(go, checked, lambda old: old, old)
+
+    def selecting(go: Array, old: PyTree) -> PyTree:
+        # On a GPU a branch waits for the host. Read once, ahead of all writing, `old` keeps the
         # compiler from a copy of a whole stack for what it might still read.
-        was = lax.optimization_barrier(was)
-        return jax.tree.map(lambda a, b: jnp.where(go, a, b), update(was), was)
-    # A CPU has no such wait, and was seen to copy all the same.
-    return lax.cond(go, update, lambda was: was, was)
+        old = lax.optimization_barrier(old)
+        return jax.tree.map(lambda a, b: jnp.where(go, a, b), checked(old), old)
+
+    # What is set by hand, such as a learning rate, may be weakly typed, and would stay so.
+    old = jax.tree.map(lambda a: jnp.asarray(a, jnp.asarray(a).dtype), old)
+    return lax.platform_dependent(go, old, cuda=selecting, rocm=selecting, default=branching)
 
 
-def _require_dtype(new: Array, old: Array) -> None:
+def _require_dtype(new: Any, old: Array) -> None:
     if new.dtype != old.dtype:
         raise TypeError(
             f"Update: expected an optimizer that keeps the dtypes of its state, "

@@ -8,18 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, add, scaled
+from fbp._layer import Array, Key, Layer, Params, PyTree, scaled
 from fbp._microbatch import Microbatch
 from fbp.combinators import Parallel, Remat, Residual, Serial, Stack, Sum
 from fbp.combinators._map import map_held
 from fbp.ports import Tie, Update, UpdateParams
+from fbp.ports._elementwise import Part
 from fbp.ports._squared_norm import SquaredNorm
 from fbp.ports._squares import sum_of_squares
+from fbp.ports._update import pieces_of, summed
 from fbp.ports._update_if import update_if
 from fbp.step._clipped import EXACT, PREVIOUS, Clipped
-from fbp.step._parts import OnePart, Parts
-from fbp.step._pieces import pieces_of
-from fbp.step._separable import require_separable
 
 # Layers that hand params down, and dparams up, as they are.
 _PASS_ON = (Parallel, Remat, Residual, Serial, Sum, Tie)
@@ -47,7 +46,8 @@ def update_in_backward(
     if earlier is not None:
         value, before = earlier[0] + share * value, earlier[1]
 
-    back = _WayBack.of(objective, optimizer if clip is None else clip.optimizer, params)
+    state = opt_state if clip is None else clip.inner(opt_state)
+    back = _WayBack.of(objective, optimizer if clip is None else clip.optimizer, params, state)
     go, scale = jnp.isfinite(value), jnp.ones(())
     if clip is not None and clip.by == EXACT:
         norm = back.norm(params, before, batch, res, share)
@@ -55,7 +55,6 @@ def update_in_backward(
     elif clip is not None:
         scale = clip.scale(opt_state.norm)
     before = None if before is None else scaled(scale, before)
-    state = opt_state if clip is None else clip.inner(opt_state)
     params, state, norm = back.update(params, state, go, before, batch, res, scale * share)
     if clip is not None and clip.by == PREVIOUS:
         state = clip.with_norm(state, jnp.where(go, norm / scale, opt_state.norm), opt_state)
@@ -92,18 +91,18 @@ class _WayBack:
 
     Attributes:
       objective: an `Objective`, or what has its methods and its `model`.
-      parts: its params, each Stack's as one part and every other array as one.
-      stacks: which part is each Stack's.
-      pieces: in how many pieces each copy of that part is updated.
+      tree: the structure of its params, a part a leaf: each Stack's params, and every other array.
+      stacks: the number of each Stack's part.
+      optimizers: by part, the optimizer of it.
     """
 
     objective: Any
-    parts: Parts
+    tree: Any
     stacks: list[int]
-    pieces: dict[int, int]
+    optimizers: list[Part]
 
     @classmethod
-    def of(cls, objective: Any, optimizer: Any, params: Params) -> "_WayBack":
+    def of(cls, objective: Any, optimizer: Any, params: Params, state: PyTree) -> "_WayBack":
         stood = _with_ports(objective, lambda number, stack: _Stand(number))
         try:
             places = jax.eval_shape(stood.init, jax.random.key(0))
@@ -114,23 +113,36 @@ class _WayBack:
         tree: Any
         nodes, tree = jax.tree.flatten(places, is_leaf=lambda node: isinstance(node, _Place))
         place_of = {node.number: k for k, node in enumerate(nodes) if isinstance(node, _Place)}
-        parts = Parts(optimizer, tree, tree.flatten_up_to(params))
-        stacks = [place_of[number] for number in range(len(place_of))]
-        if not stacks:
+        if not place_of:
             raise ValueError(
                 "in_backward: expected a model with a Stack inside Serial, Parallel, Sum, "
                 "Residual, Remat or Tie, found none: take a plain step"
             )
-        require_separable(parts, stacks)
-        return cls(objective, parts, stacks, {k: pieces_of(parts, k) for k in stacks})
+        refused = (
+            "in_backward: expected an optimizer whose update of each element of a Stack depends on "
+            "that element alone, as sgd's and adam's do; this one {} (for clipping by the global "
+            "norm, give fbp.Clipped(optimizer, norm))"
+        )
+        try:
+            whole = Part.whole(optimizer, params, state)
+        except ValueError as error:
+            raise ValueError(refused.format(f"does not: {error}")) from error
+        parts, leaves = tree.flatten_up_to(params), itertools.count()
+        optimizers = [whole.only([next(leaves) for _ in jax.tree.leaves(p)]) for p in parts]
+        stacks = [place_of[number] for number in range(len(place_of))]
+        for k in stacks:
+            own, every = jax.tree.leaves(parts[k]), jax.tree.leaves(state)
+            if why_not := optimizers[k].why_not_elementwise(own, every, {1, pieces_of(own)}):
+                raise ValueError(refused.format(why_not))
+        return cls(objective, tree, stacks, optimizers)
 
     def norm(
         self, params: Params, before: Params | None, batch: PyTree, res: PyTree, dvalue: Array
     ) -> Array:
         """The norm of the gradient, by a backward that keeps none of a Stack."""
         ports = _with_ports(self.objective, lambda number, stack: SquaredNorm(stack))
-        wrapped = self._wrapped(params, dict.fromkeys(self.stacks, ()), jnp.asarray(True), before)
-        found = self.parts.of(ports.backward(wrapped, batch, res, dvalue))
+        wrapped = self._wrapped(params, (), jnp.asarray(True), before)
+        found = self.tree.flatten_up_to(ports.backward(wrapped, batch, res, dvalue))
         squares = sum((found[k] for k in self.stacks), jnp.zeros(()))
         return jnp.sqrt(squares + sum_of_squares(self._others(found, before)))
 
@@ -145,50 +157,44 @@ class _WayBack:
         dvalue: Array,
     ) -> tuple[Params, PyTree, Array]:
         """The next params and state, and the norm of the gradient."""
-        parts, own = self.parts, self.parts.of(params)
-
-        def port(number: int, stack: Stack) -> Update:
-            k = self.stacks[number]
-            return Update(stack, OnePart(parts, k), self.pieces[k])
-
-        ports = _with_ports(self.objective, port)
-        states = {k: parts.state(state, {k: own[k]}) for k in self.stacks}
-        wrapped = self._wrapped(params, states, go, before)
-        found = parts.of(ports.backward(wrapped, batch, res, dvalue))
+        parts = self.tree.flatten_up_to(params)
+        state_tree: Any
+        leaves, state_tree = jax.tree.flatten(state)
+        ports = _with_ports(
+            self.objective,
+            lambda number, stack: Update(stack, self.optimizers[self.stacks[number]]),
+        )
+        wrapped = self._wrapped(params, leaves, go, before)
+        found = self.tree.flatten_up_to(ports.backward(wrapped, batch, res, dvalue))
 
         grads = self._others(found, before)
-        rest = {k: own[k] for k in grads}
-        state_of_rest = parts.state(state, rest)
         squares = sum_of_squares(grads) + sum(found[k].squares for k in self.stacks)
+        rest = self.optimizers[0].only([n for k in grads for n in self.optimizers[k].numbers])
 
-        rest, next_state = update_if(go, parts, grads, rest, state_of_rest)
-        for k in self.stacks:
-            rest[k] = found[k].params
-        tree: Any
-        leaves, tree = jax.tree.flatten(next_state)
-        for k in self.stacks:
-            mine = jax.tree.leaves(found[k].state)
-            for i, owned in enumerate(parts.owned(k)):
-                leaves[i] = mine[i] if owned else leaves[i]
-        return parts.whole(rest), tree.unflatten(leaves), jnp.sqrt(squares)
+        def one(old: tuple[list[Array], list[Array]]) -> tuple[list[Array], list[Array]]:
+            return rest.update(list(grads.values()), *old)
 
-    def _wrapped(
-        self, params: Params, states: dict[int, PyTree], go: Array, before: Params | None
-    ) -> Params:
+        new, leaves = update_if(go, one, ([parts[k] for k in grads], leaves))
+        for k in self.stacks:
+            parts[k] = found[k].params
+            mine = found[k].state
+            leaves = [mine[i] if self.optimizers[k].owns(i) else s for i, s in enumerate(leaves)]
+        for k, part in zip(grads, new, strict=True):
+            parts[k] = part
+        return self.tree.unflatten(parts), state_tree.unflatten(leaves), jnp.sqrt(squares)
+
+    def _wrapped(self, params: Params, state: Any, go: Array, before: Params | None) -> Params:
         """The params, those of each Stack as its port takes them."""
-        own = self.parts.of(params)
-        earlier = [None] * len(own) if before is None else self.parts.of(before)
+        parts = self.tree.flatten_up_to(params)
+        earlier = [None] * len(parts) if before is None else self.tree.flatten_up_to(before)
         for k in self.stacks:
-            own[k] = UpdateParams(own[k], states[k], go, earlier[k])
-        return self.parts.tree.unflatten(own)
+            parts[k] = UpdateParams(parts[k], state, go, earlier[k])
+        return self.tree.unflatten(parts)
 
     def _others(self, found: list[PyTree], before: Params | None) -> dict[int, PyTree]:
-        """The gradients of the parts that are no Stack's."""
-        others = {k: g for k, g in enumerate(found) if k not in self.stacks}
-        if before is not None:
-            earlier = self.parts.of(before)
-            others = {k: add(g, earlier[k]) for k, g in others.items()}
-        return others
+        """The gradients of the parts that are no Stack's, by the number of the part."""
+        earlier = [None] * len(found) if before is None else self.tree.flatten_up_to(before)
+        return {k: summed(earlier[k], g) for k, g in enumerate(found) if k not in self.stacks}
 
 
 def _with_ports(objective: Any, port: Callable[[int, Stack], Layer]) -> Any:
