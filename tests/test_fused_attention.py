@@ -13,8 +13,9 @@ import pytest
 from jax import lax
 
 import fbp
-from fbp.layers import _fused_attention
-from fbp.layers._fused_attention import FusedAttention, _padded
+from fbp._schedules import attention, attention_kernels
+from fbp._schedules.attention_kernels import FusedAttention
+from fbp._schedules.kernel_blocks import padded
 from fbp.verify.program._program import equations
 
 
@@ -27,12 +28,24 @@ def heads(
     return tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
 
 
+def by_products_of(layer: fbp.Attention) -> tuple[Any, Any]:
+    """What a layer computes of some heads by its own equations, without kernels."""
+
+    def attend(q: Any, k: Any, v: Any) -> Any:
+        return attention.attend(layer, q, k, v, None)
+
+    def gradients(q: Any, k: Any, v: Any, lse: Any, dy: Any) -> Any:
+        return attention.gradients(layer, q, k, v, None, lse, dy)
+
+    return attend, gradients
+
+
 def both(
     arrays: tuple[jax.Array, ...], each: int = 1, **options: Any
 ) -> tuple[list[Any], list[Any]]:
     """y, lse, dq, dk and dv: by the kernels, and by the layer's own products in float64."""
     fused = FusedAttention(arrays[0].shape[-1] ** -0.5, each, **options, interpret=True)
-    layer = fbp.Attention(**options)
+    attend, gradients = by_products_of(fbp.Attention(**options))
 
     @jax.jit
     def by_kernels(q: Any, k: Any, v: Any, dy: Any) -> list[Any]:
@@ -41,8 +54,8 @@ def both(
 
     @jax.jit
     def by_products(q: Any, k: Any, v: Any, dy: Any) -> list[Any]:
-        y, lse = layer._attend(q, k, v)
-        return [y, lse, *layer._gradients(q, k, v, lse, dy)]
+        y, lse = attend(q, k, v)
+        return [y, lse, *gradients(q, k, v, lse, dy)]
 
     with jax.enable_x64(True):
         want = jax.device_get(by_products(*(np.asarray(a, np.float64) for a in arrays)))
@@ -96,8 +109,8 @@ def test_they_err_at_most_twice_as_much_in_few_bits(dtype: Any) -> None:
 
     @jax.jit
     def autodiff(q: Any, k: Any, v: Any, dy: Any) -> list[Any]:
-        layer = fbp.Attention(causal=True)
-        y, pull = jax.vjp(lambda *x: layer._attend(*x)[0].astype(dtype), q, k, v)
+        attend, _ = by_products_of(fbp.Attention(causal=True))
+        y, pull = jax.vjp(lambda *x: attend(*x)[0].astype(dtype), q, k, v)
         return [y, *pull(dy)]
 
     theirs = autodiff(*arrays)
@@ -139,7 +152,7 @@ def test_large_scores_do_not_overflow() -> None:
 @pytest.mark.slow
 def test_fbp_check_finds_nothing() -> None:
     fused = FusedAttention(0.5, causal=True, window=5, interpret=True)
-    layer = fbp.Attention(causal=True, window=5, scale=0.5)
+    plain, _ = by_products_of(fbp.Attention(causal=True, window=5, scale=0.5))
     q, k, v, _ = heads(21, 21, k=3, m=2)
 
     @jax.custom_vjp
@@ -151,7 +164,7 @@ def test_fbp_check_finds_nothing() -> None:
         return y, (q, k, v, lse)
 
     attend.defvjp(forward, lambda res, dy: fused.backward(*res, dy))
-    report = fbp.check(attend, q, k, v, reference=lambda *x: layer._attend(*x)[0], budget="fast")
+    report = fbp.check(attend, q, k, v, reference=lambda *x: plain(*x)[0], budget="fast")
     assert report.ok, report
     assert not report.notes  # such as that it was not done in float64
 
@@ -191,7 +204,7 @@ def test_they_are_lowered_for_a_gpu(dtype: Any, size: int) -> None:
 )
 def test_blocks_are_of_at_least_16(shape: tuple[int, ...], padded: tuple[int, ...]) -> None:
     """As the matrix units of a GPU take them."""
-    whole = _padded(jnp.ones(shape))
+    whole = padded(jnp.ones(shape))
     assert whole.shape == padded
     assert whole.sum() == whole[tuple(slice(n) for n in shape)].sum() == np.prod(shape)
 
@@ -219,7 +232,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the layer think that it is on a GPU, whose kernels run here."""
     pretend(monkeypatch)
     interpreted = functools.partial(FusedAttention, interpret=True)
-    monkeypatch.setattr(_fused_attention, "FusedAttention", interpreted)
+    monkeypatch.setattr(attention_kernels, "FusedAttention", interpreted)
     monkeypatch.setattr(lax, "platform_dependent", lambda *args, cuda, default: cuda(*args))
 
 

@@ -13,6 +13,15 @@ def is_lone_cpu() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
+def has_several_cpus() -> bool:
+    """Whether a program for a CPU may have its arrays on several devices. Asked where such a
+    program is written: not of the process, whose programs may be for others."""
+    try:
+        return jax.device_count("cpu") > 1
+    except RuntimeError:  # there is none among the platforms that this process may use
+        return False
+
+
 def on_cuda(kernels: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
     """The kernels where a program is for CUDA, and elsewhere what they stand for.
 

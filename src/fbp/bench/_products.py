@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fbp._schedules.attention import causal_blocks
 from fbp.bench._sizes import GPTSizes
-from fbp.layers import Attention
 
 # A product of (m, k) and (k, n) as it is, and with either factor stored the other way round.
 _WAYS = ("mk,kn->mn", "km,kn->mn", "mk,nk->mn", "mk,kn->nm")
@@ -31,8 +31,7 @@ def products_of(sizes: GPTSizes) -> dict[tuple[int, int, int, int], int]:
         add(count, 1, rows, outs, ins)  # dx = dy w^T
         add(count, 1, ins, rows, outs)  # dw = x^T dy
     heads, per_head = sizes.batch * sizes.heads, d // sizes.heads
-    queries = jax.ShapeDtypeStruct((heads, sizes.context, per_head), jnp.float32)
-    for block, keys in Attention(causal=True).blocks(queries, queries):
+    for block, keys in causal_blocks(sizes.context):
         t, s = block.stop - block.start, keys.stop - keys.start
         add(3 * n, heads, t, per_head, s)  # q k^T, twice, and dy v^T
         add(2 * n, heads, t, s, per_head)  # p v, ds k

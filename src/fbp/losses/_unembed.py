@@ -1,11 +1,10 @@
 """A language model's head and its loss in one: logits that never exist whole."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
@@ -18,20 +17,11 @@ from fbp._layer import (
     require_params,
     require_trailing,
 )
+from fbp._schedules import unembed as schedule
+from fbp._schedules.unembed import Tokens
 from fbp.losses._mean import broadcast_weight, unweighted
 
-_LOGITS = 2**25
-# A GPU's products are several times faster where every axis is a multiple of this.
-_ALIGNED = 64
 _NORMAL = initializers.normal(0.02)
-
-
-class _Chunk(NamedTuple):
-    """Some of the tokens: vectors (C, D), labels (C,) and what each contributes to the mean."""
-
-    y: Array
-    label: Array
-    share: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,38 +91,28 @@ class UnembedCrossEntropy(Loss):
         return {"w": self.w_init(key, (self.n, self.size), self.dtype)}
 
     def value(self, params: dict[str, Array], y: Array, target: Any) -> Array:
-        w, chunks = _aligned(params["w"]), self._chunks(params, y, target)
-
-        def add(value: Array, chunk: _Chunk) -> tuple[Array, None]:
-            loss, _ = self._turn(w, chunk)
-            return value + loss, None
-
-        return lax.scan(add, jnp.zeros((), chunks.share.dtype), chunks)[0]
+        tokens = self._tokens(params, y, target)
+        return schedule.value(self._turn, params["w"], tokens, self.chunk)
 
     def value_and_grad(
         self, params: dict[str, Array], y: Array, target: Any
     ) -> tuple[Array, dict[str, Array], Array]:
-        w, chunks = _aligned(params["w"]), self._chunks(params, y, target)
-        wide = jnp.promote_types(jnp.result_type(y, w), jnp.float32)
+        tokens = self._tokens(params, y, target)
+        value, dw, dy = schedule.value_and_grad(self._gradients, params["w"], tokens, self.chunk)
+        return value, like({"w": dw}, params), dy.reshape(y.shape)
 
-        def add(sums: tuple[Array, Array], chunk: _Chunk) -> tuple[tuple[Array, Array], Array]:
-            value, dw = sums
-            loss, dz = self._turn(w, chunk)
-            dz = dz.astype(jnp.result_type(y, w))
-            dy = dz @ w
-            dw += jnp.matmul(dz.T, chunk.y, preferred_element_type=wide)
-            return (value + loss, dw), dy.astype(y.dtype)
+    def _gradients(self, w: Array, chunk: Tokens) -> tuple[Array, Array, Array]:
+        """A chunk's part of the loss and of dw, and its dy."""
+        value, dz = self._turn(w, chunk)
+        dtype = jnp.result_type(chunk.y, w)
+        dz = dz.astype(dtype)
+        dy = dz @ w
+        dw = jnp.matmul(
+            dz.T, chunk.y, preferred_element_type=jnp.promote_types(dtype, jnp.float32)
+        )
+        return value, dw, dy.astype(chunk.y.dtype)
 
-        zeros = jnp.zeros((), chunks.share.dtype), jnp.zeros(w.shape, wide)
-        (value, dw), dy = lax.scan(add, zeros, chunks)
-        tokens = y.size // self.size
-        dparams = like({"w": dw[: self.n]}, params)
-        return value, dparams, dy.reshape(-1, self.size)[:tokens].reshape(y.shape)
-
-    def weight(self, target: Any) -> Array:
-        return self._weights(*unweighted(target)).sum()
-
-    def _turn(self, w: Array, chunk: _Chunk) -> tuple[Array, Array]:
+    def _turn(self, w: Array, chunk: Tokens) -> tuple[Array, Array]:
         """A chunk's part of the loss, and its dz."""
         y, label, share = chunk
         wide = share.dtype
@@ -166,8 +146,11 @@ class UnembedCrossEntropy(Loss):
             dz = dz * (1 - jnp.where(is_class, z / self.softcap, 0) ** 2)
         return value, jnp.where(share == 0, 0, share * dz)
 
-    def _chunks(self, params: dict[str, Array], y: Array, target: Any) -> _Chunk:
-        """Everything cut into chunks, the last one filled up with tokens that do not count."""
+    def weight(self, target: Any) -> Array:
+        return self._weights(*unweighted(target)).sum()
+
+    def _tokens(self, params: dict[str, Array], y: Array, target: Any) -> Tokens:
+        """All tokens and what each contributes to the loss, by shapes and labels that are right."""
         require_trailing(self, y, (self.size,), "y")
         require_params(self, params, w=(self.n, self.size))
         target, weight = unweighted(target)
@@ -190,17 +173,7 @@ class UnembedCrossEntropy(Loss):
                 f"got {target[~allowed].ravel()[0]}"
             )
         share = jnp.where(allowed, share, jnp.nan)
-
-        tokens = target.size
-        most = self.chunk or max(1, min(1024, _LOGITS // self.n))
-        n = -(-tokens // most)
-        chunk = min(most, _up(-(-tokens // max(1, n))))
-
-        def cut(a: Array) -> Array:
-            a = jnp.pad(a, ((0, n * chunk - tokens), *((0, 0),) * (a.ndim - 1)))
-            return a.reshape(n, chunk, *a.shape[1:])
-
-        return _Chunk(cut(y.reshape(-1, self.size)), cut(target.ravel()), cut(share.ravel()))
+        return Tokens(y.reshape(-1, self.size), target.ravel(), share.ravel())
 
     def _weights(self, target: Array, weight: Array | None) -> Array:
         """The weight of each token, 0 where its label is ignored."""
@@ -209,13 +182,3 @@ class UnembedCrossEntropy(Loss):
         if self.ignore is not None:
             counts = jnp.where(target == self.ignore, 0, counts)
         return counts if weight is None else counts * broadcast_weight(self, weight, counts.shape)
-
-
-def _aligned(w: Array) -> Array:
-    """w, with rows of zeros behind it where they help."""
-    return jnp.pad(w, ((0, _up(len(w)) - len(w)), (0, 0)))
-
-
-def _up(n: int) -> int:
-    """The next number from n on that products like."""
-    return -(-n // _ALIGNED) * _ALIGNED if jax.default_backend() == "gpu" else n
