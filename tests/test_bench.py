@@ -22,8 +22,7 @@ from fbp.bench._report import remarks, table
 from fbp.cli._main import main
 
 
-def test_products_on_paper(monkeypatch: Any) -> None:
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")  # others have other blocks
+def test_products_on_paper() -> None:
     sizes = GPTSizes(layers=2, width=8, heads=2, context=4, batch=3, vocab=5)
     weights = 2 * (8 * 24 + 8 * 8 + 2 * 8 * 32) + 5 * 8
     assert sizes.dense_flops == 6 * 12 * weights

@@ -193,7 +193,7 @@ def test_they_are_lowered_for_a_gpu(dtype: Any, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "padded"),
+    ("shape", "want"),
     [
         ((2, 5, 3), (2, 16, 16)),
         ((1, 16, 16), (1, 16, 16)),
@@ -202,10 +202,10 @@ def test_they_are_lowered_for_a_gpu(dtype: Any, size: int) -> None:
         ((1, 131), (1, 192)),
     ],
 )
-def test_blocks_are_of_at_least_16(shape: tuple[int, ...], padded: tuple[int, ...]) -> None:
+def test_blocks_are_of_at_least_16(shape: tuple[int, ...], want: tuple[int, ...]) -> None:
     """As the matrix units of a GPU take them."""
     whole = padded(jnp.ones(shape))
-    assert whole.shape == padded
+    assert whole.shape == want
     assert whole.sum() == whole[tuple(slice(n) for n in shape)].sum() == np.prod(shape)
 
 

@@ -150,10 +150,11 @@ MAY_IMPORT = {
     "_value_and_grad.py": ("_layer", "_microbatch", "_objective"),
     "_custom_vjp.py": ("_layer", "_objective", "_microbatch"),
     "_platform.py": (),
-    "layers": ("_cell", "_layer", "_platform", "_tree", "layers"),
+    "_schedules": ("_layer", "_platform", "_schedules"),
+    "layers": ("_cell", "_layer", "_schedules", "_tree", "layers"),
     "combinators": ("_cell", "_layer", "_tree", "combinators"),
     "ports": ("_layer", "_tree", "layers", "combinators", "ports"),
-    "losses": ("_layer", "_tree", "losses"),
+    "losses": ("_layer", "_schedules", "_tree", "losses"),
     "text": ("_errors", "_layer", "combinators", "text"),
     "step": (
         *("_columns", "_layer", "_microbatch", "_objective", "_tree"),

@@ -10,6 +10,7 @@ import pytest
 from cases import assert_close, normal_like
 
 import fbp
+from fbp._schedules import unembed
 
 # Sums over at most 31 classes and 24 tokens: see ROUNDING in test_contract.py.
 ROUNDING = 1e-12
@@ -150,7 +151,8 @@ def test_chunks(tokens: int, chunk: tuple[int, int]) -> None:
     loss = fbp.UnembedCrossEntropy(3, 7, chunk=5)
     params, y = {"w": jnp.ones((7, 3))}, jnp.ones((tokens, 3))
     labels = jnp.zeros(tokens, int)
-    assert loss._chunks(params, y, labels).share.shape == chunk
+    chunks = unembed.chunks_of(loss._tokens(params, y, labels), loss.n, loss.chunk)
+    assert chunks.share.shape == chunk
     value, _, dy = loss.value_and_grad(params, y, labels)
     np.testing.assert_allclose(value, np.log(7) if tokens else 0, rtol=1e-6)
     assert dy.shape == y.shape
@@ -158,13 +160,9 @@ def test_chunks(tokens: int, chunk: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("n", "chunk"), [(31, (4, 1024)), (50_257, (7, 586)), (2**26, (4096, 1))])
 def test_chunks_of_a_large_vocabulary_are_smaller(n: int, chunk: tuple[int, int]) -> None:
-    loss = fbp.UnembedCrossEntropy(2, n)
-    shapes = (
-        jax.eval_shape(loss.init, jax.random.key(0)),
-        jax.ShapeDtypeStruct((4096, 2), jnp.float32),
-    )
-    labels = jnp.zeros(4096, int)
-    chunks = jax.eval_shape(lambda params, y: loss._chunks(params, y, labels), *shapes)
+    array = jax.ShapeDtypeStruct
+    tokens = unembed.Tokens(array((4096, 2), float), array((4096,), int), array((4096,), float))
+    chunks = jax.eval_shape(lambda tokens: unembed.chunks_of(tokens, n, None), tokens)
     assert chunks.share.shape == chunk
 
 
@@ -178,15 +176,39 @@ def test_rows_of_zeros_behind_w_change_nothing(
     # All logits far below the 0 of a row of zeros, whose exponential would be all there is.
     params, y = {"w": params["w"] - 1000}, jnp.abs(y)
     want = loss.value(params, y, target), loss.value_and_grad(params, y, target)
-    ids = jnp.zeros(130, int)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    got = loss.value(params, y, target), loss.value_and_grad(params, y, target)
-    assert "192,5" in str(jax.make_jaxpr(loss.value)(params, y, target))
-    chunks = fbp.UnembedCrossEntropy(5, 131, chunk=100)._chunks(params, jnp.zeros((130, 5)), ids)
-    assert chunks.share.shape == (2, 100)  # and not 128, which are more than may be
-    chunks = fbp.UnembedCrossEntropy(5, 131)._chunks(params, jnp.zeros((130, 5)), ids)
-    assert chunks.share.shape == (1, 192)
-    assert_close(got, want, 1e-10)  # of logits of a few thousand
+    monkeypatch.setattr(unembed, "_FEWEST_LOGITS", 21 * 131)
+    got = []
+    for f in (loss.value, loss.value_and_grad):
+        program = jax.make_jaxpr(f)(params, y, target)
+        (eqn,) = (e for e in program.eqns if "branches_platforms" in e.params)
+        assert eqn.params["branches_platforms"] == (("cuda", "rocm"), None)
+        assert ["192,5" in str(branch) for branch in eqn.params["branches"]] == [True, False]
+        with monkeypatch.context() as patch:
+            patch.setattr(jax.lax, "platform_dependent", lambda *args, cuda, **other: cuda(*args))
+            got.append(f(params, y, target))
+    assert_close(tuple(got), want, 1e-10)  # of logits of a few thousand
+    monkeypatch.setattr(unembed, "_FEWEST_LOGITS", 21 * 131 + 1)
+    assert "platform_index" not in str(jax.make_jaxpr(loss.value)(params, y, target))
+
+
+@pytest.mark.parametrize(("most", "shape"), [(100, (2, 100)), (None, (1, 192))])
+def test_chunks_are_aligned_but_not_larger_than_asked_for(most: Any, shape: Any) -> None:
+    tokens = unembed.Tokens(jnp.ones((130, 5)), jnp.zeros(130, int), jnp.ones(130))
+    chunks = unembed.chunks_of(tokens, 131, most, 64)
+    assert chunks.share.shape == shape
+    assert chunks.y.sum() == 650
+
+
+@pytest.mark.parametrize(
+    ("n", "tokens", "alike"), [(128, 64, True), (128, 65, False), (129, 64, False)]
+)
+def test_what_is_aligned_is_the_same_everywhere(
+    n: int, tokens: int, alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unembed, "_FEWEST_LOGITS", 0)
+    loss = fbp.UnembedCrossEntropy(5, n)
+    program = jax.make_jaxpr(loss.value)(*example(loss, tokens))
+    assert ("platform_index" not in str(program)) == alike
 
 
 def test_weights_are_shares_of_parts(x64: None) -> None:

@@ -68,14 +68,14 @@ def value_and_grad(
         wide = jnp.promote_types(jnp.result_type(tokens.y, w), jnp.float32)
         zeros = jnp.zeros((), tokens.share.dtype), jnp.zeros(w.shape, wide)
         (value, dw), dy = lax.scan(add, zeros, chunks_of(tokens, n, most, align))
-        return value, dw[:n], dy.reshape(-1, w.shape[-1])[: len(tokens.y)]
+        return value, dw[:n], dy.reshape(-1, w.shape[-1])[: tokens.y.shape[0]]
 
     return _by_platform(run, w, tokens, most)
 
 
 def chunks_of(tokens: Tokens, classes: int, most: int | None, align: int = 1) -> Tokens:
     """Tokens cut into chunks, the last one filled up with some that do not count."""
-    n, size = _sizes(len(tokens.y), classes, most, align)
+    n, size = _sizes(tokens.y.shape[0], classes, most, align)
 
     def cut(a: Array) -> Array:
         a = jnp.pad(a, ((0, n * size - len(a)), *((0, 0),) * (a.ndim - 1)))
@@ -100,7 +100,7 @@ def _by_platform(run: Callable[..., Any], w: Array, tokens: Tokens, most: int | 
     def aligned(w: Array, tokens: Tokens) -> Any:
         return run(_ALIGNED, w, tokens)
 
-    rows, classes = len(tokens.y), len(w)
+    rows, classes = tokens.y.shape[0], len(w)
     sizes = [(_up(classes, align), _sizes(rows, classes, most, align)) for align in (1, _ALIGNED)]
     if sizes[0] == sizes[1] or rows * classes < _FEWEST_LOGITS:
         return plain(w, tokens)
