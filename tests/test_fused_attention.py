@@ -32,10 +32,10 @@ def by_products_of(layer: fbp.Attention) -> tuple[Any, Any]:
     """What a layer computes of some heads by its own equations, without kernels."""
 
     def attend(q: Any, k: Any, v: Any) -> Any:
-        return attention.attend(layer, q, k, v, None)
+        return attention.attend(layer, layer._attend, q, k, v, None)
 
     def gradients(q: Any, k: Any, v: Any, lse: Any, dy: Any) -> Any:
-        return attention.gradients(layer, q, k, v, None, lse, dy)
+        return attention.gradients(layer, layer._gradients, q, k, v, None, lse, dy)
 
     return attend, gradients
 

@@ -104,7 +104,7 @@ def _attention() -> tuple[Any, Any]:
         y, res = layer.forward((), (x, x, x, mask))
         return y, layer.backward((), (x, x, x, mask), res, jnp.cos(y))[1][:3]
 
-    return run, jax.random.normal(jax.random.key(0), (2, 66, 2, 3))
+    return run, jax.random.normal(jax.random.key(0), (2, 9, 2, 3))
 
 
 def _head() -> tuple[Any, Any]:
@@ -116,7 +116,7 @@ def _head() -> tuple[Any, Any]:
         x, labels = x.reshape(-1, 3), jnp.arange(x.size // 3) % 7
         return loss.value(params, x, labels), loss.value_and_grad(params, x, labels)
 
-    return run, jax.random.normal(jax.random.key(0), (2, 66, 3))
+    return run, jax.random.normal(jax.random.key(0), (2, 9, 3))
 
 
 def _export(f: Any) -> Any:
@@ -170,7 +170,7 @@ def test_every_schedule_holds_under_transformations(
     x = x.astype(float)
     want = (lambda f: f if name not in ("jvp", "grad") else TRANSFORMS[name](f))(run)(x)
     monkeypatch.setattr(attention, "_FEWEST_SCORES", 1)
-    monkeypatch.setattr(attention, "_MOST_SCORES", 66 * 33)
+    monkeypatch.setattr(attention, "_MOST_SCORES", 81)
     monkeypatch.setattr(unembed, "_FEWEST_LOGITS", 0)
     jax.clear_caches()
     assert "platform_index" in str(jax.make_jaxpr(run)(x))
@@ -201,7 +201,7 @@ def test_the_branch_for_others_computes_the_same(
         want = run(x)
         with monkeypatch.context() as patch:
             patch.setattr(attention, "_FEWEST_SCORES", 1)
-            patch.setattr(attention, "_MOST_SCORES", 66 * 33)
+            patch.setattr(attention, "_MOST_SCORES", 81)
             patch.setattr(unembed, "_FEWEST_LOGITS", 0)
             for branch in ("cpu", "cuda", "rocm", "default"):
                 chosen: list[str] = []

@@ -25,10 +25,19 @@ SHARED += ["fbp._layer:at_least_float32", "fbp._layer:at_least_int32"]
 SHARED += ["fbp._cell", "fbp._layer:product_over_batch"]
 SHARED += [f"fbp.layers._standardize:{name}" for name in ("standardize", "dstandardize")]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
-SHARED += [f"fbp.layers._attention_blocks:{name}" for name in ("causal_blocks", "a_few_heads")]
-SHARED += ["fbp._platform:is_lone_cpu"]
+ATTEND = ("attend", "gradients", "blocks_of", "causal_blocks", "_places", "_summed")
+ATTEND += ("_a_few_heads", "_kernels")
+SHARED += [f"fbp._schedules.attention:{name}" for name in ATTEND]
+CHUNKS = ("value", "value_and_grad", "chunks_of", "_sizes", "_by_platform", "_aligned", "_up")
+SHARED += [f"fbp._schedules.unembed:{name}" for name in CHUNKS]
+SHARED += ["fbp._schedules.attention_kernels", "fbp._schedules.attention_kernels:fits"]
+BLOCKS = ("run", "scores", "dscores", "window.fget", "keys_of", "queries_of")
+SHARED += [f"fbp._schedules.kernel_blocks:Blocks.{name}" for name in BLOCKS]
+SHARED += [f"fbp._schedules.kernel_blocks:{name}" for name in ("unseen", "_quotient", "padded")]
+SHARED += ["fbp.layers._attention_inputs:unpacked", "fbp.layers._activations:sigmoid_and_slope"]
+SHARED += ["fbp._platform:has_several_cpus"]
 HEADS = ("by_head", "by_place", "queries_a_key", "of_heads")
-SHARED += [f"fbp.layers._by_head:{name}" for name in HEADS]
+SHARED += [f"fbp._schedules.heads:{name}" for name in HEADS]
 SHARED += [f"fbp.ports._update:{name}" for name in ("_update_in_scan", "_rewrite", "summed")]
 SHARED += ["fbp.ports._elementwise:Part.update", "fbp.ports._update:pieces_of"]
 SHARED += [f"fbp.ports._squares:{name}" for name in ("sum_of_squares", "no_squares")]
@@ -49,17 +58,19 @@ NEAR = {
     "ports": ["contract", "ports", "mutants_killed", "in_backward"],
     "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
     # Of files that few others are about.
-    "_fused_attention.py": ["fused_attention"],
+    "attention_kernels.py": ["fused_attention"],
+    "kernel_blocks.py": ["fused_attention"],
     **{
         f"_{name}.py": ["in_backward", "mutants_killed"]
         for name in ("update", "elementwise", "squares", "update_if")
     },
     "_unembed.py": ["unembed", "contract", "mutants_killed"],
+    "unembed.py": ["unembed", "schedules"],
     **{
-        f"_{name}.py": ["sequences", "contract", "mutants_killed", "fused_attention"]
-        for name in ("attention", "attention_blocks", "by_head")
+        f"{name}.py": ["sequences", "contract", "mutants_killed", "fused_attention", "schedules"]
+        for name in ("_attention", "_attention_inputs", "attention", "heads")
     },
-    "_platform.py": ["sequences", "in_backward"],
+    "_platform.py": ["sequences", "in_backward", "schedules"],
     "_microbatch.py": ["step", "mutants_killed", "in_backward"],
     "_objective.py": ["step", "mutants_killed", "in_backward"],
     "_cell.py": ["contract", "recurrent", "mutants_killed"],
@@ -67,12 +78,16 @@ NEAR = {
 }
 # What the tests call a class or a function where it is not its own name.
 ATTENTION = ["attention", "heads", "blocks", "query", "scores"]
+HEAD = ["unembed", "chunks", "loss_of_all", "rows", "aligned", "schedule", "vocabulary"]
 SOFTMAX = ["softmax", "soft", "label", "classes", "ignored", "parts"]
 CALLED = {
     **{"MeanSquaredError": ["mse"], "MeanAbsoluteError": ["mae"], "Elementwise": ["mse", "weight"]},
     **{"SigmoidCrossEntropy": ["sigmoid"], "SoftmaxCrossEntropy": SOFTMAX},
     **{"Microbatch": ["parts", "part"], "Objective": ["value_and_grad", "in_backward"]},
-    **dict.fromkeys(("Attention", "causal_blocks", "a_few_heads"), ATTENTION),
+    **dict.fromkeys(("Attention", "unpacked", "_summed", "_places", "_kernels"), ATTENTION),
+    **dict.fromkeys(("attend", "gradients", "blocks_of", "causal_blocks"), ATTENTION),
+    "_a_few_heads": [*ATTENTION, "schedule"],
+    **dict.fromkeys(("value", "value_and_grad", "chunks_of", "_sizes", "_by_platform"), HEAD),
     **{"_are_labels": SOFTMAX, "Freeze": ["freeze", "frozen"], "LoRA": ["lora"]},
     **{"shares": ["weight", "count"], "weighted_sum": ["weight", "count"]},
     **{"unweighted": ["weight"], "broadcast_weight": ["weight", "refused"]},
@@ -95,18 +110,19 @@ CALLED = {
     **{"_constants": ["batch_norm", "statistics"], "_batch_axes": ["batch_norm"]},
     **{"LSTMCell": ["lstm"], "GRUCell": ["gru"], "Cell": ["cell"]},
     **{"product_over_batch": ["cell", "dense"], "_window": ["pool"], "_pad": ["pool"]},
-    **{"_dot": ["attention"], "by_head": ["attention"], "by_place": ["attention"]},
-    **{"queries_a_key": ["attention"], "_sum_of_products": ["attention"]},
-    **{name: ["fused_attention"] for name in ("FusedAttention", "_Blocks", "_padded", "_quotient")},
+    **{"_product": ["attention"], "by_head": ["attention"], "by_place": ["attention"]},
+    **{"queries_a_key": ["attention"]},
+    **{name: ["fused_attention"] for name in ("FusedAttention", "Blocks", "padded", "_quotient")},
     **{name: ["fused_attention"] for name in ("_attend", "_by_queries", "_by_keys")},
-    **{name: ["fused_attention"] for name in ("_unseen", "fits")},
+    **{name: ["fused_attention"] for name in ("unseen", "fits")},
     **{
         "of_heads": ["few_heads"],
         "is_lone_cpu": ["few_heads"],
+        "has_several_cpus": ["cpu"],
         "_aligned": ["rows"],
-        "_up": ["rows", "vocabulary"],
+        "_up": ["rows", "vocabulary", "aligned"],
     },
-    **{"_sigmoid_and_slope": ["sigmoid", "silu", "gelu_tanh"]},
+    **{"sigmoid_and_slope": ["sigmoid", "silu", "gelu_tanh"]},
     **{"_first_larger": ["max_pool"], "_window_sums": ["avg_pool"], "_mean": ["norm"]},
     **{"_tanh_argument": ["gelu_tanh"], "_near": ["gelu_tanh"], "_normal_cdf": ["gelu_erf"]},
 }

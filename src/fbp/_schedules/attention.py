@@ -1,14 +1,14 @@
 """Attention's schedule: blocks of causal queries, a few heads at a time on a CPU, kernels on a GPU.
 
-The equations are `Attention.attend` and `Attention.gradients`, of some queries and the keys they
+The equations are `Attention._attend` and `Attention._gradients`, of some queries and the keys they
 may see. Here they are called with blocks of both. All arrays lead with (..., G): q (..., G, T R, K),
 k (..., G, S, K), v (..., G, S, M), mask (..., G, S), lse (..., G, T R) and dy (..., G, T R, M).
 """
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,16 @@ from fbp._platform import has_several_cpus, on_cuda
 from fbp._schedules.heads import of_heads, queries_a_key
 
 Block = tuple[slice, slice]
+Rule = Callable[..., Any]
+
+
+class Places(NamedTuple):
+    """Of a block: the places of its queries (T,) and of its keys (S,), and a mask of these."""
+
+    queries: Array
+    keys: Array
+    mask: Array | None = None
+
 
 # Causal queries come in up to 4 blocks of 32 places and more, and up to 8 of 128 and more: of these
 # the limit counts that allows the most. Smaller blocks save less than it costs to start them.
@@ -28,17 +38,18 @@ _BLOCKS = ((4, 32), (8, 128))
 _MOST_SCORES, _FEWEST_SCORES = 2**18, 2**13
 
 
-def attend(layer: Any, q: Array, k: Array, v: Array, mask: Array | None) -> tuple[Array, Array]:
-    """y and lse of all queries, by `layer.attend`."""
+def attend(
+    layer: Any, rule: Rule, q: Array, k: Array, v: Array, mask: Array | None
+) -> tuple[Array, Array]:
+    """y and lse of all queries, by a rule for those of a block: (q, k, v, places) -> y, lse."""
     blocks = blocks_of(layer, q, k)
 
     def plain(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, Array]:
-        ys, lses = [], []
+        parts = []
         for rows, keys in blocks:
-            sees = _sees(layer, q, k, mask, rows, keys)
-            y, lse = layer.attend(q[..., rows, :], k[..., keys, :], v[..., keys, :], sees)
-            ys.append(y)
-            lses.append(lse)
+            places = _places(q, k, mask, rows, keys)
+            parts.append(rule(q[..., rows, :], k[..., keys, :], v[..., keys, :], places))
+        ys, lses = zip(*parts, strict=True)
         return jnp.concatenate(ys, -2), jnp.concatenate(lses, -1)
 
     schedule = functools.partial(_a_few_heads, plain, blocks)
@@ -49,27 +60,29 @@ def attend(layer: Any, q: Array, k: Array, v: Array, mask: Array | None) -> tupl
 
 
 def gradients(
-    layer: Any, q: Array, k: Array, v: Array, mask: Array | None, lse: Array, dy: Array
+    layer: Any,
+    rule: Rule,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    lse: Array,
+    dy: Array,
 ) -> tuple[Array, Array, Array]:
-    """dq, dk and dv of all queries and keys, by `layer.gradients`."""
+    """dq, dk and dv of all, by a rule for a block: (q, k, v, places, lse, dy) -> dq, dk, dv."""
     blocks = blocks_of(layer, q, k)
 
     def plain(
         q: Array, k: Array, v: Array, lse: Array, dy: Array, mask: Array | None = None
     ) -> tuple[Array, Array, Array]:
-        dqs = []
-        # A key has a part of its gradient from every block that sees it. They are summed by
-        # columns, (K, S), as XLA's CPU leaves the parts: so none of them is turned.
-        dk = jnp.zeros(k.mT.shape, at_least_float32(k).dtype)
-        dv = jnp.zeros(v.mT.shape, at_least_float32(v).dtype)
+        parts = []
         for rows, keys in blocks:
-            sees = _sees(layer, q, k, mask, rows, keys)
-            block = q[..., rows, :], k[..., keys, :], v[..., keys, :], sees
-            dq, dk_part, dv_part = layer.gradients(*block, lse[..., rows], dy[..., rows, :])
-            dqs.append(dq)
-            dk = dk.at[..., keys].add(dk_part.mT.astype(dk.dtype))
-            dv = dv.at[..., keys].add(dv_part.mT.astype(dv.dtype))
-        return jnp.concatenate(dqs, -2), dk.mT, dv.mT
+            block = q[..., rows, :], k[..., keys, :], v[..., keys, :]
+            places = _places(q, k, mask, rows, keys)
+            parts.append(rule(*block, places, lse[..., rows], dy[..., rows, :]))
+        dqs, dks, dvs = zip(*parts, strict=True)
+        seen = [keys for _, keys in blocks]
+        return jnp.concatenate(dqs, -2), _summed(dks, seen, k), _summed(dvs, seen, v)
 
     schedule = functools.partial(_a_few_heads, plain, blocks)
     kernels = _kernels(layer, q, k, v, mask)
@@ -103,12 +116,19 @@ def causal_blocks(t: int, window: int | None = None, each: int = 1) -> list[Bloc
     return found
 
 
-def _sees(
-    layer: Any, q: Array, k: Array, mask: Array | None, rows: slice, keys: slice
-) -> Array | None:
-    places = jnp.arange(rows.start, rows.stop) // queries_a_key(q, k)
+def _summed(parts: Sequence[Array], seen: Sequence[slice], like: Array) -> Array:
+    """The sum of parts for keys that blocks have seen. By columns, (K, S), in which XLA's CPU has
+    fewer numbers to turn round."""
+    total = jnp.zeros(like.mT.shape, at_least_float32(like).dtype)
+    for part, keys in zip(parts, seen, strict=True):
+        total = total.at[..., keys].add(part.mT.astype(total.dtype))
+    return total.mT
+
+
+def _places(q: Array, k: Array, mask: Array | None, rows: slice, keys: slice) -> Places:
+    queries = jnp.arange(rows.start, rows.stop) // queries_a_key(q, k)
     seen = None if mask is None else mask[..., keys]
-    return layer.sees(places, jnp.arange(keys.start, keys.stop), seen)
+    return Places(queries, jnp.arange(keys.start, keys.stop), seen)
 
 
 def _a_few_heads(

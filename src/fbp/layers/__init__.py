@@ -1,6 +1,5 @@
 """Layers: one layer, or one family, per file."""
 
-from fbp.layers._activations import Gelu as Gelu
 from fbp.layers._activations import LeakyRelu as LeakyRelu
 from fbp.layers._activations import Relu as Relu
 from fbp.layers._activations import Sigmoid as Sigmoid
@@ -21,6 +20,7 @@ from fbp.layers._embedding import Unembed as Unembed
 from fbp.layers._flatten import Flatten as Flatten
 from fbp.layers._flatten import Unflatten as Unflatten
 from fbp.layers._gated import SwiGLU as SwiGLU
+from fbp.layers._gelu import Gelu as Gelu
 from fbp.layers._group_norm import GroupNorm as GroupNorm
 from fbp.layers._gru import GRUCell as GRUCell
 from fbp.layers._heads import MergeHeads as MergeHeads

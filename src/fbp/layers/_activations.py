@@ -12,14 +12,6 @@ import jax.numpy as jnp
 
 from fbp._layer import Array, Key, Layer, at_least_float32, require_float
 
-_SQRT_2 = 2.0**0.5
-_SQRT_2_OVER_PI = (2.0 / jnp.pi) ** 0.5
-_SQRT_2_PI = (2.0 * jnp.pi) ** 0.5
-# Hendrycks and Gimpel's cubic term.
-_CUBIC = 0.044715
-# Beyond |x| = 40 the sigmoid is 0 or 1 to the last bit of float64, and x^3 might overflow.
-_SATURATED = 40.0
-
 
 @dataclasses.dataclass(frozen=True)
 class Relu(Layer):
@@ -97,7 +89,7 @@ class Sigmoid(Layer):
         return jax.nn.sigmoid(at_least_float32(x)).astype(x.dtype), ()
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
-        _, slope = _sigmoid_and_slope(at_least_float32(x))
+        _, slope = sigmoid_and_slope(at_least_float32(x))
         dx = dy * slope
         return (), dx.astype(x.dtype)
 
@@ -137,53 +129,12 @@ class Silu(Layer):
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         wide = at_least_float32(x)
-        s, slope = _sigmoid_and_slope(wide)
+        s, slope = sigmoid_and_slope(wide)
         dx = dy * (s + wide * slope)
         return (), dx.astype(x.dtype)
 
 
-@dataclasses.dataclass(frozen=True)
-class Gelu(Layer):
-    """y = x * P(Z <= x) for a standard normal Z, exactly (erf) or by the tanh formula.
-
-        erf   y  = x * Phi(x)
-              dx = dy * (Phi(x) + x * phi(x))              Phi' = phi, the normal density
-        tanh  y  = x * s,   s = sigmoid(2u),   u = sqrt(2/pi) * (x + 0.044715 x^3)
-              dx = dy * (s + x * s * (1 - s) * 2 du/dx)
-
-    (1 + tanh(u)) / 2 = sigmoid(2u): the same formula, but the sigmoid keeps its digits for x << 0.
-    Raises TypeError when x is not a float array.
-
-    Args:
-      tanh: whether to use the tanh formula, as GPT-2 does.
-
-    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", arXiv:1606.08415.
-    """
-
-    tanh: bool = True
-    cheap = True
-
-    def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
-        require_float(self, x)
-        wide = at_least_float32(x)
-        cdf = jax.nn.sigmoid(2 * _tanh_argument(wide)) if self.tanh else _normal_cdf(wide)
-        return (wide * cdf).astype(x.dtype), ()
-
-    def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
-        wide = at_least_float32(x)
-        if self.tanh:
-            cdf, slope = _sigmoid_and_slope(2 * _tanh_argument(wide))
-            du = _SQRT_2_OVER_PI * (1 + 3 * _CUBIC * _near(wide) ** 2)
-            pdf = slope * 2 * du
-        else:
-            cdf = _normal_cdf(wide)
-            pdf = jnp.exp(-(wide**2) / 2) / _SQRT_2_PI
-        # y = x * cdf(x)
-        dx = dy * (cdf + wide * pdf)
-        return (), dx.astype(x.dtype)
-
-
-def _sigmoid_and_slope(x: Array) -> tuple[Array, Array]:
+def sigmoid_and_slope(x: Array) -> tuple[Array, Array]:
     """s = 1 / (1 + exp(-x)) and its derivative s * (1 - s), by one exponential.
 
     e = exp(-|x|) cannot overflow: 1 / (1 + e) is the larger of s and 1 - s, and e times it the
@@ -194,16 +145,3 @@ def _sigmoid_and_slope(x: Array) -> tuple[Array, Array]:
     larger = 1 / (1 + e)
     smaller = e * larger
     return jnp.where(x < 0, smaller, larger), larger * smaller
-
-
-def _near(x: Array) -> Array:
-    return jnp.clip(x, -_SATURATED, _SATURATED)
-
-
-def _tanh_argument(x: Array) -> Array:
-    x = _near(x)
-    return _SQRT_2_OVER_PI * (x + _CUBIC * x**3)
-
-
-def _normal_cdf(x: Array) -> Array:
-    return jax.lax.erfc(-x / _SQRT_2) / 2

@@ -8,6 +8,7 @@ from jax import lax
 
 from fbp._layer import Array, Key, Layer, name_of
 from fbp._schedules import attention as schedule
+from fbp._schedules.attention import Places
 from fbp._schedules.heads import by_head, by_place, queries_a_key
 from fbp.layers._attention_inputs import unpacked
 
@@ -72,21 +73,22 @@ class Attention(Layer):
 
     def forward(self, params: tuple[()], x: Any, key: Key = None) -> tuple[Array, Array]:
         q, k, v, mask = unpacked(self, x)
-        y, lse = schedule.attend(self, q, k, v, mask)
+        y, lse = schedule.attend(self, self._attend, q, k, v, mask)
         return by_place(y, x[0].shape[-2]).astype(v.dtype), lse
 
     def backward(
         self, params: tuple[()], x: Any, res: Array, dy: Array
     ) -> tuple[tuple[()], tuple[Any, ...]]:
         q, k, v, mask = unpacked(self, x)
-        grads = schedule.gradients(self, q, k, v, mask, res, by_head(dy, k.shape[-3]))
+        lse, dy = res, by_head(dy, k.shape[-3])
+        grads = schedule.gradients(self, self._gradients, q, k, v, mask, lse, dy)
         pairs = zip(grads, x[:3], strict=True)
         dx = tuple(by_place(da, a.shape[-2]).astype(a.dtype) for da, a in pairs)
         return (), dx if mask is None else (*dx, None)
 
-    def attend(self, q: Array, k: Array, v: Array, sees: Array | None) -> tuple[Array, Array]:
-        """y and lse of some queries and all keys that they may see, (..., T, K) and (..., S, K)."""
-        s = self._scores(q, k, sees)
+    def _attend(self, q: Array, k: Array, v: Array, places: Places) -> tuple[Array, Array]:
+        """y and lse of a block: some queries and all keys that they may see."""
+        s = self._scores(q, k, places)
         top = lax.stop_gradient(s.max(-1, keepdims=True, initial=-jnp.inf))
         e = jnp.exp(s - jnp.where(top == -jnp.inf, 0, top))
         total = e.sum(-1, keepdims=True)
@@ -97,11 +99,11 @@ class Attention(Layer):
         # e v / total, not (e / total) v: y has mostly fewer numbers to divide than e.
         return _product(e.astype(v.dtype), v) / total, lse[..., 0]
 
-    def gradients(
-        self, q: Array, k: Array, v: Array, sees: Array | None, lse: Array, dy: Array
+    def _gradients(
+        self, q: Array, k: Array, v: Array, places: Places, lse: Array, dy: Array
     ) -> tuple[Array, Array, Array]:
-        """dq of some queries, and their part of dk and dv."""
-        s = self._scores(q, k, sees)
+        """dq of a block, and its part of dk and dv."""
+        s = self._scores(q, k, places)
         p = jnp.exp(s - lse[..., None])
         dv = _product(p.mT.astype(dy.dtype), dy)
         dp = _product(dy, v.mT)
@@ -114,25 +116,23 @@ class Attention(Layer):
         dk = _product(ds.mT, q)
         return dq, dk, dv
 
-    def sees(self, places: Array, keys: Array, mask: Array | None = None) -> Array | None:
-        """Which keys queries at these places see, (..., T, S) of bools; None for all."""
-        seen = None if mask is None else mask[..., None, :]
-        if not self.causal:
-            return seen
-        behind = places[:, None] - keys
-        near = behind >= 0
-        if self.window is not None:
-            near &= behind < self.window
-        return near if seen is None else near & seen
-
-    def scale_of(self, q: Array) -> float:
-        return q.shape[-1] ** -0.5 if self.scale is None else self.scale
-
-    def _scores(self, q: Array, k: Array, sees: Array | None) -> Array:
+    def _scores(self, q: Array, k: Array, places: Places) -> Array:
+        """s, -inf where a query does not see a key."""
         s = self.scale_of(q) * _product(q, k.mT)
         if self.softcap is not None:
             s = self.softcap * jnp.tanh(s / self.softcap)
-        return s if sees is None else jnp.where(sees, s, -jnp.inf)
+        if self.causal:
+            behind = places.queries[:, None] - places.keys
+            sees = behind >= 0
+            if self.window is not None:
+                sees &= behind < self.window
+            s = jnp.where(sees, s, -jnp.inf)
+        if places.mask is not None:
+            s = jnp.where(places.mask[..., None, :], s, -jnp.inf)
+        return s
+
+    def scale_of(self, q: Array) -> float:
+        return q.shape[-1] ** -0.5 if self.scale is None else self.scale
 
     def start(self, params: tuple[()], x: Any, length: int) -> tuple[Array, Array, Array]:
         if not self.causal or len(x) != 3:
@@ -148,8 +148,8 @@ class Attention(Layer):
         keys, values, place = state
         keys = lax.dynamic_update_slice_in_dim(keys, k, place, -2)
         values = lax.dynamic_update_slice_in_dim(values, v, place, -2)
-        places = place + jnp.arange(q.shape[-2]) // queries_a_key(q, k)
-        y, _ = self.attend(q, keys, values, self.sees(places, jnp.arange(keys.shape[-2])))
+        queries = place + jnp.arange(q.shape[-2]) // queries_a_key(q, k)
+        y, _ = self._attend(q, keys, values, Places(queries, jnp.arange(keys.shape[-2])))
         y = jnp.moveaxis(by_place(y, x[0].shape[-2]), -3, 0).astype(v.dtype)
         return y, (keys, values, place + len(y))
 
