@@ -138,6 +138,16 @@ def test_scaling(capsys):
     assert len(capsys.readouterr().out.splitlines()) > 3
 
 
+@pytest.mark.slow
+def test_schedules(capsys):
+    schedules = load("schedules")
+    found = schedules.main(places=(256,), rounds=1)
+    names = {*schedules.ATTENTION, *schedules.DENSE, *schedules.HEAD}
+    assert set(found) >= names - schedules.ON_A_GPU
+    assert all(len(row) == 1 and row[0] > 0 for row in found.values())
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(found)
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.stem)
 def test_opens_with_command_duration_and_expected_numbers(path):
     head = path.read_text(encoding="utf-8").split('"""')[1]

@@ -137,9 +137,9 @@ def _sharded(f: Any) -> Any:
 
         # The carry of the head's loop is not marked as varying over the mesh.
         check = f.__qualname__.startswith("_attention")
-        both = jax.shard_map(
-            inside, mesh=mesh, in_specs=part, out_specs=part, check_vma=check
-        )(x[None])
+        both = jax.shard_map(inside, mesh=mesh, in_specs=part, out_specs=part, check_vma=check)(
+            x[None]
+        )
         return jax.tree.map(lambda a: a[0], both)
 
     return run

@@ -1,8 +1,8 @@
 """Attention's schedule: blocks of causal queries, a few heads at a time on a CPU, kernels on a GPU.
 
 The equations are `Attention._attend` and `Attention._gradients`, of some queries and the keys they
-may see. Here they are called with blocks of both. All arrays lead with (..., G): q (..., G, T R, K),
-k (..., G, S, K), v (..., G, S, M), mask (..., G, S), lse (..., G, T R) and dy (..., G, T R, M).
+may see. Here they are called with blocks of both. All arrays lead with (..., G): q (..., G, T R,
+K), k (..., G, S, K), v (..., G, S, M), mask (..., G, S), lse (..., G, T R), dy (..., G, T R, M).
 """
 
 import functools
@@ -31,7 +31,9 @@ class Places(NamedTuple):
 
 
 # Causal queries come in up to 4 blocks of 32 places and more, and up to 8 of 128 and more: of these
-# the limit counts that allows the most. Smaller blocks save less than it costs to start them.
+# the limit counts that allows the most. On a CPU a single block of 128 places took 1.4 times as
+# long as 4 (jax 0.12: 1.8 times), and 4 blocks of 1,024 places 1.05 times as long as 8. Smaller
+# ones save less than it costs to start them.
 _BLOCKS = ((4, 32), (8, 128))
 # A CPU takes so many heads at a time that a block of them has at most this many scores, 1 MiB in
 # float32; and all at once where a head has so few that there is nothing to gain.

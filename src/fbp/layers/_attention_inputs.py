@@ -16,9 +16,7 @@ def unpacked(layer: Any, x: Any) -> tuple[Array, Array, Array, Array | None]:
     """
     if not isinstance(x, tuple | list) or len(x) not in (3, 4):
         got = f"{len(x)} arrays" if isinstance(x, tuple | list) else type(x).__name__
-        raise ValueError(
-            f"{name_of(layer)}: expected x = (q, k, v) or (q, k, v, mask), got {got}"
-        )
+        raise ValueError(f"{name_of(layer)}: expected x = (q, k, v) or (q, k, v, mask), got {got}")
     q, k, v = x[:3]
     for name, a in zip("qkv", (q, k, v), strict=True):
         require_float(layer, a, name)
@@ -39,9 +37,7 @@ def unpacked(layer: Any, x: Any) -> tuple[Array, Array, Array, Array | None]:
             f"{name_of(layer)}: expected heads of k to divide those of q, got {shapes}"
         )
     if layer.causal and q.shape[-3] != k.shape[-3]:
-        raise ValueError(
-            f"{name_of(layer)}: expected as many keys as causal queries, got {shapes}"
-        )
+        raise ValueError(f"{name_of(layer)}: expected as many keys as causal queries, got {shapes}")
     mask = x[3] if len(x) == 4 else None
     if mask is not None:
         if mask.dtype != bool:

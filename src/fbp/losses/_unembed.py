@@ -107,9 +107,7 @@ class UnembedCrossEntropy(Loss):
         dtype = jnp.result_type(chunk.y, w)
         dz = dz.astype(dtype)
         dy = dz @ w
-        dw = jnp.matmul(
-            dz.T, chunk.y, preferred_element_type=jnp.promote_types(dtype, jnp.float32)
-        )
+        dw = jnp.matmul(dz.T, chunk.y, preferred_element_type=jnp.promote_types(dtype, jnp.float32))
         return value, dw, dy.astype(chunk.y.dtype)
 
     def _turn(self, w: Array, chunk: Tokens) -> tuple[Array, Array]:
