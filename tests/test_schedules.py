@@ -88,12 +88,15 @@ def test_heads_are_taken_a_few_at_a_time_by_one_cpu(devices: int, loops: int) ->
     assert texts["attention for tpu"].count("stablehlo.while") == 0
 
 
-def test_a_process_without_a_cpu_has_not_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(backend: str) -> int:
-        raise RuntimeError(f"Unknown backend {backend}")
+@pytest.mark.parametrize(("cpus", "several"), [(0, False), (1, False), (2, True)])
+def test_how_many_cpus(cpus: int, several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(backend: str) -> int:
+        if backend != "cpu" or not cpus:
+            raise RuntimeError(f"Unknown backend {backend}")
+        return cpus
 
-    monkeypatch.setattr(jax, "device_count", none)
-    assert not has_several_cpus()
+    monkeypatch.setattr(jax, "device_count", count)
+    assert has_several_cpus() == several
 
 
 def _attention() -> tuple[Any, Any]:
@@ -146,7 +149,6 @@ def _sharded(f: Any) -> Any:
 
 
 TRANSFORMS: dict[str, Any] = {
-    "nothing": lambda f: f,
     "jit": jax.jit,
     "vmap": lambda f: lambda x: jax.tree.map(lambda a: a[1], jax.vmap(f)(jnp.stack([0 * x, x]))),
     "scan": lambda f: (
@@ -161,20 +163,24 @@ TRANSFORMS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in ("jvp", "grad"))) for n in TRANSFORMS],
+)
 @pytest.mark.parametrize("make", [_attention, _head], ids=["attention", "head"])
 def test_every_schedule_holds_under_transformations(
     make: Any, name: str, monkeypatch: pytest.MonkeyPatch, x64: None
 ) -> None:
     run, x = make()
     x = x.astype(float)
-    want = (lambda f: f if name not in ("jvp", "grad") else TRANSFORMS[name](f))(run)(x)
+    f = TRANSFORMS[name](run)
+    want = jax.jit(f if name in ("jvp", "grad") else run)(x)
     monkeypatch.setattr(attention, "_FEWEST_SCORES", 1)
     monkeypatch.setattr(attention, "_MOST_SCORES", 81)
     monkeypatch.setattr(unembed, "_FEWEST_LOGITS", 0)
     jax.clear_caches()
     assert "platform_index" in str(jax.make_jaxpr(run)(x))
-    assert_close(TRANSFORMS[name](run)(x), want, 1e-12)
+    assert_close(jax.jit(f)(x) if name != "export" else f(x), want, 1e-12)
 
 
 def test_fbp_check_finds_nothing_in_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +204,7 @@ def test_the_branch_for_others_computes_the_same(
     for make in (_attention, _head):
         run, x = make()
         x = x.astype(float)
-        want = run(x)
+        want = jax.jit(run)(x)
         with monkeypatch.context() as patch:
             patch.setattr(attention, "_FEWEST_SCORES", 1)
             patch.setattr(attention, "_MOST_SCORES", 81)
@@ -213,5 +219,5 @@ def test_the_branch_for_others_computes_the_same(
                     return per.get(branch, default)(*args)
 
                 patch.setattr(jax.lax, "platform_dependent", choose)
-                assert_close(run(x), want, 1e-12)
+                assert_close(jax.jit(lambda x, run=run: run(x))(x), want, 1e-12)
                 assert len(chosen) == 2

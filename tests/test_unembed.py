@@ -161,7 +161,8 @@ def test_chunks(tokens: int, chunk: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("n", "chunk"), [(31, (4, 1024)), (50_257, (7, 586)), (2**26, (4096, 1))])
 def test_chunks_of_a_large_vocabulary_are_smaller(n: int, chunk: tuple[int, int]) -> None:
     array = jax.ShapeDtypeStruct
-    tokens = unembed.Tokens(array((4096, 2), float), array((4096,), int), array((4096,), float))
+    shapes = array((4096, 2), "float32"), array((4096,), "int32"), array((4096,), "float32")
+    tokens = unembed.Tokens(*shapes)
     chunks = jax.eval_shape(lambda tokens: unembed.chunks_of(tokens, n, None), tokens)
     assert chunks.share.shape == chunk
 
