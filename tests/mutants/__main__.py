@@ -117,8 +117,8 @@ CALLED = {
     **{name: ["fused_attention"] for name in ("unseen", "fits")},
     **{
         "of_heads": ["few_heads"],
-        "is_lone_cpu": ["few_heads"],
-        "has_several_cpus": ["cpu"],
+        "is_lone_cpu": ["in_backward"],
+        "has_several_cpus": ["cpus"],
         "_aligned": ["rows"],
         "_up": ["rows", "vocabulary", "aligned"],
     },
