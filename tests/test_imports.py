@@ -153,7 +153,7 @@ MAY_IMPORT = {
     "_schedules": ("_layer", "_platform", "_schedules"),
     "layers": ("_cell", "_layer", "_schedules", "_tree", "layers"),
     "combinators": ("_cell", "_layer", "_tree", "combinators"),
-    "ports": ("_layer", "_tree", "layers", "combinators", "ports"),
+    "ports": ("_layer", "_platform", "_tree", "layers", "combinators", "ports"),
     "losses": ("_layer", "_schedules", "_tree", "losses"),
     "text": ("_errors", "_layer", "combinators", "text"),
     "step": (

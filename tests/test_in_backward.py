@@ -94,7 +94,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         taken.append(pieces_of(stacked))
         return taken[-1]
 
-    monkeypatch.setattr(jax, "device_count", lambda backend: 1)
+    monkeypatch.setattr(_update, "has_several_cpus", lambda: False)
     monkeypatch.setattr(_update, "_FEWEST_NUMBERS", 5)
     monkeypatch.setattr(_update, "pieces_of", noted)
     monkeypatch.setattr(_in_backward, "pieces_of", noted)
@@ -143,9 +143,9 @@ def test_pieces_are_not_too_small(
     shapes: list[Any], pieces: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stacked = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    monkeypatch.setattr(jax, "device_count", lambda backend: 1)
+    monkeypatch.setattr(_update, "has_several_cpus", lambda: False)
     assert _update.pieces_of(stacked) == pieces
-    monkeypatch.setattr(jax, "device_count", lambda backend: 2)
+    monkeypatch.setattr(_update, "has_several_cpus", lambda: True)
     assert _update.pieces_of(stacked) == 1
 
 

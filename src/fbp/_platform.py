@@ -1,4 +1,4 @@
-"""What a program will run on, where a schedule depends on it."""
+"""The platform that a program is for, where a schedule depends on it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,30 +7,26 @@ import jax
 from jax import lax
 
 
-def is_lone_cpu() -> bool:
-    """Whether programs run on one device, a CPU of any number of cores: its caches decide how much
-    to take at a time, and no array has its parts on several devices."""
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
-
-
 def has_several_cpus() -> bool:
-    """Whether a program for a CPU may have its arrays on several devices. Asked where such a
-    program is written: not of the process, whose programs may be for others."""
+    """Whether the arrays of a program for a CPU may lie on several devices.
+
+    To be asked in the CPU's branch of `lax.platform_dependent` only.
+    """
     try:
         return jax.device_count("cpu") > 1
-    except RuntimeError:  # there is none among the platforms that this process may use
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
         return False
 
 
 def on_cuda(kernels: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    """The kernels where a program is for CUDA, and elsewhere what they stand for.
+    """A function that runs kernels in a program for CUDA, and `plain` in all others.
 
-    Who differentiates the function, as no layer of fbp does, gets the derivatives of `plain`:
-    `jax.grad` cannot pass a kernel.
+    Autodiff of it, which no layer of fbp uses, differentiates `plain`: JAX has no derivative of a
+    kernel.
 
     Args:
-      kernels: takes and gives arrays.
-      plain: takes and gives the same but for the dtypes that it gives.
+      kernels: from arrays to arrays.
+      plain: the same function; its outputs may have other dtypes.
     """
 
     def otherwise(*args: Any) -> Any:

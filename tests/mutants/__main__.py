@@ -117,7 +117,6 @@ CALLED = {
     **{name: ["fused_attention"] for name in ("unseen", "fits")},
     **{
         "of_heads": ["few_heads"],
-        "is_lone_cpu": ["in_backward"],
         "has_several_cpus": ["cpus"],
         "_aligned": ["rows"],
         "_up": ["rows", "vocabulary", "aligned"],

@@ -11,6 +11,7 @@ import optax
 from jax import lax
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
+from fbp._platform import has_several_cpus
 from fbp.combinators import Stack
 from fbp.ports._elementwise import Part
 from fbp.ports._squares import no_squares, sum_of_squares
@@ -191,7 +192,7 @@ def pieces_of(stacked: list[Array]) -> int:
 
     1 where it has several devices: each may hold a part of the axis that would be cut.
     """
-    if jax.device_count("cpu") > 1 or any(leaf.ndim < 2 for leaf in stacked):
+    if has_several_cpus() or any(leaf.ndim < 2 for leaf in stacked):
         return 1
     rows = math.gcd(*(leaf.shape[1] for leaf in stacked))
     most = max((math.prod(leaf.shape[1:]) for leaf in stacked), default=0) // _FEWEST_NUMBERS
