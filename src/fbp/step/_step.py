@@ -105,13 +105,13 @@ def step_of(
                           the last part's is not
         everything else   nothing
 
-    The optimizer's update of a copy must depend on that copy alone, as it does for all that work
-    element by element, with schedules, and with masks that go by name or by how many axes there
-    are. A trial on small random numbers refuses others, which it may not all find out. On a CPU, a
-    copy of large arrays is updated in pieces where the optimizer's program shows that it works
-    element by element, and where the arrays' rows divide: so less lies beside it. A Stack is
-    found inside Serial, Parallel, Sum, Residual, Remat and Tie; all other parameters are updated
-    after the backward.
+    The optimizer's update of an element of a Stack must depend on that element alone, as it does
+    for SGD, Adam and their kin, with schedules, and with masks by name or by the number of axes.
+    This is read from the optimizer's jaxpr: every equation with an array in it must be elementwise.
+    Optimizers that take a norm, a mean or a product over a parameter, or that flatten it, are
+    refused. In a program for one CPU, large arrays are updated a few rows at a time, where their
+    rows divide, so that little lies beside them. A Stack is found inside Serial, Parallel, Sum,
+    Residual, Remat and Tie; all other parameters are updated after the backward, by any optimizer.
 
     Args:
       objective: what to make small.
@@ -119,8 +119,8 @@ def step_of(
       in_backward: whether each Stack's parameters are updated within its backward.
 
     Raises:
-      ValueError: with `in_backward`, the optimizer's update of a copy depends on others; there is
-        no Stack.
+      ValueError: with `in_backward`, the optimizer's update of an element of a Stack depends on
+        others; there is no Stack.
     """
     return jax.jit(_step(objective, optimizer, in_backward), donate_argnums=0)
 
