@@ -1,8 +1,9 @@
-"""Why a gradient is wrong.
+"""Explains why a gradient is wrong.
 
-In: findings with the verdict WRONG, and the runs. Out: hints, the best first (`_diagnose`). Each
-way to explain is a file: the gradient is a simple function of the reference (`_factors`,
-`_patterns`, `_residuals`, `_slopes`, `_where`); the reference gives it when fed something else
-(`_alterations`); it is the reference less one term of its program (`_terms`, by `_switches`).
-`_scene` gathers what they look at. `_repro` writes a small program that shows it.
+In: findings with the verdict WRONG, and the runs. Out: hints, the best first (`_diagnose`). There
+is a file for each kind of explanation: the gradient is a simple function of the reference
+(`_factors`, `_patterns`, `_residuals`, `_slopes`, `_where`); the reference with another cotangent
+or input reproduces it (`_alterations`); the reference with one part of its program changed
+reproduces it (`_terms`, by `_switches`). `_scene` collects the arrays that they compare. `_repro`
+writes a small program that shows the error.
 """

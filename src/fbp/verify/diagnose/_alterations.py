@@ -1,4 +1,4 @@
-"""Other cotangents and other inputs: fed to the reference, one of them may reproduce a mistake."""
+"""Altered cotangents and inputs with which the reference may reproduce a wrong gradient."""
 
 import itertools
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What is wrong with a wrong gradient: leaf, pattern, term."""
+"""Ranks the explanations of a wrong gradient: its leaf, a pattern, a term."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,8 @@ from fbp.verify.report._card import Hint
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
-# How much each way of explaining says; patterns have their own ranks beside these.
+# Ranks of the hints that are found by running the reference, the lowest first in the report.
+# `_patterns` has the ranks of the others.
 _OF_TERM, _OF_ALTERED = 1.5, 2.5
 
 
@@ -25,16 +26,16 @@ def diagnose(
     findings: list[Finding],
     search: bool = True,
 ) -> list[Hint]:
-    """Explanations of what was found, the best first. A `search` goes further for them.
+    """Explanations of the findings, the best first.
 
     Args:
-      runs: the programs.
-      pairs: all probes and what they gave.
-      findings: what is to be explained.
+      runs: the programs of the rule and of its reference.
+      pairs: all probes and the gradients on each.
+      findings: the findings to explain.
       search: whether to look for a wrong term, a wrong cotangent and a wrong input too.
     """
     is_wrong = any(f.verdict == "WRONG" for f in findings)
-    # Where the algebra is wrong, a wrong derivative of it or an overflow says little more.
+    # If a gradient is WRONG, the findings with other verdicts add little.
     plain = [_plain(runs, f) for f in findings if not is_wrong or f.verdict == "NONDETERMINISTIC"]
     ranked: list[tuple[float, Hint]] = [(-1.0, hint) for hint in plain if hint is not None]
     for finding in findings:
@@ -54,7 +55,8 @@ def diagnose(
             sizes = sizes_of(runs, {})
             ranked += [(0.0, Hint(path, *says)) for says in whole(got, want, sizes, 1e-4)]
             continue
-        # Where nearly all is wrong a pattern shows least: other probes may tell more.
+        # If nearly every element is wrong, a pattern is hardest to see: the probes with the most
+        # right elements come first.
         telling = sorted(
             (f for f in findings if f.verdict == "WRONG" and f.leaf == k and f is not finding),
             key=lambda f: -_right_elements(f, k),
@@ -112,7 +114,7 @@ _KINDS = {
 
 
 def _plain(runs: Runs, finding: Finding) -> Hint | None:
-    """A finding that explains itself."""
+    """The hint for a finding whose verdict already explains it, or None."""
     kind = _KINDS.get(finding.verdict)
     if kind is None:
         return None
@@ -127,7 +129,7 @@ def _altered(
     pair: Pair,
     ks: list[int],
 ) -> Iterator[tuple[float, Hint]]:
-    """The reference, fed other cotangents or other inputs."""
+    """Hints from the reference with altered cotangents or inputs."""
     for kind, text, values, dys in alterations(runs, pairs, probe):
         try:
             other = runs.exact(values, dys)
@@ -152,7 +154,7 @@ def _terms(runs: Runs, probe: Probe, pair: Pair, ks: list[int]) -> Iterator[tupl
     try:
         terms = Terms.of(runs)
     except Exception:
-        return  # a program that cannot be run with switches has no terms to name
+        return  # a program that cannot be evaluated with switches gives no hints
     leaves = {k: (pair.rule_grads[k], pair.grads[k]) for k in ks}
     for k, how, text in terms.explain(probe.values, probe.dys, leaves, sizes_of(runs, {})):
         path = runs.subject.leaves[runs.diff[k]].path

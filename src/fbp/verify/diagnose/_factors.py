@@ -1,4 +1,4 @@
-"""A gradient that is the reference times a constant, and what the constant is made of."""
+"""Recognises a gradient that is the reference times a constant, and names the constant."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from fbp.verify.diagnose._scene import CLOSE
 def whole(
     got: np.ndarray, want: np.ndarray, sizes: dict[str, int], tolerance: float = CLOSE
 ) -> Iterator[tuple[str, str]]:
-    """The gradient is the reference times a constant."""
+    """A hint (kind, text) if the gradient is zero, or the reference times a constant."""
     if not got.any() and want.any():
         yield "zero", "all zero: its term is missing altogether"
         return
@@ -30,7 +30,7 @@ def whole(
 
 
 def name_of_factor(factor: float, sizes: dict[str, int], tolerance: float = 1e-6) -> str:
-    """A constant by what it is made of: 1/2, n, 1/n, n/(n-1), sqrt(n)."""
+    """A constant as an expression in the sizes: 1/2, n, 1/n, n/(n-1), sqrt(n)."""
     names = [(float(v), str(v)) for v in (2, 3, 4, 5, 6, 8)]
     names += [
         (v / w, f"{v}/{w}") for v, w in ((1, 2), (1, 3), (2, 3), (3, 2), (3, 4), (4, 3), (1, 4))

@@ -1,4 +1,4 @@
-"""A dictionary of how gradients go wrong: what a wrong gradient looks like beside the right one."""
+"""Patterns of wrong gradients, each recognised by comparing the gradient with the reference."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from fbp.verify.report._card import Hint
 
 
 def patterns(scene: Scene) -> Iterator[tuple[float, Hint]]:
-    """Every pattern that fits, with its rank: the lower, the more it says."""
+    """Every pattern that fits, with its rank; the lower the rank, the better the explanation."""
     if not scene.got.any():
         yield 0, Hint(scene.leaf, "zero", "all zero: its term is missing altogether")
         return
@@ -21,7 +21,7 @@ def patterns(scene: Scene) -> Iterator[tuple[float, Hint]]:
             yield _RANK.get(kind, 2) + rank * 1e-3, Hint(scene.leaf, kind, text)
 
 
-# Terms and altered cotangents or inputs, found by running the reference, have ranks of their own.
+# `_diagnose` has the ranks of the hints that are found by running the reference.
 _RANK = {
     **{"zero": 0, "sign": 0, "factor": 0, "swap": 0, "transpose": 0, "roll": 0},
     **{"subset": 3, "mask": 1, "constant": 3, "slope": 2, "along": 4, "row_scale": 5, "term": 2},

@@ -1,4 +1,4 @@
-"""A program that shows a wrong gradient, on the smallest and plainest input that still does."""
+"""Writes a program that shows a wrong gradient, on the simplest input found that still does."""
 
 import dataclasses
 import inspect
@@ -17,7 +17,7 @@ from fbp.verify.rule._runs import Runs
 
 
 class _Name:
-    """Prints as it is spelt."""
+    """An object whose repr is the given text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -27,15 +27,16 @@ class _Name:
 
 
 def is_importable(runs: Runs) -> bool:
-    """Whether a program can get at the function by its name."""
+    """Whether a program can import the function by its name."""
     return _import(runs.subject.original) is not None
 
 
 def reproduction(runs: Runs, finding: Finding) -> str:
-    """A runnable program for a finding, or "" where the function cannot be imported.
+    """A runnable program for a finding, or "" if there is none.
 
-    Its input is made plainer while the gradient stays wrong: axes cut short, one element of the
-    cotangent, numbers with one digit, arguments of zeros or ones.
+    There is none if the function cannot be imported, or an argument is a key or is too large. The
+    input is simplified as long as the gradient stays wrong: shorter axes, a one-hot cotangent,
+    arguments that are zero, one, or rounded to one decimal.
     """
     subject, k = runs.subject, finding.leaf
     lines = _import(subject.original)
@@ -54,7 +55,7 @@ def _import(f: Any) -> list[str] | None:
     plain = inspect.unwrap(f) if callable(f) and not isinstance(f, type) else f
     module = getattr(plain, "__module__", None)
     held = vars(sys.modules[module]) if module in sys.modules else {}
-    # By the name that the module has for the function with its rule, not for what it wraps.
+    # The name that the module gives the function with its rule, not the function that it wraps.
     name = next((n for n, value in held.items() if value is f), None)
     if not callable(f) or name is None:
         return None
@@ -84,7 +85,7 @@ def _is_wrong(runs: Runs, values: list[Any], dys: list[Any], k: int) -> bool:
 def _cut(
     runs: Runs, values: list[Any], dys: list[Any], k: int
 ) -> tuple[Runs, list[Any], list[Any]]:
-    """The same on shorter axes, where the function takes them and stays wrong."""
+    """The same with shorter axes, if the function takes them and its gradient stays wrong."""
     lengths = {n for v in values for n in np.shape(v)}
     for most in (2, 3):
         if not lengths or max(lengths) <= most:

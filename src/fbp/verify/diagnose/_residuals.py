@@ -1,4 +1,7 @@
-"""What a wrong gradient, or what it is off by, is made of: arrays at hand, sums, factors."""
+"""Writes a wrong gradient, or its residual, in terms of the arrays of the scene.
+
+The residual is the gradient minus the reference.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -26,7 +29,7 @@ def constant(s: Scene) -> Iterator[tuple[str, str]]:
 
 
 def spread(s: Scene) -> Iterator[tuple[str, str]]:
-    """The same along an axis where the reference is not."""
+    """A gradient that is the mean or the sum of the reference along an axis, broadcast back."""
     for axis, n in enumerate(s.want.shape):
         if n < 2:
             continue
@@ -37,7 +40,7 @@ def spread(s: Scene) -> Iterator[tuple[str, str]]:
 
 
 def along(s: Scene) -> Iterator[tuple[str, str]]:
-    """A residual, or the gradient, along another array, row by row."""
+    """A residual that is a multiple of another array, row by row, or a gradient that is one."""
     off = s.got - s.want
     for name, v in s.arrays.items():
         if v.ndim and v.shape == off.shape[off.ndim - v.ndim :]:
@@ -58,7 +61,7 @@ def along(s: Scene) -> Iterator[tuple[str, str]]:
 
 
 def contraction(s: Scene) -> Iterator[tuple[str, str]]:
-    """A sum of products of two arrays at hand: another operand than the one that belongs there."""
+    """A gradient that is a sum of products of two arrays of the scene: an operand is wrong."""
     names = [n for n, a in s.arrays.items() if a.ndim >= max(1, s.want.ndim) and a.size > 1]
     if np.iscomplexobj(s.want) or len(names) > 24:
         names = names[:24]
@@ -128,7 +131,7 @@ _OF_ONE: dict[str, Callable[[np.ndarray], Any]] = {
 
 
 def times(s: Scene) -> Iterator[tuple[str, str]]:
-    """The reference, or the cotangent, times a function of an array at hand."""
+    """A gradient that is the reference, or the cotangent, times a function of another array."""
     bases = [("row_scale", "the reference", s.want)]
     if "dy" in s.arrays and s.arrays["dy"].shape == s.want.shape:
         bases.append(("slope", "dy", s.arrays["dy"]))

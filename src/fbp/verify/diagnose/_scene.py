@@ -1,4 +1,4 @@
-"""One wrong gradient, and everything around it by which it can be explained."""
+"""One wrong gradient, with the arrays and sizes that may explain it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,17 +17,18 @@ CLOSE = 1e-7
 
 
 class Scene(NamedTuple):
-    """One wrong gradient, and everything around it on the probe where it shows.
+    """One wrong gradient, with the arrays and sizes of the probe on which it is wrong.
 
     Attributes:
-      leaf: its path.
+      leaf: the path of the leaf.
       got: the gradient by the rule.
       want: the reference.
-      x: the value it is by.
-      arrays: all arguments, outputs and cotangents by name, and what is made of x.
+      x: the value of the leaf.
+      arrays: by name, the float arguments, outputs, cotangents and reference gradients of the
+        other leaves, and functions of these.
       integers: the integer and boolean arguments.
       others: the reference gradients of the other leaves.
-      sizes: the sizes of axes at hand, and of what counts.
+      sizes: by name, the sizes of axes, counts of integers, and the number of devices.
       thresholds: constants that the function compares with.
       dy: the cotangent, where the function is elementwise in this leaf; else None.
     """
@@ -51,7 +52,7 @@ def close(a: Any, b: Any, scale: float | None = None) -> bool:
         return False
     with np.errstate(all="ignore"):
         size = np.abs(b).max(initial=0.0) if scale is None else scale
-        # Most are far from each other, which a few elements tell.
+        # Most pairs of gradients differ widely, and a few elements show it.
         few, its = (x.flat[:: x.size // 64 + 1] for x in (a, b))
         if not np.abs(few - its).max(initial=0.0) <= CLOSE * size:
             return False
@@ -61,7 +62,7 @@ def close(a: Any, b: Any, scale: float | None = None) -> bool:
 
 
 def scene_of(runs: Runs, pairs: Sequence[tuple[Probe, Pair]], finding: Finding, k: int) -> Scene:
-    """The scene of a finding in leaf k; `pairs` are all probes and what they gave."""
+    """The scene of a finding in leaf k; `pairs` are all probes and the gradients on each."""
     probe, pair = finding.probe, finding.pair
     leaves = runs.subject.leaves
     i = runs.diff[k]
@@ -136,7 +137,7 @@ def sizes_of(runs: Runs, integers: dict[str, np.ndarray]) -> dict[str, int]:
 
 
 def _is_elementwise(pairs: Sequence[tuple[Probe, Pair]], k: int) -> bool:
-    """Whether a one-hot cotangent reached no other element."""
+    """Whether the gradient of a one-hot cotangent is zero in every other element."""
     for probe, pair in pairs:
         if probe.name == "one-hot cotangent":
             hot = probe.dys[0] != 0

@@ -1,4 +1,4 @@
-"""Derivatives of the functions that networks are made of, to recognise one in another's place."""
+"""Derivatives of common functions, to recognise one that was used instead of another."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -69,7 +69,7 @@ SLOPES: dict[str, Slope] = {
 
 
 def gradient_of_another(s: Scene) -> Iterator[tuple[str, str]]:
-    """The gradient of another function of x."""
+    """A gradient that is right for another function of x."""
     dy = s.arrays.get("dy")
     if dy is None or dy.shape != s.x.shape or s.x.dtype.kind != "f":
         return

@@ -1,8 +1,9 @@
-"""A program with a switch at every place where a backward pass can go wrong.
+"""Evaluates a program with a switch at every place where a backward pass can go wrong.
 
-A switch acts on the way of a cotangent into an operand (drop it, scale it, transpose it), on the
-local derivative of one operand (leave it out), on a constant (zero, halve, double it, replace it by
-one), on a comparison (shift its boundary, make it always or never true) or on a mask.
+A switch acts on the cotangent of an operand (drops, scales or transposes it), on the derivative of
+an elementwise function (replaces it by one), on a constant (drops, halves, doubles or negates it,
+replaces it by one), on a comparison (includes or excludes its boundary, makes it always or never
+true) or on a mask.
 """
 
 import dataclasses
@@ -29,12 +30,12 @@ _UNARY = (
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a switch is.
+    """A place in a program that has a switch.
 
     Attributes:
       kind: "operand", "derivative", "constant", "comparison" or "choice".
-      what: the operation, and the operand's own.
-      settings: what its switch can be set to, and how that reads.
+      what: the primitive, with the value of the constant or the primitive that made the operand.
+      settings: the values of the switch, each with the text that describes it; 0 is off.
       source: file and line, if known.
     """
 
@@ -45,7 +46,7 @@ class Place:
 
 
 class Switched(Interpreter):
-    """Evaluates a program with switches; without theirs, only lists where they are."""
+    """Evaluates a program with the given switches; with None, only lists their places."""
 
     def __init__(self, switches: Array | None = None) -> None:
         self.switches = switches
@@ -63,7 +64,7 @@ class Switched(Interpreter):
         return outs
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        # However often a loop's body is traced, its switches are the same ones each time.
+        # The body of a scan may be traced several times; each trace lists the same places.
         start = len(self.places)
 
         def again(program: Any, consts: Any, args: Any) -> list[Any]:
@@ -105,7 +106,7 @@ class Switched(Interpreter):
         return outs
 
     def constant(self, value: Any) -> Any:
-        """A mask that the function holds: used in several places, it is left out of all at once."""
+        """A constant mask of the program: one switch acts on all its uses at once."""
         if getattr(value, "dtype", None) != np.bool_ or not value.ndim:
             return value
         settings = [(1.0, "always true: mask dropped,"), (2.0, "never true:"), (3.0, "negate")]
@@ -133,7 +134,7 @@ class Switched(Interpreter):
         scaled = jnp.where(t == 3, 0.0, 1 - t) * passing
         if turns:
             scaled += jnp.where(t == 3, 1.0, 0.0) * passing.swapaxes(-1, -2)
-        # Where x is infinite its difference with itself is not a number, and passes nothing.
+        # Where x is infinite, x - fixed is NaN: x itself is passed on, without a switch.
         return jnp.where(jnp.isfinite(fixed), fixed + scaled, x)
 
     def _derivative(self, eqn: JaxprEqn, x: Any, y: Any) -> Any:
@@ -146,7 +147,7 @@ class Switched(Interpreter):
         return jnp.where(t == 1, y_fixed + (x - fixed), y)
 
     def _turned(self, eqn: JaxprEqn, ins: list[Any], out: Any) -> Any:
-        """A cotangent that goes through a square matrix, and not through its transpose."""
+        """Switches that multiply a cotangent by a square matrix instead of its transpose."""
         for n, x in enumerate(ins):
             matrix = ins[1 - n]
             if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 1:

@@ -1,8 +1,9 @@
-"""Which single change to the reference reproduces a wrong gradient?
+"""Finds changes to the program of the reference that reproduce a wrong gradient.
 
-A gradient is linear in what passes through one place: with g(1) the gradient when that is dropped,
-the share of the place is g(0) - g(1), and a residual that is a multiple of it names place and
-factor at once. Two shares may make it up together.
+The gradient is linear in the cotangent that flows through one place. With g(0) the reference and
+g(1) the gradient with that cotangent dropped, the share of the place is g(0) - g(1). If the
+residual (gradient minus reference) is a multiple of a share, that gives the place and the factor.
+Otherwise it may be a combination of two shares.
 """
 
 import itertools
@@ -22,7 +23,7 @@ from fbp.verify.program._compiled import quick
 from fbp.verify.program._dtypes import is_complex
 from fbp.verify.rule._runs import Runs
 
-# More places than this are looked at only in part: the first ones.
+# At most this many places of a program are tried, the first ones.
 _MOST = 400
 
 
@@ -70,8 +71,8 @@ class Terms:
         Args:
           values: the arguments.
           dys: the cotangents.
-          leaves: by place among the differentiable: the gradient by the rule, and the reference.
-          sizes: sizes at hand, by which factors are named.
+          leaves: by index among the differentiable leaves, (gradient by the rule, reference).
+          sizes: sizes by name, in which factors are expressed.
         """
         found: dict[tuple[int, str], list[Place]] = {}
         shares: dict[int, list[tuple[Place, Any]]] = {k: [] for k in leaves}
@@ -106,7 +107,7 @@ class Terms:
     def _constants(
         self, wide: Any, dys: Any, leaves: dict[int, tuple[Any, Any]]
     ) -> list[tuple[int, str, Place]]:
-        """Two constants that both have to change, as 1 - s and s / n have."""
+        """Two constants that both have to change, like 1 - s and s / n of label smoothing."""
         settings = [
             (number, t, says, place)
             for number, place in enumerate(self.places)
@@ -158,7 +159,10 @@ def _add_share(shares: list[tuple[Place, Any]], place: Place, share: Any) -> Non
 
 
 def _pairs(off: Any, shares: list[tuple[Place, Any]], sizes: dict[str, int]) -> Iterator[str]:
-    """Two places whose shares, each with one factor, make up a residual of more elements."""
+    """Two places whose shares, each times a factor, sum to the residual.
+
+    The residual must have six elements or more: two factors fit a smaller one too easily.
+    """
     for i, (place, share) in enumerate(shares):
         for other, its in shares[:i]:
             system = np.stack([share.ravel(), its.ravel()], 1)

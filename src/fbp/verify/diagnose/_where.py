@@ -1,4 +1,4 @@
-"""Where a gradient is wrong: rows, elements, a condition on an array at hand."""
+"""Describes where a gradient is wrong: rows, elements, a condition on an array of the scene."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from fbp.verify.diagnose._scene import Scene
 
 
 def _wrong(s: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Where the gradient is wrong, and where that can be told at all."""
+    """Masks: where the gradient is wrong, and where it is wrong or the reference is not zero."""
     scale = max(np.abs(s.want).max(), np.abs(s.got).max())
     wrong = np.abs(s.got - s.want) > 1e-9 * scale
     tells = wrong | (np.abs(s.want) > 1e-9 * scale)
@@ -50,7 +50,7 @@ def subset(s: Scene) -> Iterator[tuple[str, str]]:
 
 
 def mask(s: Scene) -> Iterator[tuple[str, str]]:
-    """A condition on an array at hand that separates wrong from right elements."""
+    """A condition on an array of the scene that separates wrong from right elements."""
     wrong, tells = _wrong(s)
     right = tells & ~wrong
     if not wrong.any() or not right.any():
@@ -89,7 +89,7 @@ def _spread_over(a: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
 
 
 def rows_of_integers(s: Scene) -> Iterator[tuple[str, str]]:
-    """Rows of a table, by how often and where integers name them."""
+    """Wrong rows of a table that are the rows of repeated, negative or zero indices."""
     wrong, tells = _wrong(s)
     if s.want.ndim < 1:
         return

@@ -1,4 +1,4 @@
-"""What a user names on a command line: a module, a file, something in it."""
+"""Loads the module, the file or the object that a user names on a command line."""
 
 import difflib
 import importlib
@@ -13,11 +13,11 @@ _PYTHON = os.path.dirname(os.__file__)
 
 
 class CheckError(ValueError):
-    """What was asked for cannot be checked; the message is the one line to show."""
+    """The named object cannot be checked; the message is one line for the user."""
 
 
 def split_name(text: str) -> tuple[str, str]:
-    """Splits "pkg.module:name" or "file.py:name" in two; the second is "" where it is not given."""
+    """Splits "pkg.module:name" or "file.py:name" in two; the second is "" if it is missing."""
     where, colon, name = text.rpartition(":")
     return (text, "") if not colon or text.endswith(".py") else (where, name)
 
@@ -26,7 +26,7 @@ def load_module(where: str) -> ModuleType:
     """Imports "pkg.module", which may be in the current folder, or "folder/file.py".
 
     Raises:
-      CheckError: there is no such thing, or importing it raises.
+      CheckError: there is no such module or file, or importing it raises.
     """
     root, name, path = Path.cwd(), where, None
     if where.endswith(".py") or os.sep in where:
@@ -55,10 +55,10 @@ def load_module(where: str) -> ModuleType:
 
 
 def load_object(module: ModuleType, name: str) -> Any:
-    """What a module has by this name, which may have dots.
+    """The attribute of a module with this name, which may have dots.
 
     Raises:
-      CheckError: it has no such thing.
+      CheckError: there is no such attribute.
     """
     value: Any = module
     for part in name.split("."):
@@ -72,10 +72,10 @@ def load_object(module: ModuleType, name: str) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception in one line, with the place it comes from."""
+    """An exception in one line, with the file and line that raised it."""
     said = " ".join(str(error).split())[:300]
     text = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    # Nothing of Python, of what is installed, or of this file.
+    # Not frames of Python, of installed packages or of this file.
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -89,7 +89,7 @@ def one_line(error: BaseException) -> str:
 
 
 def is_said_by_fbp(error: BaseException) -> bool:
-    """Whether fbp itself raised an exception, so that its message is meant for who reads it."""
+    """Whether fbp itself raised an exception, so that its message is meant for the user."""
     last = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         last = frame

@@ -48,7 +48,7 @@ from fbp.losses import (
 from fbp.verify.registry._own_sequences import sequence_layers
 from fbp.verify.registry._registry import Rule
 
-# Prime sizes: no two axes can be confused.
+# Different primes, so that no two axes can be confused.
 _ROWS, _IN, _OUT = 7, 3, 5
 
 
@@ -113,13 +113,13 @@ def own_rules() -> list[Rule]:
         *(_rule(name, loss, _of_loss(loss, target)) for name, (loss, target) in losses.items()),
         _rule("UnembedCrossEntropy", head, lambda: (drawn(head), _floats(0, _ROWS, _IN), labels)),
         _rule("Objective", objective, lambda: (drawn(objective), batch)),
-        # A last part of one example: it counts for less than the others.
+        # The last part has one example and so counts for less than the others.
         _rule("Microbatch", Microbatch(objective, 2), lambda: (drawn(objective), batch)),
     ]
 
 
 def drawn(owner: Any, seed: int = 0) -> Any:
-    """Parameters of a layer, a loss or an objective, also of those that start at 0 or 1."""
+    """Random parameters of a layer, a loss or an objective, also where `init` gives 0 or 1."""
     rng = np.random.default_rng(seed)
     params = jax.eval_shape(owner.init, jax.random.key(0))
 

@@ -25,12 +25,13 @@ from fbp.layers import (
 )
 from fbp.ports import Cast, Freeze, LoRA, Tie
 
-# Places, width, heads, heads of keys, their size, ids: no two can be confused.
+# Time, width, heads, heads of keys, head width, vocabulary: all different, so that no two axes can
+# be confused.
 _T, _D, _H, _G, _K, _V = 5, 3, 6, 2, 4, 7
 
 
 def sequence_layers() -> dict[str, tuple[Layer, Any]]:
-    """Layers that sequences are made of, and ports; with an x each."""
+    """Layers for sequences, and ports, each with an input x."""
     x = _floats(_T, _D)
     ids = np.asarray([0, _V - 1, 2, 2, 0], np.int32)
     state = _floats(_D)

@@ -1,4 +1,4 @@
-"""Registered rules as tests of pytest, and the card in place of a traceback."""
+"""Registered rules as pytest tests, whose failures show a card instead of a traceback."""
 
 import collections
 import importlib
@@ -17,7 +17,7 @@ from fbp.verify.report._cross_check import WrongGradientError
 if TYPE_CHECKING:
     from fbp.verify.report._card import Report
 
-# What the node ids of rules begin with.
+# The node ids of rules begin with this.
 NODE = "fbp"
 REPORTS = pytest.StashKey[list["Report"]]()
 
@@ -75,7 +75,7 @@ class RuleItem(pytest.Item):
         self.add_marker(NODE)
 
     def runtest(self) -> None:
-        """Checks it."""
+        """Checks the rule."""
         try:
             report = self.rule.check(**asked(self.config))
         except (TypeError, ValueError) as error:
@@ -85,13 +85,13 @@ class RuleItem(pytest.Item):
         keep(self, report)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """One line for what cannot be checked."""
+        """One line if the rule cannot be checked."""
         if isinstance(excinfo.value, CheckError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[str, int | None, str]:
-        """Where the rule is written."""
+        """The file and line of the rule."""
         f = self.rule.f
         try:
             code: Any = inspect.unwrap(f) if callable(f) else type(f)
@@ -105,8 +105,8 @@ class WrongRuleError(WrongGradientError):
     """A check that failed in a test.
 
     Attributes:
-      report: what it found.
-      place: the line that asked for it, or "".
+      report: the report of the check.
+      place: the line of the test that called the check, or "".
     """
 
     def __init__(self, report: "Report", place: str = "") -> None:
@@ -115,12 +115,12 @@ class WrongRuleError(WrongGradientError):
 
 
 class Card:
-    """The card in place of a traceback."""
+    """The card that pytest shows instead of a traceback."""
 
     def __init__(self, error: WrongRuleError) -> None:
         self._report = error.report
         self._after = [*getattr(error, "__notes__", ()), *([error.place] if error.place else ())]
-        # What the line of the summary says.
+        # The message in pytest's short summary.
         self.reprcrash = SimpleNamespace(message=error.report.line())
 
     def toterminal(self, tw: Any) -> None:
@@ -131,7 +131,7 @@ class Card:
 
 
 def keep(item: pytest.Item, report: "Report", place: str = "") -> None:
-    """Keeps a report for the file of reports; raises WrongRuleError unless it is good."""
+    """Keeps a report for the file of reports; raises WrongRuleError unless it is ok."""
     __tracebackhide__ = True
     item.stash.setdefault(REPORTS, []).append(report)
     if not report.ok:
@@ -139,6 +139,6 @@ def keep(item: pytest.Item, report: "Report", place: str = "") -> None:
 
 
 def asked(config: pytest.Config) -> dict[str, Any]:
-    """What the command line says of all checks."""
+    """The options that the command line sets for all checks."""
     chosen = {name: config.getoption(f"--fbp-{name}") for name in ("budget", "seed")}
     return {name: value for name, value in chosen.items() if value is not None}

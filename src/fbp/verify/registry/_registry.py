@@ -1,4 +1,4 @@
-"""Rules registered once, beside their code: pytest and `fbp check` find and check them.
+"""Registers rules beside their code, for pytest and `fbp check` to find and check.
 
 Nothing here imports jax, and registering a rule computes nothing.
 """
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A backward rule and what it is checked with.
+    """A backward rule, and the arguments to check it with.
 
     Attributes:
-      name: what reports and tests call it.
-      module: where it was registered.
+      name: its name in reports and tests.
+      module: the module that registered it.
       f: a function with custom rules, a `Layer`, a `Loss` or an `Objective`.
       args: its arguments, or a function that makes them.
-      options: what else `fbp.check` is given.
+      options: further options of `fbp.check`.
     """
 
     name: str
@@ -34,14 +34,14 @@ class Rule:
     options: dict[str, Any]
 
     def check(self, **options: Any) -> "Report":
-        """Checks it; options take the place of its own."""
+        """Checks the rule; the given options override its own."""
         from fbp.verify._check import check
 
         report = check(self.f, *self.arguments(), **{**self.options, **options})
         return dataclasses.replace(report, name=self.name)
 
     def arguments(self) -> tuple[Any, ...]:
-        """Its arguments, made if they have to be."""
+        """Its arguments, made now if `args` is a function."""
         if isinstance(self.args, tuple):
             return self.args
         args = self.args()
@@ -51,8 +51,8 @@ class Rule:
         return tuple(args)
 
 
-# By module and name, in the order of registration, each with its module's spec: a module that is
-# reloaded gets a new one.
+# By module and name, in the order of registration, each with its module's spec, which is another
+# after the module is reloaded.
 _RULES: dict[tuple[str, str], tuple[Rule, Any]] = {}
 
 
@@ -66,13 +66,13 @@ def register(
     argnums: Sequence[int] | None = None,
     budget: "Budget" = "default",
 ) -> Any:
-    """Registers a rule to be checked by itself: by pytest (`fbp_rules`) and by `fbp check`.
+    """Registers a rule, which pytest (`fbp_rules`) and `fbp check` then find and check.
 
-        fbp.register(rms_norm, x, gamma)                       # below the rule
+        fbp.register(rms_norm, x, gamma)                       # after the definition of the rule
 
-        fbp.register(rms_norm, make=lambda: (x(), gamma()))    # costs nothing before it is checked
+        fbp.register(rms_norm, make=lambda: (x(), gamma()))    # makes arguments when it is checked
 
-        @fbp.register(make=arguments)                          # above it
+        @fbp.register(make=arguments)                          # as a decorator
         @jax.custom_vjp
         def rms_norm(x, gamma): ...
 
@@ -80,9 +80,9 @@ def register(
       f: what `fbp.check` takes: a function with custom rules, a `Layer`, a `Loss`, an `Objective`.
         Without it the result is a decorator.
       *args: its arguments.
-      make: a function that gives a tuple of them instead, called when the rule is checked.
-      name: what to call it; f's own name by default. A rule may be registered several times, with
-        other arguments and another name.
+      make: a function that returns a tuple of them instead, called when the rule is checked.
+      name: its name in reports; f's own name by default. A rule may be registered several times,
+        with other arguments and another name.
       reference: as for `fbp.check`; so are `argnums` and `budget`.
 
     Returns:
@@ -90,8 +90,8 @@ def register(
 
     Raises:
       TypeError: neither arguments nor `make` are given, or both; f is none of these, or has no name
-        of its own.
-      ValueError: its module has registered a rule of this name.
+        of its own and none is given.
+      ValueError: its module has already registered a rule of this name.
     """
     if (make is None) == (not args):
         got = "neither" if make is None else "both"
@@ -113,7 +113,7 @@ def register(
 
 
 def rules(module: str | None = None) -> list[Rule]:
-    """The rules registered so far: all, or those of a module and of what is inside it."""
+    """The rules registered so far: all, or those of a module and of its submodules."""
     return [
         rule
         for (where, _), (rule, _) in _RULES.items()
@@ -123,7 +123,8 @@ def rules(module: str | None = None) -> list[Rule]:
 
 def _add(rule: Rule, caller: dict[str, Any]) -> None:
     spec = caller.get("__spec__")
-    # A module that is reloaded starts afresh, and so does a cell of a notebook that is run again.
+    # Reloading a module drops the rules of its earlier load. A notebook has no `__file__`: a cell
+    # that is run again replaces its rule.
     for key, (_, other) in list(_RULES.items()):
         if key[0] == rule.module and other is not spec:
             del _RULES[key]

@@ -1,6 +1,6 @@
-"""The rules of a whole program, in place.
+"""Finds the custom rules that a whole program calls.
 
-In: the program of a loss, and its arguments. Out: where it calls custom rules (`_sites`), what
-reaches each call, forwards and backwards (`_harvest`), and the gradient of the whole with some of
-its rules in force (`_whole`).
+In: the program of a loss, and its arguments. Out: where it calls custom rules (`_sites`), the
+inputs and cotangents of each call (`_harvest`), and the gradient of the whole program with only
+some of its rules in use (`_whole`).
 """

@@ -1,4 +1,4 @@
-"""What really reaches the custom rules of a program: their inputs and their cotangents."""
+"""The inputs and cotangents of each custom rule in a program."""
 
 import dataclasses
 import functools
@@ -24,14 +24,14 @@ from fbp.verify.sites._sites import Site, rules_in, rules_in_program
 
 
 class Harvest(Interpreter):
-    """Runs a program and notes what reaches each rule; a tap adds to what comes out of it.
+    """Runs a program, records the inputs of each rule, and adds a tap to its outputs.
 
-    The derivative of the whole by a tap that is zero is the cotangent of that call.
+    The gradient of the whole program with respect to a tap, at zero, is the cotangent of that call.
 
     Args:
-      taps: for each site, by its number, what is added to its outputs; None to only list sites.
+      taps: by the number of the site, the arrays to add to its outputs; None to only list sites.
       first: the number of the first site.
-      lengths: how often the loops around this program run.
+      lengths: how often each loop around this program runs, from the outermost.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Harvest(Interpreter):
         return [*carry, *ys]
 
     def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        """What reaches a site in a branch leaves it beside the outputs; zeros where not taken."""
+        """Each branch returns the inputs of its sites too, and zeros for the other branches'."""
         if not rules_in(eqn):
             return super().cond(eqn, ins)
         index, *operands = ins
@@ -112,7 +112,7 @@ class Harvest(Interpreter):
         return self.primitive(eqn, ins)
 
     def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        self.next += rules_in(eqn)  # inside of what is not opened: while, shard_map, kernels
+        self.next += rules_in(eqn)  # in programs that are not opened: while, shard_map, kernels
         return bind(eqn, ins)
 
     def _take(self, sites: list[Site], inputs: list[Any], following: int) -> None:
@@ -123,14 +123,14 @@ class Harvest(Interpreter):
 
 @dataclasses.dataclass(frozen=True)
 class Reached:
-    """What reaches a site: inputs and cotangents, stacked over the loops around it."""
+    """The inputs and cotangents of a site, stacked over the loops around it."""
 
     site: Site
     inputs: list[np.ndarray]
     cotangents: list[np.ndarray | None]
 
     def at(self, which: int) -> tuple[list[Any], list[Any]]:
-        """Inputs and cotangents of one pass through all loops around it."""
+        """Inputs and cotangents of one iteration, counted over all loops around the site."""
         n = len(self.site.lengths)
 
         def one(a: Any) -> Any:
@@ -140,7 +140,7 @@ class Reached:
 
 
 def sites_of(program: ClosedJaxpr, values: Sequence[Any]) -> list[Site]:
-    """The calls of rules in a program, those in `while` loops and kernels left out."""
+    """The calls of rules in a program, except those inside `while`, `shard_map` and kernels."""
     listing = Harvest()
     jax.eval_shape(lambda v: listing.run(program.jaxpr, program.consts, v), list(values))
     return listing.sites
@@ -149,13 +149,13 @@ def sites_of(program: ClosedJaxpr, values: Sequence[Any]) -> list[Site]:
 def harvest(
     program: ClosedJaxpr, values: Sequence[Any], dys: Sequence[Any], outs: Sequence[int]
 ) -> list[Reached]:
-    """What reaches every site of a program, by running it once forwards and backwards.
+    """The inputs and cotangents of every site, from one forward and backward pass of a program.
 
     Args:
       program: traced in the dtype of the values.
       values: its inputs.
       dys: cotangents of its float outputs.
-      outs: which of its outputs those are.
+      outs: the indices of those outputs.
     """
     sites = sites_of(program, values)
     taps = {

@@ -1,4 +1,4 @@
-"""Where a program calls a custom rule, and what the rule's function calls its operands."""
+"""The calls of custom rules in a program, and names for their operands."""
 
 import ast
 import dataclasses
@@ -15,9 +15,9 @@ class Site:
     """Where a program calls a custom rule.
 
     Attributes:
-      number: its place in the order of the program.
+      number: its index among the calls, in program order.
       eqn: the call.
-      lengths: how often the loops around it run, from the outermost.
+      lengths: how often each loop around it runs, from the outermost.
       source: file and line of the call.
     """
 
@@ -28,12 +28,12 @@ class Site:
 
     @property
     def name(self) -> str:
-        """The function that has the rule."""
+        """The name of the function that has the rule."""
         return rule_source(self.eqn)[0]
 
     @property
     def operands(self) -> list[str]:
-        """Names for its operands: the function's own, where they can be read."""
+        """Names for its operands: the function's parameters, if its source can be read."""
         return operand_names(self.eqn)
 
 
@@ -47,7 +47,7 @@ def rule_source(eqn: JaxprEqn) -> tuple[str, str, int]:
 
 
 def operand_names(eqn: JaxprEqn) -> list[str]:
-    """The parameters of a rule's function, if it has as many as the call has operands."""
+    """The parameter names of a rule's function, if the call has as many operands; else numbers."""
     _, file, line = rule_source(eqn)
     count, held = len(eqn.invars), eqn.params.get("num_consts", 0)
     names: list[str] = []
@@ -67,7 +67,7 @@ def operand_names(eqn: JaxprEqn) -> list[str]:
 
 
 def rules_in(eqn: JaxprEqn) -> int:
-    """How many calls of rules an equation holds, not counting those inside of others."""
+    """How many calls of rules an equation contains, not counting those inside other rules."""
     return sum(map(rules_in_program, programs_in(eqn)))
 
 

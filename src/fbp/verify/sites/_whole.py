@@ -1,4 +1,4 @@
-"""The gradient of a whole program, with all, none or some of its rules in force."""
+"""The gradient of a whole program, with all, none or some of its rules in use."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from fbp.verify.sites._sites import rules_in_program
 
 
 class Whole:
-    """The gradient of the whole program, with all, none or some of its rules in force."""
+    """The gradient of a whole program, with all, none or some of its rules in use."""
 
     def __init__(self, subject: Subject, notes: list[str]) -> None:
         self.subject = subject
@@ -45,21 +45,21 @@ class Whole:
             run: Any = gradient
             if self.x64:
                 traced = trace(gradient, *self.values)
-                if narrow_dtypes(traced):  # a loss that casts inside
+                if narrow_dtypes(traced):  # the loss casts inside
                     run = widened(traced, self.stuck)
             compiled = quick(run, *self.values)
             return [np.asarray(g) for g in jax.device_get(compiled(*self.values))]
 
     @property
     def allowed(self) -> float:
-        """How far rounding may take the whole gradient, relative to a leaf."""
+        """How far rounding may move the gradient, relative to the largest element of a leaf."""
         if not self.x64:
             return np.inf
         units = [float(jax.numpy.finfo(d).eps) for d in self.stuck.values()]
         return max([1e-6, *(unit ** (2 / 3) for unit in units)])
 
     def errors(self) -> dict[str, float]:
-        """By leaf, how far all rules together move the gradient."""
+        """By path of the leaf, how far all rules together move the gradient, relatively."""
         got = self._gradient(self.program)
         return {
             self.subject.leaves[i].path: _relative(g, w)
@@ -67,7 +67,7 @@ class Whole:
         }
 
     def error(self, numbers: Sequence[int]) -> float:
-        """How far the rules of these numbers alone move it."""
+        """How far the rules with these numbers alone move it."""
         got = self._gradient(without_rules(self.program, numbers))
         return max(map(_relative, got, self.exact), default=0.0)
 
