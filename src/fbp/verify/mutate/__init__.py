@@ -1,7 +1,7 @@
-"""Plants bugs in backward rules, one at a time, and asks whether tests notice.
+"""Plants bugs in backward rules, one at a time, and reports those that no test detects.
 
-A gradient test is worth what it notices. This changes the source of a backward in memory, one sign,
-term, factor, axis at a time, runs the tests on each, and names the changes that none of them saw.
+The source of a backward is changed in memory, one sign, term, factor or axis at a time, and the
+tests are run on each change.
 """
 
 from typing import Any
@@ -16,5 +16,5 @@ from fbp.verify.mutate._trial import score as score
 
 
 def mutants_of(target: Any, helpers: bool = False) -> list[Mutant]:
-    """The mutants of the backward of a target; see `score` for what a target is."""
+    """The mutants of the backward of a target; `score` says what a target may be."""
     return mutants_in(places_of(target, helpers))

@@ -1,4 +1,4 @@
-"""Bugs of arithmetic: signs, terms, factors, constants, conditions, the order of things."""
+"""Mutations of arithmetic: signs, terms, factors, constants, conditions, order and indices."""
 
 import ast
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from fbp.verify.mutate._context import (
     with_item,
 )
 
-# Not even functions: a sign in their argument is seen.
+# Functions that are not even: negating their argument changes the value.
 _UNARY = {
     *("exp", "expm1", "log1p", "sigmoid", "tanh", "sin", "sinh", "erf", "erfc", "logistic"),
     *("softplus", "silu", "gelu", "relu", "softmax", "log_softmax", "logsumexp", "log_sigmoid"),
@@ -43,7 +43,7 @@ def _is_arithmetic(node: ast.AST) -> bool:
 
 
 def sign(node: Any, c: Context) -> Iterator[ast.AST]:
-    """+ for -, a minus lost, a minus too many."""
+    """Exchanges + and -, drops a minus or adds one."""
     flip = {ast.Add: ast.Sub, ast.Sub: ast.Add}
     if (_is_arithmetic(node) or isinstance(node, ast.AugAssign)) and type(node.op) in flip:
         yield changed(node, op=flip[type(node.op)]())
@@ -71,7 +71,7 @@ def _is_result(node: Any, c: Context) -> bool:
 
 
 def term(node: Any, c: Context) -> Iterator[ast.AST]:
-    """A term of a sum dropped; what is accumulated, dropped or overwritten."""
+    """Drops a term of a sum; drops an accumulation, or makes it an assignment."""
     if isinstance(node, ast.AugAssign):
         yield ast.Pass()
         yield ast.Assign([node.target], node.value, lineno=node.lineno)
@@ -82,7 +82,7 @@ def term(node: Any, c: Context) -> Iterator[ast.AST]:
 
 
 def factor(node: Any, c: Context) -> Iterator[ast.AST]:
-    """A factor of a product dropped, * for /; a power one too low."""
+    """Drops a factor of a product, exchanges * and / or the sides of @, lowers a power by one."""
     if not _is_arithmetic(node):
         return
     if isinstance(node.op, ast.Mult | ast.MatMult):
@@ -104,13 +104,13 @@ def factor(node: Any, c: Context) -> Iterator[ast.AST]:
 
 
 def constant(node: Any, c: Context) -> Iterator[ast.AST]:
-    """2 for 1, 1 for 0, 0 for 1, 0.5 for 1; twice any other."""
+    """Replaces 0 by 1, and 1 by 0; 2 and 0.5 by 1; and doubles any other number."""
     value = number_of(node) if isinstance(node, ast.Constant) else None
     if value is None or c.is_place(node):
         return
     parent = c.parent.get(node)
     if isinstance(parent, ast.BinOp):
-        # `term`, `factor` have these.
+        # `term` and `factor` make these mutants.
         dropped = isinstance(parent.op, ast.Add | ast.Sub) and value in (0, 1)
         dropped |= isinstance(parent.op, ast.Mult) and value in (1, 2)
         dropped |= isinstance(parent.op, ast.Div) and value == 2 and node is parent.right
@@ -123,7 +123,7 @@ def constant(node: Any, c: Context) -> Iterator[ast.AST]:
 
 
 def condition(node: Any, c: Context) -> Iterator[ast.AST]:
-    """A boundary on the wrong side, branches exchanged, a part of a mask dropped."""
+    """Moves the boundary of a comparison, exchanges branches, drops a part of a mask."""
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         if not any(
             isinstance(n, ast.Constant) and isinstance(n.value, str) for n in ast.walk(node)
@@ -151,7 +151,7 @@ def _is_test(node: ast.expr, c: Context) -> bool:
 
 
 def order(node: Any, c: Context) -> Iterator[ast.AST]:
-    """Gradients returned in each other's place; a walk back that goes forward."""
+    """Exchanges two returned gradients; drops the reversal of a loop or an array."""
     if isinstance(node, ast.Tuple) and _is_result(node, c):
         for i in range(len(node.elts) - 1):
             if ast.dump(node.elts[i]) != ast.dump(node.elts[i + 1]):
@@ -167,7 +167,7 @@ def order(node: Any, c: Context) -> Iterator[ast.AST]:
 
 
 def index(node: Any, c: Context) -> Iterator[ast.AST]:
-    """An index or a bound off by one, a key for another."""
+    """Moves an index or a bound by one; replaces a key by another."""
     if not isinstance(node, ast.Subscript):
         return
     parts = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else [node.slice]

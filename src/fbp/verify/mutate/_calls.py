@@ -1,4 +1,4 @@
-"""Bugs of calls: the wrong axis, a mean for a sum, a transpose or a mask or a dtype lost."""
+"""Mutations of calls: another axis, a mean for a sum, a dropped transpose, mask or dtype."""
 
 import ast
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ _COMMUTATIVE = {
 
 
 def axis(node: Any, c: Context) -> Iterator[ast.AST]:
-    """Another axis, all axes, `keepdims` lost."""
+    """Replaces an axis by another or by all axes; drops `keepdims`."""
     if not isinstance(node, ast.Call):
         return
     for keyword in node.keywords:
@@ -69,7 +69,7 @@ def _renamed(call: ast.Call, name: str) -> ast.Call:
 
 
 def function(node: Any, c: Context) -> Iterator[ast.AST]:
-    """A function for its opposite, a sum for a mean, the identity for a function."""
+    """Replaces a function by its opposite, a sum by a mean, a function by the identity."""
     if not isinstance(node, ast.Call) or _is_scatter(node):
         return
     name = called(node)
@@ -98,7 +98,7 @@ def _are_two_names(nodes: list[ast.expr]) -> bool:
 
 
 def transpose(node: Any, c: Context) -> Iterator[ast.AST]:
-    """A transpose lost, or one too many."""
+    """Drops a transpose, or adds one."""
     if isinstance(node, ast.Attribute) and node.attr in ("T", "mT"):
         yield node.value
     elif isinstance(node, ast.Call) and called(node) in _TRANSPOSES:
@@ -114,7 +114,7 @@ def transpose(node: Any, c: Context) -> Iterator[ast.AST]:
 
 
 def mask(node: Any, c: Context) -> Iterator[ast.AST]:
-    """Branches of `where` exchanged, a mask or a bound dropped."""
+    """Exchanges the branches of `where`; drops a mask or a bound."""
     if not isinstance(node, ast.Call):
         return
     name, args = called(node), node.args
@@ -143,13 +143,13 @@ def _is_scatter(call: ast.Call) -> bool:
 
 
 def scatter(node: Any, c: Context) -> Iterator[ast.AST]:
-    """`.at[i].set` for `.at[i].add`."""
+    """Replaces `.at[i].add` by `.at[i].set`, and other scatters likewise."""
     if isinstance(node, ast.Call) and _is_scatter(node) and called(node) in _SCATTERS:
         yield _renamed(node, _SCATTERS[called(node)])
 
 
 def names(node: Any, c: Context) -> Iterator[ast.AST]:
-    """One array for another."""
+    """Replaces an array by another."""
     if not isinstance(node, ast.Name) or node.id not in c.arrays or not c.is_operand(node):
         return
     at = c.arrays.index(node.id)
@@ -161,7 +161,7 @@ def names(node: Any, c: Context) -> Iterator[ast.AST]:
 
 
 def precision(node: Any, c: Context) -> Iterator[ast.AST]:
-    """What keeps digits, or the dtype, lost."""
+    """Drops a cast or an argument that keeps precision or dtype; float32 becomes bfloat16."""
     if isinstance(node, ast.Attribute) and node.attr == "float32":
         yield changed(node, attr="bfloat16")
     if not isinstance(node, ast.Call):

@@ -1,4 +1,4 @@
-"""What a mutation has to know about the place of a node in its function."""
+"""The context of a syntax node in its function, on which mutations depend."""
 
 import ast
 import copy
@@ -7,7 +7,7 @@ from typing import Any
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
-# Statements of checks and messages: no gradient goes through them.
+# Functions that check or print: no gradient flows through a statement that calls one.
 _GUARD = re.compile(r"_*(require|check|assert|validate|expect|warn|debug|print)")
 _AXES = {
     "axis",
@@ -20,7 +20,7 @@ _AXES = {
     "source",
     "destination",
 }
-# They ask for the type or the size of an array, not for its numbers.
+# Functions of the type or the size of an array, not of its values.
 _ABOUT = {"isinstance", "len", "range", "type", "result_type", "promote_types", "shape", "ndim"}
 _REDUCTIONS = {
     *("sum", "mean", "max", "min", "prod", "all", "any", "var", "std", "argmax", "argmin"),
@@ -63,7 +63,7 @@ class Context:
             self._visit(part)
 
     def _arrays(self) -> list[str]:
-        """Parameters, and names unpacked from one, that are used as an array is."""
+        """Parameters, and names that are unpacked from a tuple, that are used as operands."""
         names = [
             a.arg
             for node in ast.walk(self.function)
@@ -80,7 +80,7 @@ class Context:
         return [name for name in dict.fromkeys(names) if name in used]
 
     def is_operand(self, node: ast.AST) -> bool:
-        """Whether a node is what an operation, a call or a method is given."""
+        """Whether a node is an operand of an operation, a call or a method."""
         parent = self.parent.get(node)
         if isinstance(parent, ast.BinOp | ast.UnaryOp):
             return True
@@ -94,20 +94,20 @@ class Context:
         )
 
     def of_module(self, call: ast.Call) -> bool:
-        """Whether a call is of a module's function, as `jnp.sum(x)`, and not of a method."""
+        """Whether a call is of a function, such as `jnp.sum(x)`, and not of a method."""
         root = call.func
         while isinstance(root, ast.Attribute):
             root = root.value
         return isinstance(root, ast.Name) and (root.id in self.modules or root is call.func)
 
     def operand_of(self, call: ast.Call) -> ast.expr | None:
-        """The array that a function or a method works on."""
+        """The array that a function or a method acts on."""
         if self.of_module(call):
             return call.args[0] if call.args else None
         return call.func.value if isinstance(call.func, ast.Attribute) else None
 
     def axis_of(self, call: ast.Call) -> ast.expr | None:
-        """The axis that a call is given."""
+        """The axis argument of a call, or None."""
         for keyword in call.keywords:
             if keyword.arg in _AXES:
                 return keyword.value
@@ -118,7 +118,7 @@ class Context:
         return None
 
     def is_place(self, node: ast.AST) -> bool:
-        """Whether a number names an axis, an index or a bound, and not a quantity."""
+        """Whether a number is an axis, an index or a bound, and not a quantity."""
         parent = self.parent.get(node)
         while isinstance(parent, ast.UnaryOp | ast.Tuple | ast.Slice | ast.List):
             node, parent = parent, self.parent.get(parent)
@@ -148,13 +148,13 @@ def _is_guard(node: ast.AST) -> bool:
 
 
 def called(call: ast.Call) -> str:
-    """The last name of what is called: `sum` of `jnp.sum(x)` and of `x.sum()`."""
+    """The last name of the called function: `sum` for `jnp.sum(x)` and for `x.sum()`."""
     func: Any = call.func
     return str(getattr(func, "attr", None) or getattr(func, "id", ""))
 
 
 def changed(node: Any, **fields: Any) -> Any:
-    """The node with other fields; its parts are shared."""
+    """A copy of the node with other fields; its other parts are shared."""
     node = copy.copy(node)
     for name, value in fields.items():
         setattr(node, name, value)
@@ -172,14 +172,14 @@ def with_item(items: list[Any], i: int, item: Any) -> list[Any]:
 
 
 def number(value: float) -> ast.expr:
-    """A number as source has it."""
+    """The syntax node of a number."""
     if value < 0:
         return ast.UnaryOp(ast.USub(), ast.Constant(-value))
     return ast.Constant(value)
 
 
 def number_of(node: Any) -> Any:
-    """The value of a number or of minus a number."""
+    """The value of a number or of minus a number; None for any other node."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         value = number_of(node.operand)
         return None if value is None else -value

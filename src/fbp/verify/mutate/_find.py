@@ -1,4 +1,4 @@
-"""Which code is the backward of what a user names."""
+"""Finds the functions that are the backward of a target."""
 
 import functools
 import inspect
@@ -28,10 +28,10 @@ def places_of(target: Any, helpers: bool = False) -> list[Place]:
     Args:
       target: a custom_vjp or custom_jvp function, a class with a `backward` or a `value_and_grad`,
         a function that is a backward, a module; or a name, "pkg.module:name", "file.py:name".
-      helpers: whether to take the helper functions too that the forward shares.
+      helpers: whether to include helper functions that the forward uses too.
 
     Raises:
-      MutateError: there is no such thing, or it has no backward.
+      MutateError: the target cannot be found, or has no backward.
     """
     what = target if isinstance(target, str) else getattr(target, "__name__", repr(target))
     if isinstance(target, str):
@@ -55,7 +55,7 @@ def places_of(target: Any, helpers: bool = False) -> list[Place]:
 
 
 def _loaded(text: str) -> Any:
-    """What "pkg.module:name" or "file.py:name" names."""
+    """The object that "pkg.module:name" or "file.py:name" names."""
     where, name = split_name(text)
     try:
         module = load_module(where)
@@ -75,7 +75,7 @@ def _is_custom(value: Any) -> bool:
 
 
 def _is_rule(value: Any, module: ModuleType) -> bool:
-    """Whether a value of a module is a backward rule that is written there."""
+    """Whether a value of a module has a backward rule that is written in that module."""
     if isinstance(value, type):
         return value.__module__ == module.__name__ and bool(_functions(value))
     if not _is_custom(value) and not _is_custom(_unwrapped(value)):
@@ -90,7 +90,7 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _functions(target: Any) -> list[Any]:
-    """The functions of Python that compute the gradient of a target."""
+    """The Python functions that compute the gradient of a target."""
     if isinstance(target, ModuleType):
         return [
             f
@@ -117,13 +117,13 @@ def _functions(target: Any) -> list[Any]:
 
 
 def _methods(owner: type) -> list[Any]:
-    """The methods that are a class's chain rule: those written in it, or in its file."""
+    """The methods that are a class's chain rule: those defined in it, or in its file."""
     found: dict[Any, int] = {}
     for name in (*_METHODS, "weight") if hasattr(owner, "value_and_grad") else _METHODS:
         depth, method = _found(owner, name)
         found[method] = depth
-        # An inherited rule is made of what those that inherit it write of it; not so `recompute`,
-        # which is made of a forward.
+        # An inherited rule calls methods that its subclasses define, so these are part of the rule.
+        # An inherited `recompute` calls methods of the forward, which are not.
         if depth and method and name != "recompute" and os.path.exists(file_of(method)):
             parts = [part for place in located(method) for part in used_of_self(place.node)]
             written = [_found(owner, part) for part in parts]
@@ -133,7 +133,7 @@ def _methods(owner: type) -> list[Any]:
 
 
 def _found(owner: type, name: str) -> tuple[int, Any]:
-    """How many classes above its own a class has a method, and the method, or None."""
+    """How many classes up the MRO a method is defined, and the method, or None."""
     for depth, base in enumerate(owner.__mro__):
         if name in vars(base):
             method = _unwrapped(vars(base)[name])
@@ -147,7 +147,7 @@ def _class_file(owner: type) -> str:
 
 
 def _jvps(rule: Any) -> list[Any]:
-    """The rules given to `defjvps`, which jax holds in a function of its own."""
+    """The functions of a rule; `defjvps` makes one of jax's own that holds several."""
     if not inspect.isfunction(rule):
         return []
     if rule.__module__.startswith("jax."):

@@ -1,8 +1,8 @@
-"""Runs pytest with some files' source changed in memory: no file is written.
+"""Runs pytest with the source of some files changed in memory; no file is written.
 
-A program of its own, which imports nothing of fbp: fbp may be what is mutated. It reads jobs from
-standard input and writes what became of each to standard output, a line of JSON each. What most
-tests import is imported once; each job runs in a fork of that.
+This is a separate program, which imports nothing of fbp, because fbp may be mutated. It reads jobs
+from standard input and writes an answer to each to standard output, one line of JSON each. The
+modules that most tests import are imported once; each job runs in a fork of that process.
 
     job     {"edits": {file: [[start, end, text], ...]}, "args": [...], "first": [node id, ...],
              "words": [...], "only": bool, "every": bool}
@@ -23,12 +23,12 @@ import sys
 from types import CodeType
 from typing import Any
 
-# What a fork starts with, where it is installed.
+# Imported before the first fork, if installed.
 _COMMON = ("numpy", "jax", "jax.numpy", "hypothesis", "mpmath", "optax", "chex", "pytest")
 
 
 class Sources:
-    """Source that stands in for what files hold, whatever way they are imported."""
+    """Replaces the source of files, however they are imported."""
 
     def __init__(self, edits: dict[str, list[Any]]) -> None:
         self.sources = {}
@@ -43,7 +43,7 @@ class Sources:
         self.loaded: set[str] = set()
 
     def install(self) -> None:
-        """Puts itself before all other ways to import."""
+        """Puts this importer before all others."""
         before = importlib.machinery.SourceFileLoader.get_code
 
         def get_code(loader: Any, name: str) -> CodeType | None:
@@ -53,13 +53,13 @@ class Sources:
             self.loaded.add(file)
             return compile(self.sources[file], loader.path, "exec", dont_inherit=True)
 
-        # For files that are loaded by their path.
+        # Files that are loaded by their path do not go through `sys.meta_path`.
         loaders: Any = importlib.machinery.SourceFileLoader
         loaders.get_code = get_code
         sys.meta_path.insert(0, self)
 
     def to_front(self) -> None:
-        """Before what pytest has put there: a test file may hold a rule."""
+        """Puts this importer before those of pytest, because a test file may define a rule."""
         sys.meta_path.remove(self)
         sys.meta_path.insert(0, self)
 
@@ -85,7 +85,7 @@ class Sources:
 
 
 class Plugin:
-    """What pytest is asked to report, and in which order it runs the tests."""
+    """A pytest plugin that orders the tests and records their results."""
 
     def __init__(self, job: dict[str, Any], sources: Sources) -> None:
         self.job, self.sources = job, sources
@@ -97,7 +97,7 @@ class Plugin:
         self.root = ""
 
     def touch(self, name: str) -> None:
-        """Notes that a function runs; what `Sources` put there for the first run calls this."""
+        """Records that a function runs; called by the code that `touch_edits` inserts."""
         self.touched.add(name)
         self.ever.add(name)
 
@@ -164,7 +164,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     plugin = Plugin(job, sources)
     builtins.__fbp_touch__ = plugin.touch  # type: ignore[attr-defined]
     args = ["-x", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    # One process, so that the mutant is in it; no report of coverage over the user's own.
+    # Tests run in this process, which has the mutant; the user's coverage report is not replaced.
     for module, flag in (("xdist", "-n0"), ("pytest_cov", "--no-cov")):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
@@ -184,7 +184,7 @@ def _fork(job: dict[str, Any], asker: int) -> dict[str, Any]:
     os.close(writing)
     ready, _, _ = select.select([reading, asker], [], [])
     if asker in ready:
-        # Who asked is gone. This process leads a group of its own.
+        # The process that asked has ended: end the whole group, which this process leads.
         os.killpg(0, signal.SIGKILL)
     with os.fdopen(reading, "rb") as pipe:
         said = pipe.read()
@@ -193,19 +193,20 @@ def _fork(job: dict[str, Any], asker: int) -> dict[str, Any]:
 
 
 def serve(fork: bool, scratch: str) -> None:
-    """Answers jobs until there are no more."""
+    """Answers jobs until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     jobs = os.fdopen(os.dup(0), encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    # As `python -m pytest` has it; not the folder of this file.
+    # The current folder, as with `python -m pytest`, instead of the folder of this file.
     sys.path[0] = os.getcwd()
     if fork:
         for name in _COMMON:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
-        # No bytecode beside the user's files; that of what is imported above is where it was.
+        # Write no bytecode beside the user's files. This is set only now, so that the imports above
+        # use the bytecode they have.
         sys.pycache_prefix = os.path.join(scratch, "pycache")
     else:
         sys.dont_write_bytecode = True

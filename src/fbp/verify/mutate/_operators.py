@@ -1,4 +1,4 @@
-"""The mutants of a function: each a change to its source that tests of its gradient must notice."""
+"""The mutants of a function: changes to its source that tests of its gradient should detect."""
 
 import ast
 import dataclasses
@@ -32,14 +32,14 @@ class Mutant:
     """One change to one function.
 
     Attributes:
-      file: the file.
-      line: where in it.
-      before: the statement, on one line.
-      after: what it becomes.
-      operator: which kind of bug it is, a key of `OPERATORS`.
-      function: the function, as in `RMSNorm.backward`.
-      start, end: the bytes of the file that change.
-      text: what takes their place.
+      file: the path of the file.
+      line: the line number.
+      before: the statement without the change, on one line.
+      after: the statement with the change.
+      operator: the kind of bug, a key of `OPERATORS`.
+      function: the qualified name of the function, such as `RMSNorm.backward`.
+      start, end: the range of bytes of the file that is replaced.
+      text: the replacement.
     """
 
     file: str
@@ -63,7 +63,7 @@ class Mutant:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A function in a file: its name, and the node of its source."""
+    """A function in a file: its qualified name, and its syntax node."""
 
     file: str
     name: str
@@ -71,7 +71,7 @@ class Place:
 
 
 def mutants_in(places: list[Place]) -> list[Mutant]:
-    """All mutants of functions: that compile, and no two alike."""
+    """All mutants of the functions that compile, without duplicates."""
     found: list[Mutant] = []
     for file in dict.fromkeys(place.file for place in places):
         with open(file, "rb") as opened:
@@ -96,7 +96,7 @@ def _of_function(place: Place, source: bytes, seen: set[str]) -> Iterator[Mutant
         for operator, mutate in OPERATORS.items():
             for new in mutate(node, context):
                 text = ast.unparse(ast.fix_missing_locations(new))
-                # Lines after it keep their numbers.
+                # As many lines as before, so that later lines keep their numbers.
                 lines = "\n" * (node.end_lineno - node.lineno - text.count("\n"))
                 text = f"({text}{lines})" if isinstance(node, ast.expr) else text + lines
                 changed = source[:start] + text.encode() + source[end:]
@@ -118,7 +118,7 @@ def _of_function(place: Place, source: bytes, seen: set[str]) -> Iterator[Mutant
 
 
 def _column(node: Any) -> tuple[int, int, int]:
-    # The outer of two that start at one place first.
+    # Of two nodes that start at the same place, the outer one comes first.
     return (
         getattr(node, "col_offset", 0),
         -getattr(node, "end_lineno", 0),
@@ -159,7 +159,7 @@ def _statement_around(
 
 
 def _line(statement: Any) -> str:
-    """A statement on one line; of one that holds others, its head."""
+    """A statement on one line; of `if`, `while` and `for` only the head."""
     if isinstance(statement, ast.If | ast.While):
         return f"if {ast.unparse(statement.test)}"
     if isinstance(statement, ast.For):
@@ -168,12 +168,12 @@ def _line(statement: Any) -> str:
 
 
 def shown(file: str) -> str:
-    """A file as one would name it here."""
+    """The shorter of the path as given and the path relative to the current folder."""
     return min(os.path.relpath(file), file, key=len)
 
 
 def shortened(before: str, after: str, width: int = 64) -> tuple[str, str]:
-    """Two lines without what they have in common far from where they differ."""
+    """Two lines, with the text cut off that they share far from where they differ."""
     if max(len(before), len(after)) <= width:
         return before, after
     same = 0

@@ -1,4 +1,4 @@
-"""Processes that run tests: started once, asked many times."""
+"""Worker processes that run tests, started once and used for many jobs."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ _PROGRAM = str(Path(__file__).with_name("_inject.py"))
 
 
 class Worker:
-    """One process beside this one. `ask` runs pytest in it, or in a fork of it.
+    """A worker process. `ask` runs pytest in it, or in a fork of it.
 
     Args:
-      scratch: a folder for what Python, hypothesis and jax keep.
-      fork: whether each job gets a fork of one process that has imported jax, and what jax has
-        compiled for others; else a new process.
+      scratch: a folder for the caches of Python, hypothesis and jax.
+      fork: whether each job runs in a fork of one process that has imported jax, and jobs share
+        jax's compilation cache; else each job runs in a new process.
     """
 
     def __init__(self, scratch: Path, fork: bool) -> None:
@@ -29,7 +29,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, job: dict[str, Any], limit: float | None = None) -> dict[str, Any]:
-        """What became of a job; {"timeout": True} where it took longer than `limit` seconds."""
+        """The answer to a job; {"timeout": True} if it took longer than `limit` seconds."""
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._start()
@@ -59,10 +59,10 @@ class Worker:
                 self.close()
         if timed_out.is_set():
             self.close()
-            # It may have been stopped in the middle of a file.
+            # The process may have been killed while it wrote a file of a cache.
             shutil.rmtree(self.scratch, ignore_errors=True)
             return {"timeout": True}
-        # A process that ended without a word was killed, or crashed.
+        # No answer: the process was killed, or crashed.
         return json.loads(line) if line else {"status": 3, "failed": None, "tests": {}}
 
     def _start(self) -> None:
@@ -83,7 +83,7 @@ class Worker:
         )
 
     def _compiled(self) -> dict[str, str]:
-        """Most of what a mutant's tests compile is what they compile without it."""
+        """Settings of jax's compilation cache: most programs are the same for every mutant."""
         return {
             "JAX_COMPILATION_CACHE_DIR": str(self.scratch / "jax"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -91,7 +91,7 @@ class Worker:
         }
 
     def close(self) -> None:
-        """Ends the process and all that it has started."""
+        """Ends the process and all processes that it has started."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -118,7 +118,7 @@ _EMPTY: dict[str, Any] = {
 
 
 class Pool:
-    """Some workers, each with a scratch folder of its own."""
+    """A number of workers, each with a scratch folder of its own."""
 
     def __init__(self, size: int, fork: bool) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="fbp-mutate-"))
@@ -127,7 +127,7 @@ class Pool:
         self._closed = False
 
     def ask(self, job: dict[str, Any], limit: float | None = None) -> dict[str, Any]:
-        """Asks a worker that is free; there is one for each thread."""
+        """Asks a free worker; there must be a worker for each thread that asks."""
         if self._closed:
             return {"timeout": True}
         worker = self._free.pop()
@@ -137,20 +137,20 @@ class Pool:
             self._free.append(worker)
 
     def share(self) -> None:
-        """Gives all workers what the last one that was asked has kept."""
+        """Copies the caches of the worker that was asked last to all others."""
         first = self._free[-1]
         for worker in self._all:
             if worker is not first and first.scratch.exists():
                 shutil.copytree(first.scratch, worker.scratch, dirs_exist_ok=True)
 
     def use_fork(self, fork: bool) -> None:
-        """Whether workers fork, from their next job on."""
+        """Sets whether workers fork, from their next job on."""
         for worker in self._all:
             worker.close()
             worker.fork = fork
 
     def close(self) -> None:
-        """Ends all workers; what is asked from now on has no answer."""
+        """Ends all workers; `ask` returns {"timeout": True} from then on."""
         self._closed = True
         for worker in self._all:
             worker.close()

@@ -1,4 +1,4 @@
-"""What became of mutants, as values."""
+"""The outcomes of mutants, and their score."""
 
 import dataclasses
 import json
@@ -9,14 +9,14 @@ from fbp.verify.mutate._operators import Mutant, shortened, shown
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a mutant.
+    """The outcome of a mutant.
 
     Attributes:
       mutant: the mutant.
-      status: "killed", by a test that failed; "error", by an exception or a crash where no test
-        expected one; "time-out"; "survived".
-      by: the test.
-      said: its exception.
+      status: "killed" by a failed check; "error", by a crash or an exception of Python or jax that
+        is no AssertionError; "time-out"; or "survived".
+      by: the test that killed it.
+      said: the exception of that test, or why no test was run.
     """
 
     mutant: Mutant
@@ -85,7 +85,7 @@ class Score:
 
 
 def row_of(result: Result) -> tuple[str, str, str]:
-    """Where, what, and what became of it."""
+    """The place, the change and the outcome, as text."""
     mutant = result.mutant
     before, after = shortened(mutant.before, mutant.after)
     return f"{shown(mutant.file)}:{mutant.line}", f"{before}  ->  {after}", str(result)

@@ -1,4 +1,4 @@
-"""Where in a file the source of a function is, and of the functions that it uses."""
+"""Locates the source of a function, and of the functions that it uses."""
 
 import ast
 import functools
@@ -10,7 +10,7 @@ from fbp.verify.mutate._operators import Place
 
 
 class MutateError(ValueError):
-    """What is to be mutated, or the tests for it, cannot be used; the message is one line."""
+    """The target of a mutation, or its tests, cannot be used; the message is one line."""
 
 
 def realpath(path: str | None) -> str:
@@ -43,7 +43,7 @@ def _named(tree: ast.AST, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def located(function: Any) -> list[Place]:
-    """Where the source of a function is; more than one place where lambdas share a line."""
+    """The places that may be the source of a function: several if lambdas share a line."""
     code, file = function.__code__, file_of(function)
     if not os.path.exists(file):
         raise MutateError(f"{function.__qualname__}: its source is not in a file ({file})")
@@ -60,7 +60,7 @@ def located(function: Any) -> list[Place]:
 def helpers_of(place: Place, shared: bool, rules: set[str]) -> list[Place]:
     """Functions and methods of the same file that a rule uses.
 
-    Those that code beside the rules uses too, as a forward does, only where `shared`.
+    Those that other code, such as a forward, uses too are included only if `shared`.
     """
     functions = dict(_named(_tree(place.file)))
     owner = place.name.rpartition(".")[0]
@@ -70,7 +70,7 @@ def helpers_of(place: Place, shared: bool, rules: set[str]) -> list[Place]:
         if node is None or node is place.node or name in rules or _has_rule(node):
             continue
         users = [user for user, other in functions.items() if name in _used(other, _owner(user))]
-        # A loss's or an objective's value has its gradient beside it.
+        # A helper that only `value` uses too is the rule's own: `value_and_grad` returns both.
         own = {*rules, name, f"{owner}.value"}
         if shared or own.issuperset(users):
             found.append(Place(place.file, name, node))
@@ -78,7 +78,7 @@ def helpers_of(place: Place, shared: bool, rules: set[str]) -> list[Place]:
 
 
 def _has_rule(function: Any) -> bool:
-    """Whether a decorator gives a function a rule of its own: then it is a primal."""
+    """Whether a decorator gives a function a rule of its own, which makes it a primal."""
     return any(
         name in ast.unparse(decorator)
         for decorator in getattr(function, "decorator_list", ())
@@ -91,13 +91,13 @@ def _owner(name: str) -> str:
 
 
 def _used(node: ast.AST, owner: str) -> set[str]:
-    """The names that a function uses, `self.name` as those of its class."""
+    """The names that a function uses; `self.name` is `name` of its class."""
     names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
     return names | {f"{owner}.{name}" for name in used_of_self(node)}
 
 
 def used_of_self(node: ast.AST) -> list[str]:
-    """Each name in a `self.name` of a function."""
+    """The attribute names of all `self.name` in a function."""
     return [
         n.attr
         for n in ast.walk(node)

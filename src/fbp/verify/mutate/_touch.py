@@ -1,4 +1,4 @@
-"""Changes to source that note, in the run without a mutant, which test runs which function."""
+"""Edits that record, in the run without a mutant, which test runs which function."""
 
 import ast
 from pathlib import Path
@@ -8,12 +8,12 @@ from fbp.verify.mutate._operators import Place, line_starts
 
 
 def name_of(file: str, function: str) -> str:
-    """What a function is called in notes."""
+    """The name under which a function is recorded."""
     return f"{file}::{function}"
 
 
 def touch_edits(places: list[Place]) -> dict[str, list[Any]]:
-    """For each file the places and texts to put in."""
+    """The insertions [start, end, text] for each file."""
     edits: dict[str, list[Any]] = {}
     for place in places:
         source = Path(place.file).read_bytes()
@@ -28,10 +28,10 @@ def touch_edits(places: list[Place]) -> dict[str, list[Any]]:
             first = body[1] if _is_text(body[0]) and len(body) > 1 else body[0]
             decorators = getattr(first, "decorator_list", [])
             if decorators:
-                # Its @ may be anywhere before: the function is noted wherever it is that way.
+                # The place of its first @ is not known here: nothing is inserted.
                 continue
             start = starts[first.lineno - 1] + first.col_offset
-            # On a line of its own where it may be: what follows may be a compound statement.
+            # On a line of its own if possible, because a compound statement cannot follow a `;`.
             alone = not source[starts[first.lineno - 1] : start].strip()
             indent = source[starts[first.lineno - 1] : start].decode() if alone else ""
             new = [[start, start, f"{note}\n{indent}" if alone else f"{note}; "]]

@@ -1,4 +1,4 @@
-"""Runs the tests on every mutant, those first that are likely to kill it."""
+"""Runs the tests on every mutant, those that are likely to kill it first."""
 
 import concurrent.futures
 import os
@@ -16,7 +16,7 @@ from fbp.verify.mutate._score import Result, Score
 from fbp.verify.mutate._source import MutateError
 from fbp.verify.mutate._touch import name_of, touch_edits
 
-# Tests that are run before all others are collected.
+# How many tests are run before all are collected.
 _QUICK = 12
 
 
@@ -31,20 +31,20 @@ def score(
 ) -> Score:
     """Plants bugs in the backward of a target, one at a time, and runs tests on each.
 
-    No file is changed: tests run in other processes, which import the mutant in the file's place.
+    No file is changed: tests run in other processes, which import the mutant instead of the file.
 
     Args:
       target: a custom_vjp or custom_jvp function, a class with a `backward` or a `value_and_grad`,
         a function that is a backward, a module; or a name, "pkg.module:name", "file.py:name".
-      tests: what pytest is given: paths, and flags such as "-m", "not slow". By default what pytest
-        would collect.
+      tests: arguments of pytest: paths, and flags such as "-m", "not slow". By default all tests
+        that pytest collects.
       helpers: whether to mutate helper functions too that the forward shares with the backward.
       limit: at most this many mutants, spread evenly over all.
-      workers: how many processes; one for each core.
-      on_result: called with each result, how many there are, and how many there will be.
+      workers: how many processes; by default one for each core.
+      on_result: called with each result, the number of results so far, and the number of mutants.
 
     Raises:
-      MutateError: there is no backward; the tests fail without a mutant, or there are none.
+      MutateError: there is no backward or no test, or the tests fail without a mutant.
     """
     places = places_of(target, helpers)
     mutants = mutants_in(places)
@@ -61,7 +61,7 @@ def score(
 
 
 class Trial:
-    """The tests, and what is known of them: which run a function, which kill its mutants."""
+    """The tests, with a record of which run a function and which kill its mutants."""
 
     def __init__(self, places: list[Place], args: list[str], workers: int) -> None:
         self.places, self.args, self.workers = places, args, workers
@@ -69,11 +69,11 @@ class Trial:
         self.pool = Pool(workers, fork=sys.platform.startswith("linux"))
         self.limit: float | None = None
         self.root = ""
-        # Tests that run a function, the quickest first; None where no run without a mutant was.
+        # Tests that run a function, the quickest first; None if `check_baseline` was not called.
         self.touching: dict[str, list[str]] | None = None
         self.killers: dict[str, Counter[str]] = {}
-        # Paths of the tests about a mutant, and words in their names: asked where `touching` is
-        # not known, and where no other tests are to run.
+        # Returns paths of the tests about a mutant, and words in their names. Called if `touching`
+        # is None, and if no other tests are to run.
         self.near: Callable[[Mutant], tuple[list[str], list[str]]] | None = None
 
     def __enter__(self) -> Self:
@@ -83,12 +83,12 @@ class Trial:
         self.pool.close()
 
     def check_baseline(self) -> None:
-        """Runs the tests without a mutant; notes what each runs."""
+        """Runs the tests without a mutant, and records which functions each test runs."""
         started = time.monotonic()
         job = {"edits": touch_edits(self.places), "args": self.args, "every": True}
         answer = self.pool.ask(job)
         if answer["status"] not in (0, 5):
-            # Tests that set what jax reads when it is imported need a new process each.
+            # Tests that set what jax reads on import need a new process for each job.
             self.pool.use_fork(False)
             answer = self.pool.ask(job)
         self.limit = 5 * (time.monotonic() - started) + 30
@@ -138,7 +138,7 @@ class Trial:
         return Score(tuple(results[m] for m in mutants), time.monotonic() - started)
 
     def judge(self, mutant: Mutant, near_only: bool = False) -> Result:
-        """What becomes of a mutant: by the tests that are likely to kill it, then by all others."""
+        """The outcome of a mutant: runs the tests that are likely to kill it, then all tests."""
         name = name_of(mutant.file, mutant.function)
         job = {"edits": {mutant.file: [[mutant.start, mutant.end, mutant.text]]}}
         if self.touching is not None and name not in self.touching:
@@ -174,7 +174,7 @@ class Trial:
         return Result(mutant, "killed" if expected else "error", test, said)
 
     def _require_killers_pass(self, results: list[Result]) -> None:
-        """Runs the tests that killed once more, without a mutant and in another order."""
+        """Runs the tests that killed a mutant again, without a mutant and in another order."""
         killers = list(dict.fromkeys(r.by for r in results if "::" in r.by))
         if not killers:
             return
@@ -185,7 +185,7 @@ class Trial:
 
 
 def _options(args: list[str]) -> list[str]:
-    """The flags of pytest among arguments, with their values: what are not paths."""
+    """The flags of pytest among the arguments, with their values; paths are left out."""
     options: list[str] = []
     value = False
     for arg in args:
