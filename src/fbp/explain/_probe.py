@@ -1,8 +1,8 @@
-"""Watching the layers of a model from inside while its forward is traced.
+"""Observes the layers of a model while its forward is traced.
 
-Every layer is put under a probe, which notes its input and output and marks its params and its
-residuals as its own. The marks travel with the trees, through scans and whatever a combinator
-does, so that in the end each leaf that is kept says whose it is.
+Every layer is wrapped in a probe, which records its input and output, and marks its params and
+residuals with the layer's row. The marks are part of the trees and pass through scans and
+combinators, so that each kept leaf names its layer.
 """
 
 import copy
@@ -23,14 +23,15 @@ class Row:
     """One layer of a summary.
 
     Attributes:
-      path: where its parameters are, as in `dense_1`; "" for the model itself.
-      depth: how many layers it is inside of.
+      path: where its parameters are, such as `dense_1`; "" for the model itself.
+      depth: how many layers it is inside.
       layer: its class.
-      output: shapes of its output; inside a `Stack`, of one copy.
-      params: how many parameters it has itself, all copies together.
-      input: how the backward comes by its input. "given": its parent's, kept by whoever keeps
-        that; "kept"; or "recomputed".
-      kept: bytes kept for its backward: its input, where that is kept for it, and its residuals.
+      is_leaf: whether it has no layers inside.
+      output: dtypes and shapes of its output; inside a `Stack`, of one copy.
+      params: how many parameters it has itself, in all copies together.
+      input: how its backward gets its input: "given", it is the input of the layer around it;
+        "kept"; or "recomputed".
+      kept: bytes kept for its backward: its residuals, and its input if that is kept for it.
     """
 
     path: str
@@ -44,7 +45,7 @@ class Row:
 
 
 class Trace:
-    """What is noted while a model's forward is traced."""
+    """The records of one trace of a model's forward."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -54,8 +55,8 @@ class Trace:
     def keeper(self, owner: int, keys: tuple[Any, ...]) -> int:
         """The row whose backward needs a leaf of `owner`'s residuals.
 
-        A combinator keeps nothing for itself: what it keeps is an input of one of its layers, that
-        of the name or place the leaf has in the tree, or of its only one.
+        A combinator keeps only inputs of its layers. A leaf belongs to the layer with the name or
+        index that the leaf has in the tree, or to the only layer.
         """
         children = self.children[owner]
         if len(children) == 1:
@@ -66,7 +67,7 @@ class Trace:
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass
 class _Owned:
-    """A tree that belongs to a row. It travels through scans and residuals as any tree does."""
+    """A tree that is marked with a row; itself a pytree, so that the mark passes through scans."""
 
     tree: PyTree
     row: int
@@ -89,7 +90,7 @@ class _OwnerKey:
 
 @dataclasses.dataclass(frozen=True)
 class Probe(Layer):
-    """A layer whose params and residuals are marked as its own, and whose output is noted."""
+    """A layer whose params and residuals are marked with its row, and whose output is recorded."""
 
     layer: Layer
     row: int
@@ -136,18 +137,17 @@ class Probe(Layer):
 
 
 def _layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
-    """The fields of a layer that hold layers, with the path that each adds to its params'."""
+    """The fields of a layer that hold layers, each layer with its part of the params' path."""
     fields: dict[str, list[tuple[str, Layer]]] = {}
     if not dataclasses.is_dataclass(layer):
         return fields
     for field in dataclasses.fields(layer):
         held = getattr(layer, field.name)
         if isinstance(held, Cell) or isinstance(layer, LoRA):
-            # `Recurrent` calls a cell's parts and not the layer that it is; `LoRA` asks its layer
-            # for more than a layer has.
+            # A probe has only the methods of a Layer: `Recurrent` and `LoRA` call others of theirs.
             continue
         if isinstance(held, Layer):
-            # `layer` is what wrappers call the one they wrap: its params are theirs.
+            # A wrapper holds its layer in a field `layer`, and its params are the layer's.
             fields[field.name] = [("" if field.name == "layer" else field.name, held)]
         elif isinstance(held, tuple) and held and all(isinstance(x, Layer) for x in held):
             names = layer.names if isinstance(layer, Group) and layer.names else range(len(held))
@@ -156,7 +156,7 @@ def _layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
 
 
 def owned_leaves(tree: PyTree) -> list[tuple[int, tuple[Any, ...], Any]]:
-    """Every leaf with its owner, the innermost row around it, and its path from there."""
+    """(row, path, leaf) of every leaf: the innermost row around it, and its path from there."""
     leaves = []
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         last = max(i for i, key in enumerate(keys) if isinstance(key, _OwnerKey))

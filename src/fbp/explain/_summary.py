@@ -1,4 +1,4 @@
-"""What each layer has, makes, and keeps for the backward."""
+"""A summary of a model: the output, the parameters and the kept bytes of each layer."""
 
 import dataclasses
 
@@ -15,8 +15,8 @@ class Summary:
     """A table of layers; `str()` is the table to read.
 
     Attributes:
-      rows: one a layer, in order.
-      params: parameters, all together.
+      rows: one for each layer, in order.
+      params: the number of parameters.
       param_bytes: their bytes.
       input_bytes: bytes of x, which the caller keeps.
       kept_bytes: bytes of the residual tree that `forward` returns: the sum of the rows' `kept`.
@@ -29,11 +29,11 @@ class Summary:
     kept_bytes: int
 
     def table(self) -> list[tuple[str, ...]]:
-        """The cells of the table, its first row the head."""
+        """The cells of the table; the first row is the header."""
         rows: list[tuple[str, ...]] = [("layer", "output", "params", "input", "kept for backward")]
         above = ""
         for row in self.rows:
-            # A wrapper and what it wraps share one path: said once.
+            # A wrapper and its layer have the same path, which is shown once.
             name = f"{row.path.rpartition('.')[2]}: " if row.path not in ("", above) else ""
             name, above = "  " * row.depth + name + row.layer, row.path
             params = f"{row.params:,}" if row.is_leaf else ""
@@ -52,16 +52,16 @@ class Summary:
 
 
 def summary(model: Layer, x: PyTree, key: Key = None) -> Summary:
-    """Says for every layer its output, its parameters, and the bytes its backward needs kept.
+    """Returns a table of every layer's output, parameters, and bytes kept for its backward.
 
-    Nothing is computed: shapes are traced. The bytes are those of the very residual tree that
-    `model.forward` returns, leaf by leaf: what crosses from the forward to the backward. Inside one
-    jitted program the compiler may still keep what it was asked to compute again, or the reverse.
+    Nothing is computed; only shapes are traced. The bytes are those of the residual tree that
+    `model.forward` returns, counted leaf by leaf. Inside one jitted program the compiler may still
+    keep a value that the rule recomputes, or recompute one that it keeps.
 
     Args:
       model: a Layer.
       x: its input, or `jax.ShapeDtypeStruct`s of it.
-      key: a key, to count what the noise of training keeps; None is evaluation.
+      key: a key, to include what dropout keeps in training; None is evaluation.
 
     Raises:
       whatever `model.forward` raises for this x.

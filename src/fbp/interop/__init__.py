@@ -1,4 +1,4 @@
-"""Doors: to and from the functions, models and weights of other libraries."""
+"""Conversion to and from the functions, models and weights of other libraries."""
 
 from fbp.interop._config import expect as expect
 from fbp.interop._config import expect_choice as expect_choice

@@ -1,4 +1,4 @@
-"""Reading a model's config.json: what there is, of the type expected."""
+"""Reads a model's config.json, and checks the types of its values."""
 
 import difflib
 import math
@@ -39,7 +39,7 @@ def expect(
     default: Any = _REQUIRED,
     at_least: float | None = None,
 ) -> T:
-    """Takes a value of a config, of one type.
+    """Returns a value of a config, which must have a given type.
 
         heads = expect(config, "n_head", int, at_least=1)
         inner = expect(config, "n_inner", int, default=None)
@@ -47,13 +47,13 @@ def expect(
     Args:
       config: a JSON object.
       name: the value's name.
-      kind: int, float, str, bool, list or dict. An integer will do for a float and is made one;
-        true and false are not integers, and a float is finite.
-      default: what to return where the config has no such name, or null; without it, it must have.
-      at_least: the smallest number that will do.
+      kind: int, float, str, bool, list or dict. An integer is converted if a float is expected;
+        true and false are not integers, and a float must be finite.
+      default: returned if the name is missing or null; without a default, that is an error.
+      at_least: the smallest number allowed.
 
     Raises:
-      FolderError: the config has no such name, or something else there.
+      FolderError: the name is missing, or its value is not of this kind or too small.
     """
     value = config.get(name)
     if value is None and default is not _REQUIRED:
@@ -75,10 +75,10 @@ def expect(
 def expect_choice(
     config: Mapping[str, Any], name: str, choices: Sequence[str], default: str = _REQUIRED
 ) -> str:
-    """Takes a text of a config that is one of a few.
+    """Returns a string of a config, which must be one of the choices.
 
     Raises:
-      FolderError: as `expect`; it is none of the choices.
+      FolderError: as in `expect`, or the string is none of the choices.
     """
     value = expect(config, name, str, default)
     if value not in choices:

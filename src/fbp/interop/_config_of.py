@@ -1,4 +1,4 @@
-"""The config.json of a model."""
+"""Writes the config.json of a model."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ ACTIVATIONS: dict[str, Layer] = {
 
 
 def config_of(model: Layer) -> dict[str, Any]:
-    """What a config.json says of a model made by `gpt2` or `llama`.
+    """The content of config.json for a model made by `gpt2` or `llama`.
 
     Raises:
-      ValueError: the model is not one of these, or is one that a config.json has no words for.
+      ValueError: the model is not one of these, or a config.json cannot describe it.
     """
     tied = isinstance(model, Tie)
     serial: Any = model.layer if isinstance(model, Tie) else model
@@ -115,7 +115,7 @@ def _of_llama(parts: dict[str, Any]) -> dict[str, Any]:
         "rms_norm_eps": sizes["eps"],
         "attention_bias": sizes["attention_bias"],
         "mlp_bias": sizes["feed_forward_bias"],
-        # Newer readers take the first two, older ones the last.
+        # Newer versions of transformers read `rope_parameters`, older ones the other two.
         "rope_parameters": {**scaling, "rope_theta": rope.base},
         "rope_theta": rope.base,
         "rope_scaling": None if rope.scaling is None else scaling,
@@ -141,6 +141,6 @@ def _named(serial: Any) -> dict[str, Any]:
 
 
 def _require_same(model: Layer, parts: dict[str, Any]) -> None:
-    """Raises TypeError where a model has been changed, so that its config would be another's."""
+    """Raises TypeError unless the model made from the config's values has the same parts."""
     if model != Serial(**parts):
         raise TypeError("another model")

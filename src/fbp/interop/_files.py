@@ -1,4 +1,4 @@
-"""Opening the files of a folder that somebody else made."""
+"""Opens and parses files that are not trusted."""
 
 import collections
 import json
@@ -9,17 +9,17 @@ from typing import Any, BinaryIO
 
 
 class FolderError(ValueError):
-    """A folder of weights cannot be read or written; the message is the one line to show."""
+    """A folder of weights cannot be read or written; the message is one line for the user."""
 
 
 def open_file(path: Path) -> tuple[BinaryIO, int]:
-    """Opens a file and says how many bytes it has. A link is followed: a cache of weights has them.
+    """Returns an open file and its size in bytes. Links are followed: caches of weights use them.
 
     Raises:
-      FolderError: there is no such file, it is not a plain one, or it may not be read.
+      FolderError: there is no such file, it is not a regular file, or it may not be read.
     """
     try:
-        # Opening a pipe would wait for somebody to write into it; this does not.
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags)
     except FileNotFoundError:
@@ -51,7 +51,7 @@ def read_json(path: Path, max_bytes: int) -> dict[str, Any]:
 
 
 def parse_json(source: str, text: bytes) -> dict[str, Any]:
-    """Parses a JSON object, in which no name may stand twice: which of the two would be meant?"""
+    """Parses a JSON object in which no name may occur twice, as that would be ambiguous."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -80,6 +80,6 @@ def parse_json(source: str, text: bytes) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """What a file holds, on one line and cut to a length one can read."""
+    """The repr of a value from a file, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

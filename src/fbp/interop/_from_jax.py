@@ -1,4 +1,4 @@
-"""In: any JAX function as a layer, its backward by autodiff."""
+"""Makes a layer of any JAX function, with its backward by autodiff."""
 
 import dataclasses
 import inspect
@@ -15,14 +15,14 @@ from fbp._layer import Array, Key, Layer, Params, PyTree
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Autodiff(Layer):
-    """A JAX function as a layer. Its backward is not written by hand: it is `jax.vjp`'s.
+    """A JAX function as a layer. Its backward is not written by hand: it is `jax.vjp` of f.
 
         y           = f(params, x)
         dparams, dx = vjp(f)(dy)      at (params, x)
 
-    Keeps only the key: the backward runs f once more, as `Remat` does. What f raises, it raises.
+    Keeps only the key: the backward runs f again, as `Remat` does. It raises what f raises.
 
-    Made by `fbp.from_jax`, which says what `function`, `draw` and `name` are.
+    Made by `fbp.from_jax`, whose arguments f, init and name are the fields.
     """
 
     function: Callable[..., PyTree]
@@ -53,20 +53,20 @@ def from_jax(
     init: Callable[[Array], Params] | None = None,
     name: str | None = None,
 ) -> Autodiff:
-    """Makes a layer of any JAX function, its backward by autodiff.
+    """Makes a layer of any JAX function, with its backward by autodiff.
 
-    The way in for what has no rule written by hand yet: the layer stands in a `Serial` or a `Stack`
-    as any other does, and says of itself, in `repr` and in `fbp.summary`, that it is `Autodiff`.
+    Use it for a function that has no rule written by hand. The layer works in a `Serial` or a
+    `Stack` like any other; its `repr` and `fbp.summary` show it as `Autodiff`.
 
     Args:
-      f: f(params, x) -> y, of trees of arrays. A parameter of it called `key` is given the key of
-        training, and None in evaluation.
+      f: f(params, x) -> y, of trees of arrays. If it has a parameter called `key`, that is the key
+        in training, and None in evaluation.
       init: init(key) -> params; without it f has no parameters and is given ().
-      name: what to call f in reports; by default what f calls itself.
+      name: the name of f in reports; by default `f.__name__`.
 
     Raises:
-      TypeError: f or init is not a function, or f cannot be hashed, as a layer must be: one that
-        holds arrays should take them as params.
+      TypeError: f or init is not a function, or f cannot be hashed, as a layer must be: a callable
+        that holds arrays should take them as params.
     """
     for what, value in (("f", f), ("init", init)):
         if not (callable(value) or (what == "init" and value is None)):
@@ -82,12 +82,12 @@ def from_jax(
 def _takes_key(f: Callable[..., Any]) -> bool:
     try:
         return "key" in inspect.signature(f).parameters
-    except (TypeError, ValueError):  # some functions written in C do not tell
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return False
 
 
 def _cotangent(y: PyTree, dy: PyTree) -> PyTree:
-    """dy as `jax.vjp` asks for it: of the dtypes of y, and of none for integers."""
+    """dy as `jax.vjp` expects it: in the dtypes of y, and float0 for integers."""
 
     def one(y: Array, d: Any) -> Any:
         if not jnp.issubdtype(y.dtype, jnp.inexact):

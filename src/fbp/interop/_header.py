@@ -1,9 +1,9 @@
-"""The header of a safetensors file: which tensors it holds, and where.
+"""Reads the header of a safetensors file: which tensors it holds, and where.
 
     8 bytes    n, the length of the header, an unsigned little-endian integer
     n bytes    the header, JSON: {"name": {"dtype": "F32", "shape": [2, 3],
                                            "data_offsets": [0, 24]}, ...}
-    the rest   the data: the tensors' bytes, one after another without a hole
+    the rest   the data: the tensors' bytes, one after another without gaps
 
 Source: https://github.com/huggingface/safetensors, "Format".
 """
@@ -21,7 +21,7 @@ MAX_HEADER = 100_000_000  # the format's own limit
 METADATA = "__metadata__"
 LENGTH = 8
 
-# A dtype of NumPy for each name of the format; those of less than a byte have none.
+# The NumPy dtype for each name of the format, except those of less than a byte, which have none.
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(bool),
     **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
@@ -47,14 +47,14 @@ class Entry:
 def read_header(source: str, file: BinaryIO, size: int) -> tuple[dict[str, Entry], int]:
     """Reads and checks the header of a file of `size` bytes.
 
-    Nothing in the file is believed: what is returned lies within the file, and the tensors fill
-    its data exactly.
+    Nothing in the file is trusted: the returned tensors lie within the file, and fill its data
+    exactly.
 
     Returns:
       The tensors by name, and where in the file the data begins.
 
     Raises:
-      FolderError: the file is not a whole safetensors file.
+      FolderError: the file is not a complete safetensors file.
     """
     if size < LENGTH:
         raise FolderError(f"{source}: expected a safetensors file, got {size} bytes")
@@ -97,7 +97,7 @@ def _entry(source: str, name: str, value: Any) -> Entry:
         got = shown(offsets)
         raise FolderError(f"{tensor}: expected data_offsets to be two positions, got {got}")
     (start, stop), dtype = offsets, DTYPES[code]
-    # A size of 0 makes any others possible; NumPy has its limits even then.
+    # With a size of 0 there are no bytes, but NumPy limits the other sizes all the same.
     if len(shape) > 64 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 2**63:
         raise FolderError(f"{tensor}: expected a shape that an array can have, got {shown(shape)}")
     needed = math.prod(shape) * dtype.itemsize
@@ -110,7 +110,7 @@ def _entry(source: str, name: str, value: Any) -> Entry:
 
 
 def _are_counts(value: Any) -> bool:
-    """Whether a value is a list of integers of 0 or more; to Python, `true` is an integer too."""
+    """Whether a value is a list of integers of 0 or more; a bool, which is an int, is not one."""
     return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
 
 

@@ -22,16 +22,16 @@ from fbp.interop._write import write_tensors
 
 
 def from_pretrained(folder: str | Path, dtype: DTypeLike | None = None) -> tuple[Layer, Params]:
-    """Returns the model of a folder, whose forward gives logits, and its params.
+    """Returns the model of a folder, whose forward returns logits, and its params.
 
     Reads config.json and one or several safetensors files; nothing in the folder is executed.
 
     Args:
-      folder: of a GPT-2 or a Llama.
-      dtype: of the params; as the embedding is stored by default.
+      folder: the folder of a GPT-2 or a Llama.
+      dtype: the dtype of the params; by default that of the stored embedding.
 
     Raises:
-      FolderError: what is wrong with the folder, in one line.
+      FolderError: the folder is not one of these; the message says in one line what is wrong.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -52,8 +52,8 @@ def save_pretrained(folder: str | Path, model: Layer, params: Params) -> None:
     """Writes a model made by `gpt2` or `llama` as a folder that `transformers` loads.
 
     Raises:
-      ValueError: the model is not one of these, or the params are not its own.
-      FolderError: a file is there already, or cannot be written.
+      ValueError: the model is not one of these, or the params are not those of the model.
+      FolderError: a file exists already, or cannot be written.
     """
     folder = Path(folder)
     config = config_of(model)
@@ -80,7 +80,7 @@ def save_pretrained(folder: str | Path, model: Layer, params: Params) -> None:
 
 
 def _read(folder: Path, tensors: Mapping[str, np.ndarray], names: Names, leaf: Any) -> Any:
-    """One of our arrays, after every part of it was found and of the shape it must have."""
+    """One array of the params, read from its tensors, whose shapes are checked first."""
     in_blocks = "{i}" in names.parts[0]
     *rows, last = leaf.shape[1:] if in_blocks else leaf.shape
     sizes = names.sizes or (last,)
@@ -95,7 +95,7 @@ def _read(folder: Path, tensors: Mapping[str, np.ndarray], names: Names, leaf: A
                 raise FolderError(f"{folder}: expected {name} of shape {there}, got {part.shape}")
             parts.append(part.T if names.transposed else part)
         blocks.append(parts)
-    # Filled in place: in between there is no second copy of the numbers.
+    # Filled in place, so that there is no second copy of the array.
     array = np.empty(leaf.shape, leaf.dtype)
     for block, parts in zip(array if in_blocks else [array], blocks, strict=True):
         np.concatenate(parts, -1, out=block, casting="unsafe")
@@ -103,7 +103,7 @@ def _read(folder: Path, tensors: Mapping[str, np.ndarray], names: Names, leaf: A
 
 
 def _tensor(folder: Path, tensors: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    # A file of the transformer alone has no prefix.
+    # Files of the transformer without its head have no prefix.
     for there in (name, name.removeprefix("transformer.").removeprefix("model.")):
         if there in tensors:
             tensor = tensors[there]
@@ -114,7 +114,7 @@ def _tensor(folder: Path, tensors: Mapping[str, np.ndarray], name: str) -> np.nd
 
 
 def _write(names: Names, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors that one of our arrays becomes."""
+    """The tensors, with their names, that store one array of the params."""
     in_blocks = "{i}" in names.parts[0]
     for i, block in enumerate(array if in_blocks else [array]):
         cuts = np.cumsum(names.sizes)[:-1]

@@ -1,4 +1,4 @@
-"""The model of a config.json."""
+"""Builds the model that a config.json describes."""
 
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ Config = dict[str, Any]
 
 
 def model_of(folder: Path, config: Config, dtype: DTypeLike) -> Layer:
-    """The GPT-2 or the Llama that a config describes, its parameters of this dtype.
+    """The GPT-2 or the Llama that a config describes, with parameters of this dtype.
 
     Raises:
-      FolderError: it describes another model, or one that is not computed here.
+      FolderError: the config describes another model, or a variant that is not supported.
     """
     kind = config.get("model_type")
     try:
@@ -56,7 +56,7 @@ def _gpt2(config: Config) -> dict[str, Any]:
 
 def _llama(config: Config) -> dict[str, Any]:
     _require(config, "hidden_act", "silu")
-    # Newer folders have one object, older ones a number and an object beside it.
+    # Newer folders have one object, older ones a number and a separate object for the scaling.
     rope = expect(config, "rope_parameters", dict, None)
     rope = rope or expect(config, "rope_scaling", dict, None) or {}
     return {

@@ -1,4 +1,4 @@
-"""What arrays are called in Hugging Face's files, and how they lie there."""
+"""The names and layouts of the parameters in Hugging Face's files."""
 
 import dataclasses
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """Where the numbers of one array of ours are.
+    """The tensors of a file that make up one array of fbp's params.
 
     Attributes:
-      parts: the tensors whose last axes (as we have them) lie side by side in it. `{i}` is the
-        number of a block; the blocks are our array's first axis.
-      sizes: of these last axes, where there are several.
-      transposed: whether the tensors are (out, in), as PyTorch's Linear has them.
+      parts: the names of the tensors, which are concatenated along the array's last axis. `{i}` is
+        the index of a block; the blocks are the array's first axis.
+      sizes: the last axis of each part, if there are several.
+      transposed: whether the tensors are (out, in), as in PyTorch's Linear.
     """
 
     parts: tuple[str, ...]
@@ -21,7 +21,7 @@ class Names:
 
 
 def gpt2_names() -> dict[str, Names]:
-    """By our path, for GPT-2, whose matrices are (in, out) as ours."""
+    """The names by fbp's path, for GPT-2, whose matrices are (in, out) as in fbp."""
     names = {
         "embed.w": "wte.weight",
         "positions.w": "wpe.weight",
@@ -45,7 +45,7 @@ def gpt2_names() -> dict[str, Names]:
 
 
 def llama_names(heads: int, kv_heads: int, head_size: int, hidden: int) -> dict[str, Names]:
-    """By our path, for Llama, whose matrices are (out, in), and queries, keys and values apart."""
+    """The names by fbp's path, for Llama: matrices are (out, in); q, k and v are separate."""
     block = "model.layers.{i}."
     names = {
         "embed.w": Names(("model.embed_tokens.weight",)),
@@ -70,7 +70,7 @@ def llama_names(heads: int, kv_heads: int, head_size: int, hidden: int) -> dict[
 
 
 def names_of(config: dict[str, Any]) -> dict[str, Names]:
-    """The names of a config.json's architecture."""
+    """The names for the architecture of a config.json."""
     if config["model_type"] == "gpt2":
         return gpt2_names()
     heads = config["num_attention_heads"]

@@ -1,4 +1,4 @@
-"""Reading weights: a safetensors file, or a folder of them as Hugging Face lays it out."""
+"""Reads weights from a safetensors file, or from a folder in Hugging Face's layout."""
 
 import mmap
 import os
@@ -17,14 +17,14 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """Arrays by name, in files that are mapped into memory: only what is looked at is read.
+    """Arrays by name, in files that are mapped into memory: an array is read when it is accessed.
 
-    An array is a view of its file and cannot be written to. It stays valid if the file is removed
-    or replaced, but not if somebody writes into it.
+    An array is a read-only view of its file. It stays valid if the file is removed or replaced, but
+    not if the file is changed in place.
     """
 
     def __init__(self, files: Mapping[Path, list[str] | None]):
-        """The files, and which of their tensors are wanted: None is all."""
+        """Takes the files, each with the names of its tensors to include; None is all."""
         self._places: dict[str, tuple[_Mapped, Entry]] = {}
         for path, wanted in files.items():
             mapped = _Mapped(path)
@@ -48,7 +48,7 @@ class Tensors(Mapping[str, np.ndarray]):
 
 
 class _Mapped:
-    """One safetensors file, its header read and checked."""
+    """One safetensors file, whose header has been read and checked."""
 
     def __init__(self, path: Path):
         file, size = open_file(path)
@@ -67,7 +67,7 @@ def read_tensors(path: str | Path) -> Tensors:
     """Opens the weights at a path: a folder, a safetensors file, or an index of such files.
 
     In a folder they are `model.safetensors`, or the files that `model.safetensors.index.json`
-    names. Every header is read and checked at once, the arrays when they are looked at.
+    names. Every header is read and checked at once, an array when it is accessed.
 
     Raises:
       FolderError: there are no weights, a file is missing or damaged, or they are pickle files,
@@ -131,7 +131,7 @@ def _indexed(path: Path) -> dict[Path, list[str] | None]:
 
 
 def _is_plain(file: object) -> bool:
-    """Whether it names a safetensors file and no folder, on any system."""
+    """Whether it is the name of a safetensors file without a folder, on any system."""
     return (
         isinstance(file, str)
         and file.endswith(".safetensors")

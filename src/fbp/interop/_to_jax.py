@@ -1,4 +1,4 @@
-"""Out: a layer or a loss inside other people's autodiff."""
+"""Makes a layer or a loss a JAX function that autodiff differentiates by fbp's rule."""
 
 import functools
 from collections.abc import Callable
@@ -11,21 +11,21 @@ from fbp._layer import Array, Layer, Loss, Params, PyTree
 
 
 def to_jax(layer: Layer | Loss) -> Callable[..., Any]:
-    """Makes a plain JAX function of a layer or a loss; `jax.grad` of it is what fbp's rule says.
+    """Makes a plain JAX function of a layer or a loss; `jax.grad` of it uses fbp's rule.
 
         f = fbp.to_jax(layer)        f(params, x, key=None) -> y
         f = fbp.to_jax(loss)         f(params, y, target) -> value, a scalar
 
-    `f` is, or of a loss calls, a `jax.custom_vjp` function, and goes wherever one goes: under
-    `jax.grad`, `jit`, `vmap` and `scan`, into the modules of flax and equinox. Its params are
-    `layer.init(key)`, or any tree of arrays of that form, kept wherever the other library keeps its
-    own. It has no forward mode (`jax.jvp`), as no `custom_vjp` function has; integers, the key and
+    For a layer `f` is a `jax.custom_vjp` function; for a loss it calls one. It works under
+    `jax.grad`, `jit`, `vmap` and `scan`, and in the modules of flax and equinox. Its params are
+    `layer.init(key)`, or any tree of arrays of that form, kept where the other library keeps its
+    own. Like every `custom_vjp` function it has no forward mode (`jax.jvp`). Integers, the key and
     the target are constants.
 
-    A layer keeps params, x and its residuals for the backward. A loss keeps its gradient, which it
-    has at once, and multiplies it by the one number that comes from downstream.
+    A layer keeps params, x and its residuals for the backward. A loss computes its gradient in the
+    forward and keeps it; the backward multiplies it by the upstream gradient, a scalar.
 
-    Every call makes a new function: make it once, outside what is jitted.
+    Every call of `to_jax` makes a new function: call it once, outside jitted functions.
 
     Args:
       layer: a `Layer` or a `Loss`.
@@ -41,7 +41,7 @@ def to_jax(layer: Layer | Loss) -> Callable[..., Any]:
 
 
 def _of_constant_target(f: Callable[..., Array]) -> Callable[..., Array]:
-    """Says that a target is a constant where everybody can see it, outside of the rule."""
+    """Applies `stop_gradient` to the target outside the rule, where autodiff sees it."""
 
     @functools.wraps(f)
     def loss(params: Params, y: PyTree, target: PyTree) -> Array:

@@ -1,4 +1,4 @@
-"""Writing weights, as Hugging Face lays them out."""
+"""Writes weights in Hugging Face's layout."""
 
 import json
 import os
@@ -19,22 +19,21 @@ _CODES = {dtype.name: code for code, dtype in DTYPES.items()}
 def write_tensors(
     folder: str | Path, tensors: Mapping[str, Any], max_bytes_per_file: int = 5_000_000_000
 ) -> None:
-    """Writes arrays into a folder as safetensors: whole or not at all, and over nothing.
+    """Writes arrays into a folder as safetensors: all or none, and without overwriting a file.
 
-    They go into `model.safetensors`, or where that would be too large into
-    `model-00001-of-00002.safetensors` and so on, with `model.safetensors.index.json` saying which
-    is where. Everything is first written inside a temporary folder, then renamed, the index last.
+    They go into `model.safetensors`, or if that would be too large into
+    `model-00001-of-00002.safetensors` and so on, with `model.safetensors.index.json` as the index.
+    Everything is first written into a temporary folder, then renamed, the index last.
 
     Args:
-      folder: where to; it is made if it is not there.
-      tensors: arrays of NumPy or JAX by name. They are taken one at a time, so that those of a
-        device need room here only one by one.
-      max_bytes_per_file: of arrays, in one file; an array that is larger has a file of its own.
+      folder: the folder to write to; it is made if it does not exist.
+      tensors: NumPy or JAX arrays by name. They are copied to the host one at a time.
+      max_bytes_per_file: the limit for the arrays of one file; a larger array has a file to itself.
 
     Raises:
       FolderError: the folder has weights already, or cannot be written to.
-      TypeError: a dtype that the format does not have, a name that is not a text.
-      ValueError: max_bytes_per_file is not positive; a name that the format has for itself.
+      TypeError: the format does not have an array's dtype, or a name is not a string.
+      ValueError: max_bytes_per_file is not positive, or a name is reserved by the format.
     """
     if max_bytes_per_file < 1:
         got = max_bytes_per_file
@@ -90,9 +89,9 @@ def _plan(tensors: Mapping[str, Any], limit: int) -> dict[str, list[str]]:
 
 
 def _write_file(path: Path, tensors: dict[str, Any]) -> None:
-    # The widest first, so that every array begins at a multiple of its element's size.
+    # The largest elements first, so that every array begins at a multiple of its element's size.
     names = sorted(tensors, key=lambda name: (-np.dtype(tensors[name].dtype).itemsize, name))
-    # Other readers refuse a file that does not say which library's layout it has.
+    # transformers refuses a file whose metadata does not name a format.
     header: dict[str, Any] = {METADATA: {"format": "pt"}}
     start = 0
     for name in names:
@@ -119,11 +118,11 @@ def _index(files: dict[str, list[str]], tensors: Mapping[str, Any]) -> str:
 
 
 def _publish(partial: Path, folder: Path, names: list[str]) -> None:
-    """Gives the files their names; if one is taken in the meantime, none of them."""
+    """Moves the files into the folder; if a name has been taken meanwhile, none of them."""
     done: list[Path] = []
     try:
         for name in names:
-            # Renaming would go over a file; making one does not, and only then is it ours.
+            # Renaming would overwrite a file. Creating it first fails if the name is taken.
             with open(folder / name, "xb"):
                 done.append(folder / name)
             os.replace(partial / name, folder / name)

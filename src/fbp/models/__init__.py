@@ -1,4 +1,4 @@
-"""Models: each a short function that reads top to bottom."""
+"""Models, each a short function that composes layers."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ _OF_INTEROP = ("from_pretrained", "save_pretrained")
 
 
 def __getattr__(name: str) -> Any:
-    # Who makes a model of their own need not import what reads those of others.
+    # The readers of pretrained weights are imported only when they are used.
     if name in _OF_INTEROP:
         from fbp.interop import _hugging_face
 

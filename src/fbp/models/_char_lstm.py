@@ -1,4 +1,4 @@
-"""A language model of LSTMs: the next token from all before it."""
+"""A language model of stacked LSTMs."""
 
 from jax.nn import initializers
 
@@ -8,17 +8,17 @@ from fbp.layers import Embedding, LSTMCell, Unembed
 
 
 def char_lstm(vocab: int, width: int = 256, layers: int = 2, truncate: int | None = None) -> Serial:
-    """An embedding, LSTMs one on another, and a score for every token: ids (..., T) to logits.
+    """An embedding, stacked LSTMs and an unembedding: ids (..., T) to logits (..., T, V).
 
         ids (..., T)  ->  embed (..., T, D)  ->  lstm_1 ... lstm_n (..., T, D)  ->  (..., T, V)
 
-    The logits at step t are of token t + 1. Its params are named embed, lstm_1, ..., unembed.
+    The logits at step t predict token t + 1. Its params are named embed, lstm_1, ..., unembed.
 
     Args:
-      vocab: V, how many tokens there are.
+      vocab: V, the number of tokens.
       width: D, the size of the embedding and of every LSTM.
-      layers: how many LSTMs.
-      truncate: cuts the state's gradient every so many steps (see `Recurrent`).
+      layers: the number of LSTMs.
+      truncate: cuts the gradient of the state after this many steps (see `Recurrent`).
 
     Raises:
       ValueError: a size is below 1.
@@ -33,6 +33,6 @@ def char_lstm(vocab: int, width: int = 256, layers: int = 2, truncate: int | Non
     stack: dict[str, Layer] = {
         f"lstm_{i}": Recurrent(LSTMCell(width, width), truncate) for i in range(1, layers + 1)
     }
-    # Rows of variance 1 are what the variance 1 / n_in of an LSTM's w is for.
+    # The variance 1 / n_in of an LSTM's w assumes inputs of variance 1.
     embed = Embedding(vocab, width, w_init=initializers.normal(1.0))
     return Serial(embed=embed, **stack, unembed=Unembed(width, vocab))

@@ -22,23 +22,24 @@ def convnet(
 ) -> Serial:
     """A residual network: images (..., H, W, n_in) in, scores (..., n_out) out.
 
-    A convolution; a stage of residual blocks for each width, of which every later one starts by
-    halving the image; the mean over what is left of it; a Dense. The defaults are for CIFAR's
-    32x32 pixels in 3 colours: 2.8 million parameters. It takes images of any size.
+    A convolution; a stage of residual blocks for each width, where every stage but the first halves
+    the image; the mean over the remaining pixels; a Dense. The defaults, for CIFAR's 32x32 pixels in
+    3 colours, have 2.8 million parameters. It takes images of any size.
 
-    Its params are named stem, norm, stage_1, ... stage_n, dense. The weights start at He's
-    variance.
+    Its params are named stem, norm, stage_1, ... stage_n, dense. The weights of convolutions start
+    at He's variance.
 
     Args:
-      n_in: channels of the image: 3 colours, or 1 for grey.
-      n_out: how many scores: the classes.
+      n_in: channels of the image: 3 for colour, 1 for grey.
+      n_out: the number of scores, one for each class.
       widths: channels of each stage.
       blocks: residual blocks in each stage.
-      norm: makes a normalization of so many channels: 8 groups, or `fbp.BatchNorm`.
+      norm: makes a normalization of a given number of channels; by default a GroupNorm of 8 groups.
+        `fbp.BatchNorm` is another.
       activation: a Layer.
 
     Raises:
-      ValueError: no widths or no blocks; or what `norm` raises, where 8 does not divide a width.
+      ValueError: no widths or no blocks; or what `norm` raises, as if 8 does not divide a width.
 
     Source: He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
     """
@@ -85,5 +86,5 @@ def _block(
 
 
 def _conv(n_in: int, n_out: int, kernel: int, stride: int = 1) -> Conv2D:
-    # No bias: the norm that follows has its own, and would take this one away with the mean.
+    # No bias: the norm that follows subtracts it with the mean, and has a bias of its own.
     return Conv2D(n_in, n_out, kernel, stride, bias=False, w_init=_HE_NORMAL)

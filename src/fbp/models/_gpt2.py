@@ -38,28 +38,28 @@ def gpt2(
     tied: bool = True,
     dtype: DTypeLike = jnp.float32,
 ) -> Layer:
-    """Ids (..., T) to logits (..., T, V): a causal transformer with norms before each part.
+    """Ids (..., T) to logits (..., T, V): a causal transformer with a norm before each part.
 
         x = embed[ids] + positions
         x = x + out(attention(qkv(norm(x))))          `layers` times
         x = x + down(gelu(up(norm(x))))
         logits = norm(x) embed^T
 
-    Weights start as GPT-2's: normal of 0.02, and of 0.02 / sqrt(2 layers) where they are added to
-    the residual stream.
+    Weights start as GPT-2's: normal with standard deviation 0.02, and 0.02 / sqrt(2 layers) in the
+    layers `out` and `down`, whose outputs are added to the residual stream.
 
     Args:
-      vocab: V, how many ids.
+      vocab: V, the number of ids.
       context: the longest T.
       width: D, of the residual stream.
-      heads: of attention; they divide the width.
-      layers: how many blocks.
-      hidden: width inside the feed-forward part; 4 D by default.
+      heads: the number of attention heads; it divides the width.
+      layers: the number of blocks.
+      hidden: the width inside the feed-forward part; 4 D by default.
       activation: of the feed-forward part.
       eps: of the norms.
-      dropout: of the embedding and of what is added to the residual stream.
-      tied: whether the logits' matrix is the embedding's.
-      dtype: dtype of the parameters.
+      dropout: the rate for the embedding and for each term added to the residual stream.
+      tied: whether the embedding's matrix is also the unembedding's.
+      dtype: the dtype of the parameters.
 
     Raises:
       ValueError: heads do not divide the width.
@@ -110,7 +110,7 @@ def gpt2(
 
 @functools.cache
 def normal(std: float) -> jax.nn.initializers.Initializer:
-    """The same initializer whenever it is asked for, so that equal models are equal."""
+    """An initializer, the same object for the same std, so that equal models compare equal."""
     return jax.nn.initializers.normal(std)
 
 

@@ -1,4 +1,4 @@
-"""A language model's logits and loss as one objective, whose logits never exist whole."""
+"""A language model and its loss as one objective, which never forms all logits at once."""
 
 import dataclasses
 from typing import Any
@@ -15,19 +15,19 @@ from fbp.ports import Cast, Freeze, Tie
 
 @dataclasses.dataclass(frozen=True)
 class NextToken:
-    """Makes the cross-entropy of a language model's logits small, in chunks of tokens.
+    """The objective of a language model: the cross-entropy of its logits, in chunks of tokens.
 
-    An objective as `Objective(model, SoftmaxCrossEntropy())` is, and of the same value, but its
-    params are the model's own, and the model's last layer runs inside the loss: see
-    `UnembedCrossEntropy`. A batch is (ids, labels), both (B, T); labels[t] is what follows ids[t].
+    It has the value of `Objective(model, SoftmaxCrossEntropy())`, but its params are the model's,
+    and the model's last layer runs inside the loss (see `UnembedCrossEntropy`). A batch is
+    (ids, labels), both (B, T); labels[t] is the token after ids[t].
 
     Args:
-      model: a `Serial` that ends with `unembed=Unembed(...)`, or a `Tie` of one: `gpt2`, `llama`
-        and `char_lstm` are.
+      model: a `Serial` that ends with `unembed=Unembed(...)`, or a `Tie` of one, such as `gpt2`,
+        `llama` and `char_lstm`.
       loss: of y and labels; a plain `UnembedCrossEntropy` of the model's sizes by default.
 
     Raises:
-      TypeError: the model does not end so.
+      TypeError: the model does not end with `unembed=Unembed(...)`.
     """
 
     model: Layer
@@ -58,12 +58,12 @@ class NextToken:
     def value_and_grad(
         self, params: Params, batch: PyTree, key: Key = None
     ) -> tuple[Array, Params]:
-        """Returns the loss and its gradient: forward, turn round, backward."""
+        """Returns the loss and its gradient."""
         value, res = self.forward(params, batch, key)
         return value, self.backward(params, batch, res)
 
     def forward(self, params: Params, batch: PyTree, key: Key = None) -> tuple[Array, PyTree]:
-        """Returns the loss, and what `backward` needs: forward and turn round."""
+        """Returns the loss and the residuals of `backward`, with the gradient at the head."""
         ids, labels = batch
         trunk, p, head = self._parts(params)
         y, res = trunk.forward(p, ids, key)
@@ -82,11 +82,11 @@ class NextToken:
         return self.model.tied(dparams) if isinstance(self.model, Tie) else dparams
 
     def weight(self, batch: PyTree) -> Array:
-        """Returns the share of this batch in a larger one: how many tokens count."""
+        """Returns the weight of this batch within a larger one: how many tokens count."""
         return self._loss.weight(batch[1])
 
     def _unembed(self) -> tuple[Layer, list[Cast | Freeze]]:
-        """The last layer, and the ports around it, the outermost first."""
+        """The last layer without its ports, and the ports around it, the outermost first."""
         serial: Any = self.model.layer if isinstance(self.model, Tie) else self.model
         layer, ports = serial.layers[-1], []
         while isinstance(layer, Cast | Freeze):
@@ -106,11 +106,11 @@ class NextToken:
         return self.loss
 
     def _parts(self, params: Params) -> tuple[Serial, Any, Any]:
-        """The model less its last layer, with its params; and the last layer's params."""
+        """The model without its last layer, the params of that, and the last layer's params."""
         serial: Any = self.model
         if isinstance(self.model, Tie):
             serial, params = self.model.layer, self.model.untied(params)
-        serial.unpack(params)  # says what is wrong with them
+        serial.unpack(params)  # raises if they are not the model's
         named = dict(zip(serial.names[:-1], serial.layers[:-1], strict=True))
         head = params["unembed"]
         if any(isinstance(port, Freeze) for port in self._unembed()[1]):

@@ -41,7 +41,7 @@ def llama(
     tied: bool = False,
     dtype: DTypeLike = jnp.float32,
 ) -> Layer:
-    """Ids (..., T) to logits (..., T, V): rotary positions, grouped queries, gated feed-forward.
+    """Ids (..., T) to logits (..., T, V): a causal transformer with Rope, grouped queries, SwiGLU.
 
         x = embed[ids]
         x = x + out(attention(rope(qkv(norm(x)))))        `layers` times
@@ -49,24 +49,24 @@ def llama(
         logits = norm(x) unembed^T
 
     Args:
-      vocab: V, how many ids.
+      vocab: V, the number of ids.
       width: D, of the residual stream.
-      heads: of queries.
-      layers: how many blocks.
-      hidden: width inside the feed-forward part.
-      kv_heads: heads of keys and values; they divide `heads`, and are as many by default.
+      heads: the number of query heads.
+      layers: the number of blocks.
+      hidden: the width inside the feed-forward part.
+      kv_heads: the number of key and value heads, which divides `heads`; `heads` by default.
       head_size: K; width / heads by default.
       base: of the rotary positions.
       scaling: of their frequencies.
-      window: how many places a query sees; None for all before it.
+      window: how many positions a query sees; None for all up to its own.
       eps: of the norms.
       attention_bias: whether the dense layers around attention have biases.
-      feed_forward_bias: whether those of the feed-forward part have.
-      tied: whether the logits' matrix is the embedding's.
-      dtype: dtype of the parameters.
+      feed_forward_bias: whether the dense layers of the feed-forward part have biases.
+      tied: whether the embedding's matrix is also the unembedding's.
+      dtype: the dtype of the parameters.
 
     Raises:
-      ValueError: heads do not divide the width where head_size is not given; kv_heads do not
+      ValueError: head_size is not given and heads do not divide the width; or kv_heads do not
         divide heads.
 
     Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023.

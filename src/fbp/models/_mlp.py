@@ -1,4 +1,4 @@
-"""From one neuron to a multi-layer perceptron."""
+"""One neuron, and a multi-layer perceptron."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _HE_NORMAL = jax.nn.initializers.he_normal()
 
 
 def neuron() -> Serial:
-    """One neuron, y = w * x + b, that starts at w = 1, b = 0. Its params are {"w", "b"}."""
+    """One neuron, y = w * x + b, which starts at w = 1, b = 0. Its params are {"w", "b"}."""
     return Serial(w=Scale(), b=Bias())
 
 

@@ -25,17 +25,17 @@ def with_lora(
 ) -> tuple[Layer, Params]:
     """Returns the model with LoRA in the dense layers of these names, and all else frozen.
 
-    It computes the same until it is trained, for which
-    `optax.masked(optimizer, fbp.trainable(model))` needs no state for what is frozen.
-    `without_lora` makes one model of it again.
+    Before training it computes the same function as the model. With
+    `optax.masked(optimizer, fbp.trainable(model))` the frozen params need no optimizer state.
+    `without_lora` merges the products into the weights again.
 
     Args:
       model: any model whose layers have names.
-      params: its params; what is frozen is not copied.
+      params: its params; the frozen ones are not copied.
       key: for the matrices that start at random.
       rank: of the products.
       alpha: of their scale, as in `LoRA`.
-      where: a regular expression that matches the whole name of a dense layer.
+      where: a regular expression that must match the whole name of a dense layer.
 
     Raises:
       ValueError: no dense layer has such a name.
@@ -52,7 +52,7 @@ def with_lora(
         elif name == "b":
             leaves.append(jnp.zeros(leaf.shape, leaf.dtype))
         else:
-            # As `LoRA.init`: variance 1 / n_in; a Stack has an axis of copies before it.
+            # Variance 1 / n_in, as in `LoRA.init`; in a Stack the first axis is that of the copies.
             draw = jax.random.normal(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
             leaves.append(draw * leaf.shape[-2] ** -0.5)
     if len(leaves) == len(old):
@@ -61,7 +61,7 @@ def with_lora(
 
 
 def without_lora(model: Layer, params: Params) -> tuple[Layer, Params]:
-    """Returns the model without `LoRA` and `Freeze`, w + c a b in the place of each w."""
+    """Returns the model without `LoRA` and `Freeze`, with w + c a b for each w."""
     if isinstance(model, LoRA):
         return model.dense, model.merged(params)
     if isinstance(model, Freeze):
@@ -94,14 +94,14 @@ def _tuned(
 
 
 def _held(layer: Layer) -> list[Layer]:
-    """The layers inside of one that share out or pass on its params."""
+    """The layers inside a layer."""
     if isinstance(layer, Group):
         return list(layer.layers)
     return [value for value in vars(layer).values() if isinstance(value, Layer)]
 
 
 def _holding(layer: Layer, inner: list[Layer]) -> Any:
-    """The same layer with others inside."""
+    """A copy of the layer with other layers inside."""
     changed = copy.copy(layer)
     if isinstance(layer, Group):
         object.__setattr__(changed, "layers", tuple(inner))

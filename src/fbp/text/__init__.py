@@ -1,4 +1,4 @@
-"""Text: characters to numbers and back, files of them, windows of them, and what comes next."""
+"""Text: tokenizers, corpora, files of tokens, training windows, and generation."""
 
 from fbp.text._choose import choose as choose
 from fbp.text._corpus import Corpus as Corpus

@@ -1,4 +1,4 @@
-"""Choosing the next token."""
+"""Draws the next token from logits."""
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +14,21 @@ def choose(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Array:
-    """Draws ids from softmax(logits / temperature), less what top_k and top_p leave out.
+    """Draws ids from softmax(logits / temperature), restricted by top_k and top_p.
 
-    First top_k keeps the k largest logits, those equal to the last of them too; then top_p keeps
-    the fewest of the likeliest whose probabilities, after top_k and temperature, sum to p or more:
-    a token stays if those likelier than it sum to less than p, so that one always does.
+    First top_k keeps the k largest logits, and any that equal the smallest of these. Then top_p
+    keeps the smallest set of most likely tokens whose probabilities, after top_k and temperature,
+    sum to p or more: a token stays if the likelier ones sum to less than p, so at least one stays.
 
     Shapes: logits (..., V), ids (...), int32. `temperature`, `top_k` and `top_p` are Python
-    numbers: each setting is a program of its own.
+    numbers: each setting compiles a program of its own.
 
     Args:
       logits: unnormalized log-probabilities.
       key: a key; not needed at temperature 0.
-      temperature: 0 takes the largest logit, the first of equals; 1 is the distribution itself.
-      top_k: how many to draw from, or None for all.
-      top_p: the probability to draw from, or None for all of it.
+      temperature: 0 takes the largest logit, the first of equals; 1 is the model's distribution.
+      top_k: how many tokens to draw from, or None for all.
+      top_p: the total probability of the tokens to draw from, or None for all tokens.
 
     Raises:
       ValueError: a setting is outside its range; there is no key and the temperature is not 0.
@@ -49,7 +49,7 @@ def choose(
         order = jnp.argsort(-logits, -1)
         p = jax.nn.softmax(jnp.take_along_axis(logits, order, -1))
         stays = jnp.cumsum(p, -1) - p < top_p
-        # An inverse permutation brings the answer back to the order of the vocabulary.
+        # The inverse permutation restores the order of the vocabulary.
         stays = jnp.take_along_axis(stays, jnp.argsort(order, -1), -1)
         logits = jnp.where(stays, logits, -jnp.inf)
     return jax.random.categorical(key, logits).astype(jnp.int32)

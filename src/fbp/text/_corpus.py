@@ -1,4 +1,4 @@
-"""Text to learn from: files, cut into what is trained on and what is held out."""
+"""Reads text files and splits them into a training part and a held-out part."""
 
 import dataclasses
 import sysconfig
@@ -18,9 +18,9 @@ class Corpus:
     """A text in two parts.
 
     Attributes:
-      name: what to call it.
-      train, val: the text to train on, and that to validate on.
-      said: what was decided on the way, to tell the user.
+      name: its name in reports.
+      train, val: the text to train on, and the held-out text to validate on.
+      said: lines for the user about what was read and left out.
     """
 
     name: str
@@ -30,13 +30,13 @@ class Corpus:
 
 
 def stdlib_text(most_bytes: int = 2**20) -> Corpus:
-    """The Python source of the running Python's standard library: text that is always at hand.
+    """The source of the running Python's standard library, a text that needs no download.
 
-    Whole files in an order fixed by a hash of their names, until the next would exceed
-    `most_bytes`; tests are left out. One file in ten, by the same hash, is held out.
+    It takes whole files, without tests, in an order fixed by a hash of their names, until the next
+    would exceed `most_bytes`. One file in ten, in the order of the same hash, is held out.
 
     Raises:
-      InputError: this Python comes without its source, or `most_bytes` holds too little of it.
+      InputError: this Python has no source files, or fewer than two fit in `most_bytes`.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     paths = [
@@ -61,13 +61,14 @@ def stdlib_text(most_bytes: int = 2**20) -> Corpus:
 
 
 def read_text(path: str | Path) -> Corpus:
-    """The text of a file, or of all files of a folder and the folders in it.
+    """The text of a file, or of all files in a folder and its subfolders.
 
-    Of one file the last tenth is held out; of a folder one file in ten, at least one, by a hash of
-    its name. Files that are not UTF-8 are left out, and it is said.
+    Of a file the last tenth is held out; of a folder one file in ten, at least one, in the order of
+    a hash of the names. Files that are not UTF-8 are left out, and counted in `said`.
 
     Raises:
-      InputError: there is no such file or folder, or no text in it; a folder with one file of text.
+      InputError: there is no such file or folder, it has no text, or a folder has only one file of
+        text.
     """
     path = Path(path)
     if not path.exists():
@@ -95,7 +96,7 @@ def read_text(path: str | Path) -> Corpus:
 
 
 def _split_by_file(texts: dict[str, str]) -> tuple[str, str]:
-    """Every tenth file in the order of their hashes is held out, and the first at least."""
+    """(train, val): every tenth file is held out, from the first, in the order of their hashes."""
     names = sorted(texts, key=lambda name: (_hash(name), name))
     held_out = set(names[::_EVERY])
     return (
@@ -127,5 +128,5 @@ def _what(text: str | None) -> str:
 
 
 def _hash(name: str) -> int:
-    # Python's own hash of a string is another in every process.
+    # Python's own hash of a string differs from process to process.
     return zlib.crc32(name.encode("utf-8", "surrogateescape"))

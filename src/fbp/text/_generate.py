@@ -1,4 +1,4 @@
-"""Writing on: one token at a time, each the next one's input."""
+"""Generates text one token at a time; each token is the next input."""
 
 import dataclasses
 import functools
@@ -10,7 +10,8 @@ from jax import lax
 from fbp._layer import Array, Layer, Params, PyTree, at_least_int32
 from fbp.text._choose import choose, require_choice
 
-# Attention's scores of a piece of the prompt are as many numbers as this times all places.
+# The prompt is read in pieces of this many tokens: attention's scores of one piece have this many
+# rows, with a column for each position.
 _PIECE = 512
 
 
@@ -18,8 +19,7 @@ _PIECE = 512
 class Choice:
     """How tokens are chosen; see `choose`.
 
-    `vocab` is how many ids there are to choose from: a model may have more of them than its
-    tokenizer, which are never drawn then. None is all.
+    Only ids below `vocab` are drawn; None is all. A model may have more ids than its tokenizer.
     """
 
     temperature: float = 1.0
@@ -44,32 +44,31 @@ def generate(
     *,
     context: int | None = None,
 ) -> Array:
-    """Writes n tokens after a prompt, each chosen from the logits after all before it.
+    """Generates n tokens after a prompt, each drawn from the logits after all tokens before it.
 
-    What a layer looks back at is in its state: keys and values of attention, an LSTM's h and c. The
-    prompt fills it at once, then a token costs the same wherever it stands, and the whole is one
-    compiled program. Where the context is full, writing goes on from the last half of it, read
-    anew.
+    Layers keep earlier tokens in a state: keys and values of attention, h and c of an LSTM. The
+    prompt fills the state in pieces of many tokens; then every token costs the same. Both are one
+    compiled program. When the context is full, its last half is read again as a new prompt.
 
     Args:
       model: a causal model from ids (..., T) to logits (..., T, V).
       params: its parameters.
-      prompt: ids (..., P), one or more.
-      n: how many tokens to write.
-      key: of the choices: the same key writes the same.
-      choice: how they are made.
-      context: the most tokens the model reads, or None where there is no most.
+      prompt: ids (..., P), with P of 1 or more.
+      n: how many tokens to generate.
+      key: the key to draw with; the same key gives the same tokens.
+      choice: how tokens are chosen.
+      context: the most tokens that the model can read, or None if there is no limit.
 
     Returns:
       The new ids (..., n).
 
     Raises:
-      ValueError: the prompt is empty, or longer than the context; n is negative; logits are NaN, as
-        those of an id outside the vocabulary.
+      ValueError: the prompt is empty, or longer than the context; n is negative; or logits are NaN,
+        for example after an id outside the vocabulary.
     """
     if n < 0:
         raise ValueError(f"generate: expected n of 0 or more, got {n}")
-    prompt = at_least_int32(jnp.asarray(prompt))  # of what is written some may need more bits
+    prompt = at_least_int32(jnp.asarray(prompt))  # new ids may not fit the prompt's dtype
     if not prompt.ndim or not prompt.shape[-1]:
         raise ValueError(f"generate: expected a prompt (..., P), P >= 1, got shape {prompt.shape}")
     if context is not None and prompt.shape[-1] > context:
@@ -79,7 +78,7 @@ def generate(
     while written.shape[-1] < n:
         more = n - written.shape[-1]
         if context is not None:
-            # The last token that is written need not be read.
+            # The model need not read the last new token, so one more than the context fits.
             more = min(more, context - prompt.shape[-1] + 1)
         key, part = jax.random.split(key)
         new, failed = _write(model, params, prompt, more, part, choice)
@@ -100,7 +99,7 @@ def _write(
 ) -> tuple[Array, Array]:
     """Returns the new ids, and whether logits were NaN.
 
-    Reads all of the prompt but its last token, whose logits are the first to choose from.
+    The state is filled with the prompt except its last token, which is the first step's input.
     """
     *_, places = prompt.shape
     prompt = jnp.moveaxis(prompt, -1, 0)

@@ -23,20 +23,20 @@ class Tokenizer(Protocol):
         """Returns the ids of a text, (T,)."""
 
     def decode(self, ids: Ids) -> str:
-        """Returns the text of ids; what is not text becomes the sign for that."""
+        """Returns the text of ids; bytes that are not UTF-8 become U+FFFD."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `tokenizer_from_json` makes it from again."""
+        """Returns a JSON object from which `tokenizer_from_json` makes the tokenizer again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ByteTokenizer:
-    """The bytes of UTF-8: 256 ids for every text there is."""
+    """The bytes of UTF-8: 256 ids, which can represent any text."""
 
     vocab: int = dataclasses.field(default=256, init=False)
 
     def encode(self, text: str) -> np.ndarray:
-        # A lone half of a surrogate pair, as in some file names, is no character of UTF-8.
+        # A lone surrogate, which some file names contain, cannot be encoded in UTF-8.
         return np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
 
     def decode(self, ids: Ids) -> str:
@@ -49,13 +49,14 @@ class ByteTokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class CharTokenizer:
-    """The characters of a text, an id each.
+    """The characters of a text, with one id each.
 
     Args:
       chars: the characters in the order of their ids; see `CharTokenizer.of`.
 
     Raises:
-      InputError: no characters, or one twice; `encode`: a character that it does not have.
+      InputError: there are no characters, or one occurs twice; in `encode`, the text has a
+        character that the tokenizer does not have.
     """
 
     chars: str
@@ -66,7 +67,7 @@ class CharTokenizer:
 
     @classmethod
     def of(cls, text: str) -> "CharTokenizer":
-        """The tokenizer of all characters of a text, in their order in Unicode."""
+        """The tokenizer of all characters of a text, in the order of their code points."""
         return cls("".join(sorted(set(text))))
 
     @property
@@ -74,8 +75,7 @@ class CharTokenizer:
         return len(self.chars)
 
     def encode(self, text: str) -> np.ndarray:
-        # Both as arrays of code points: a search among sorted ones, where a dict would be asked
-        # once a character.
+        # A binary search in arrays of code points; a dict would need a Python lookup per character.
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         known = np.frombuffer(self.chars.encode("utf-32-le", "surrogatepass"), np.uint32)
         order = np.argsort(known)
@@ -101,14 +101,14 @@ class CharTokenizer:
 
 
 class FileTokenizer:
-    """A tokenizer.json, by the package `tokenizers`: the merges of GPT-2, Llama and others.
+    """A tokenizer.json, such as those of GPT-2 and Llama, read by the package `tokenizers`.
 
     Args:
       text: the content of the file.
-      source: what to call it in messages.
+      source: its name in messages.
 
     Raises:
-      InputError: the package is not installed; the file is not of its form.
+      InputError: the package is not installed, or it cannot read the file.
     """
 
     def __init__(self, text: str, source: str = "tokenizer.json"):
@@ -121,7 +121,7 @@ class FileTokenizer:
             ) from None
         try:
             self._inner = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # what the package raises has no narrower class
+        except Exception as error:  # the package raises no narrower class
             raise InputError(f"{source}: expected a tokenizer: {error}") from None
         self._text = text
 
@@ -140,7 +140,7 @@ class FileTokenizer:
 
 
 def tokenizer_of(folder: str | Path) -> FileTokenizer:
-    """The tokenizer of a folder with a tokenizer.json, as pretrained models have.
+    """The tokenizer of a folder with a tokenizer.json, such as that of a pretrained model.
 
     Raises:
       InputError: there is no such file; the package `tokenizers` is not installed.
@@ -156,7 +156,7 @@ def tokenizer_of(folder: str | Path) -> FileTokenizer:
 
 
 def tokenizer_from_json(saved: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of what `to_json` gave."""
+    """The tokenizer for which `to_json` returned this object."""
     if saved.get("kind") == "bytes":
         return ByteTokenizer()
     if saved.get("kind") == "chars":
@@ -167,7 +167,7 @@ def tokenizer_from_json(saved: dict[str, Any]) -> Tokenizer:
 
 
 def _within(tokenizer: Tokenizer, ids: Ids) -> np.ndarray:
-    """The ids as an array; raises InputError where one is outside the vocabulary."""
+    """The ids as a flat array; raises InputError if one is outside the vocabulary."""
     ids = np.asarray(ids, dtype=np.int64).ravel()
     outside = (ids < 0) | (ids >= tokenizer.vocab)
     if outside.any():

@@ -1,4 +1,4 @@
-"""Files of token ids, opened without reading them."""
+"""Files of token ids, which are mapped into memory."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ from fbp._errors import InputError
 
 
 def dtype_for(vocab: int) -> np.dtype:
-    """The smallest unsigned integers that hold the ids of a vocabulary."""
+    """The smallest unsigned dtype that holds the ids of a vocabulary."""
     return np.min_scalar_type(max(vocab - 1, 0))
 
 
 def write_tokens(path: str | Path, ids: np.ndarray, vocab: int) -> None:
-    """Writes ids (T,) as a .npy file of uint8, uint16 or uint32, whichever holds the vocabulary.
+    """Writes ids (T,) as a .npy file, in the smallest unsigned dtype that holds the vocabulary.
 
     Raises:
-      InputError: an id is outside 0..vocab-1; the name does not end in .npy; it cannot be written.
+      InputError: an id is outside 0..vocab-1; the path does not end in .npy, or cannot be written.
     """
     path = Path(path)
     if path.suffix != ".npy":
@@ -29,7 +29,7 @@ def write_tokens(path: str | Path, ids: np.ndarray, vocab: int) -> None:
 
 
 def open_tokens(path: str | Path) -> np.ndarray:
-    """Maps a file of ids (T,) into memory: a part of it is read when it is asked for.
+    """Maps a file of ids (T,) into memory: a part of it is read when it is accessed.
 
     Raises:
       InputError: there is no such file, or it does not hold ids.

@@ -1,4 +1,4 @@
-"""Windows of a long text: what one example of a language model is."""
+"""Windows of a long text, the training examples of a language model."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,10 @@ Windows = tuple[np.ndarray, np.ndarray]
 def random_windows(
     tokens: np.ndarray, batch: int, context: int, seed: int
 ) -> Callable[[int, int], Windows]:
-    """Returns `draw(start, stop)`: the batches (ids, labels) of these steps, stacked.
+    """Returns a function `draw(start, stop)` of the batches (ids, labels) of these steps, stacked.
 
-    A window is context + 1 tokens from anywhere in the text; labels are ids one place on. Where it
-    starts is a function of seed and step alone, so that a run can be taken up at any step.
+    A window is context + 1 tokens from anywhere in the text; labels are the ids one position later.
+    Its start depends only on seed and step, so that a run can be resumed at any step.
 
     Shapes: tokens (N,); ids and labels (stop - start, batch, context), int32.
 
@@ -35,7 +35,7 @@ def random_windows(
 
 
 def fixed_windows(tokens: np.ndarray, context: int, most: int) -> Windows:
-    """Returns at most `most` windows that do not overlap in what they predict, spread evenly.
+    """Returns at most `most` windows, spread evenly over the text, whose labels do not overlap.
 
     Shapes: tokens (N,); ids and labels (windows, context), int32.
 
@@ -50,7 +50,7 @@ def fixed_windows(tokens: np.ndarray, context: int, most: int) -> Windows:
 
 
 def require_window(tokens: np.ndarray, context: int, what: str) -> None:
-    """Raises InputError unless there is one window."""
+    """Raises InputError if the text is shorter than one window."""
     if len(tokens) < context + 1:
         raise InputError(
             f"expected {what} to have at least {context + 1} tokens for a context of {context}, "
