@@ -1,8 +1,8 @@
-"""The training step beside autodiff's and every peer's, measured in one process.
+"""Compares fbp's training step with autodiff's and with other libraries', in one process.
 
-The workload gpt2 in bfloat16 took, in rounds of 4 steps on one NVIDIA H200 with jax 0.11.2 and
-torch 2.11 (GPT-2 124M, 8 texts of 1,024 tokens, masters in float32; 710 TFLOP/s in a product of
-8,192^3 alone; the two rows of fbp on another day than the others, on a card of the same kind):
+The workload gpt2 in bfloat16, in rounds of 4 steps on one NVIDIA H200 with jax 0.11.2 and torch
+2.11 (GPT-2 124M, 8 texts of 1,024 tokens, float32 masters; a product of 8,192^3 alone reaches 710
+TFLOP/s; the two rows of fbp were measured on another day, on a card of the same kind):
 
                                     ms/step   temporaries, MiB   TFLOP/s
     jax.grad                           54.1             14,830       122
@@ -14,13 +14,13 @@ torch 2.11 (GPT-2 124M, 8 texts of 1,024 tokens, masters in float32; 710 TFLOP/s
     fbp                                25.6              2,194       258
     fbp, unrolled                      22.5              3,449       293
 
-There fbp's attention alone, 96 heads of 1,024 places and size 64, took 74 us forward and 235 us
-backward; cuDNN's 103 and 172; plain products 413 and 832.
+On the same card fbp's attention alone, with 96 heads, 1,024 positions and head width 64, took 74 us
+forward and 235 us backward; cuDNN's took 103 and 172; plain products took 413 and 832.
 
-And for the workload gpt in float32 on the 2 cores of a 2.6 GHz Xeon, jax 0.10.2 and torch 2.13,
-`fbp bench gpt --products`, 7 rounds of 2 steps (of a row the slowest 1.15 times the fastest, in the
-median of rows), in the median and at best; `of rate` is the time of fbp's products, alone and in
-XLA, over the step's, the median of the rounds' ratios:
+The workload gpt in float32 on the 2 cores of a 2.6 GHz Xeon, with jax 0.10.2 and torch 2.13, by
+`fbp bench gpt --products` in 7 rounds of 2 steps. The slowest round of a row took 1.15 times the
+fastest, in the median of the rows. ms/step is the median, then the minimum; `of rate` is the time
+of fbp's matrix products alone in XLA over the time of the step, the median over rounds:
 
                                              ms/step      temporaries, MiB   of rate
     jax.grad                                 2076  1924   961                0.35
@@ -38,13 +38,14 @@ XLA, over the step's, the median of the rounds' ratios:
     fbp, in backward, keep=inputs            1006   963    75                0.73
     matrix products alone                     730   672                      1.00
 
-There the products of fbp's step, alone and in XLA, take as long as PyTorch's whole step, whose own
-are by a faster library.
+On this machine the products of fbp's step alone, in XLA, take as long as PyTorch's whole step,
+which computes its products with a faster library.
 
-The same on the 2 cores of a 2.6 GHz EPYC (Zen 4), 7 rounds (1.21); and once more but for two rows
-with MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 in the
-environment (7 rounds, 1.13), so that glibc keeps what is freed. Left to itself it gives back large
-arrays, and to hand them out anew Linux works 0.8 s a step of jax.grad, 0.1 of fbp:
+The same on the 2 cores of a 2.6 GHz EPYC (Zen 4), in 7 rounds (slowest over fastest 1.21). All rows
+but two were measured again, in 7 rounds (1.13), with MALLOC_ARENA_MAX=1
+MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 in the environment, so that
+glibc keeps freed memory. By default it returns large arrays to Linux, which then spends 0.8 s per
+step of jax.grad and 0.1 s per step of fbp on allocating them again:
 
                                      ms/step  of rate   keeping memory: ms/step  of rate
     jax.grad                            1569     0.33                      1041     0.48
@@ -61,8 +62,8 @@ arrays, and to hand them out anew Linux works 0.8 s a step of jax.grad, 0.1 of f
     fbp, in backward, keep=inputs        740     0.76
     matrix products alone                522     1.00                       507     1.00
 
-The workload deep, 12 layers of width 512, in 7 rounds on the Xeon (1.29) and on the EPYC (1.17):
-params and the state of AdamW are 437 MiB, temporaries beside them as below.
+The workload deep, 12 layers of width 512, in 7 rounds on the Xeon (1.29) and on the EPYC (1.17).
+Params and the state of AdamW take 437 MiB in addition to the temporaries:
 
                                      ms/step: Xeon   EPYC   temporaries, MiB
     jax.grad                                   784    568                410
@@ -72,9 +73,10 @@ params and the state of AdamW are 437 MiB, temporaries beside them as below.
     fbp, in backward                           698    458                 86
     fbp, in backward, keep=inputs              814    519                 32
 
-The other workloads on the EPYC, jax.grad's time over fbp's: vocab 1.29 (7 rounds, 1.26), t1024 4.5
-(4, 1.21), t2048 5.5 (3 of a step, 1.29), t4096 8.3 (2 of a step, 1.10). The temporaries of vocab:
-620 MiB by jax.grad, 302 by fbp, and 290 with the optimizer in its backward.
+The other workloads on the EPYC, as jax.grad's time over fbp's: vocab 1.29 (7 rounds, slowest over
+fastest 1.26), t1024 4.5 (4 rounds, 1.21), t2048 5.5 (3 rounds of one step, 1.29), t4096 8.3 (2
+rounds of one step, 1.10). The temporaries of vocab are 620 MiB with jax.grad, 302 MiB with fbp, and
+290 MiB with fbp and the optimizer in the backward.
 """
 
 from fbp.bench._contenders import CONTENDERS as CONTENDERS

@@ -1,4 +1,4 @@
-"""Who takes part."""
+"""The training steps that are compared."""
 
 import dataclasses
 import time
@@ -22,20 +22,20 @@ from fbp.models import NextToken
 from fbp.ports import mixed_precision
 from fbp.step import state_of, steps_of
 
-# Takes batches (ids, labels), each (steps, B, T), and gives the loss of each step.
+# Takes batches (ids, labels), each (steps, B, T), and returns the loss of each step.
 Run = Callable[[tuple[np.ndarray, np.ndarray]], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A contender ready to run.
+    """A contender that is ready to run.
 
     Attributes:
       run: takes steps, and returns their losses when they are done.
-      compile_seconds: how long XLA took; None where it cannot be told apart.
-      arguments: bytes of what the step is given: parameters, optimizer state, batch.
-      temporaries: bytes of what the step needs besides, by the compiler.
-      peak: tells the most bytes held on the device, where the framework counts them.
+      compile_seconds: how long XLA took; None if it cannot be measured.
+      arguments: bytes of the step's arguments: parameters, optimizer state, batch.
+      temporaries: bytes of the step's temporaries, as the compiler reports them.
+      peak: returns the most bytes held on the device, or None if the framework does not count them.
     """
 
     run: Run
@@ -47,12 +47,12 @@ class Built:
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One way to take a training step.
+    """One implementation of the training step.
 
     Attributes:
-      name: of its row.
+      name: the name of its row.
       needs: the package that it is written with.
-      build: `build(sizes, params, dtype, steps)`, steps as many as a run will take.
+      build: `build(sizes, params, dtype, steps)`, where steps is the number of steps of a run.
       gpu_only: whether it needs a GPU.
     """
 
@@ -63,16 +63,16 @@ class Contender:
 
 
 def adamw() -> Any:
-    """What all contenders update by."""
+    """The optimizer of all contenders in JAX."""
     return optax.adamw(LR, weight_decay=WEIGHT_DECAY)
 
 
 def compiled(lowered: Any) -> tuple[Any, dict[str, Any]]:
-    """A program, and what `Built` tells of it."""
+    """A compiled program, and its fields of `Built`."""
     began = time.perf_counter()
     program = lowered.compile()
     seconds = time.perf_counter() - began
-    # Equinox wraps what JAX compiled.
+    # Equinox wraps the compiled program of JAX.
     memory = getattr(program, "compiled", program).memory_analysis()
     return program, {
         "compile_seconds": seconds,
@@ -82,7 +82,7 @@ def compiled(lowered: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def of_objective(objective: Any, params: Any, batches: Any, **options: Any) -> Built:
-    """An objective's steps in one scan."""
+    """The training steps of an objective, in one scan."""
     optimizer = adamw()
     start = jax.jit(lambda params: state_of(params, optimizer))
     steps: Any = steps_of(objective, optimizer, **options)

@@ -1,4 +1,4 @@
-"""Taking turns: every contender a few steps a round, so that a slow moment slows all."""
+"""Times contenders in turns: each takes a few steps per round, so that noise affects all alike."""
 
 import dataclasses
 import importlib.util
@@ -22,19 +22,19 @@ PRODUCTS = "matrix products alone"
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What was measured of one contender.
+    """The measurements of one contender.
 
     Attributes:
       name: the contender.
-      seconds: of a step, one number a round.
+      seconds: of a step, one number for each round.
       compile_seconds: see `Built`.
       arguments: bytes; see `Built`.
       temporaries: bytes; see `Built`.
-      peak: the most bytes held on the device, where the framework counts them; with `--peak`, by a
-        process of its own, resident where there is no GPU.
-      first_losses: of the first steps; none of `PRODUCTS`.
-      system: of the time that processors worked, the share in the operating system, mostly for
-        memory handed out anew; None where less than a second was measured, and of `PRODUCTS`.
+      peak: the most bytes held on the device, if the framework counts them; with `--peak`, those of
+        a separate process, which without a GPU are its resident memory.
+      first_losses: of the first steps; () for `PRODUCTS`.
+      system: the share of the CPU time that is spent in the operating system, mostly on allocating
+        memory; None if less than a second was measured, and for `PRODUCTS`.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Figures:
 
     @property
     def median(self) -> float:
-        """Seconds of a step."""
+        """The median of the seconds of a step."""
         return statistics.median(self.seconds)
 
     def ratio(self, other: "Figures") -> float:
-        """How many times the time of another, the median of the rounds' ratios."""
+        """The time of a step over that of another, the median over the rounds."""
         pairs = zip(self.seconds, other.seconds, strict=True)
         return statistics.median(a / b for a, b in pairs)
 
     def agrees(self, other: "Figures") -> float:
-        """The largest relative difference of the first losses."""
+        """The largest relative difference of the first losses from those of another."""
         a, b = np.asarray(self.first_losses), np.asarray(other.first_losses)
         apart = float(np.max(np.abs(a - b) / np.abs(b)))
         return apart if np.isfinite(apart) else float("inf")
@@ -76,16 +76,16 @@ def measure(
     """Builds all contenders, compares their first losses, and times them in turns.
 
     Args:
-      contenders: who takes part.
+      contenders: the contenders.
       sizes: of the model and the batch.
       dtype: of the arithmetic; masters are float32.
-      rounds: turns of each.
-      chunk: steps a turn.
+      rounds: how many turns each contender takes.
+      chunk: how many steps a turn has.
       products: whether the matrix products of fbp's step take a turn too, as `PRODUCTS`.
-      say: is told what goes on.
+      say: called with a line about each part of the work when it starts.
 
     Returns:
-      the figures of each, and a line for each that could not take part.
+      the figures of each contender, and a line for each that was skipped or failed.
     """
     params = sizes.params()
     built: dict[str, Built] = {}
@@ -100,12 +100,12 @@ def measure(
         say(f"compiling {c.name}")
         try:
             one = c.build(sizes, params, dtype, chunk)
-            # The same steps for all; a scanned chunk at a time, for it is what was compiled.
+            # The same steps for all, in chunks, because a program is compiled for one chunk.
             ids, labels = sizes.batches(-(-COMPARED // chunk) * chunk)
             first: list[float] = []
             for i in range(0, len(ids), chunk):
                 first += [float(x) for x in one.run((ids[i : i + chunk], labels[i : i + chunk]))]
-        except Exception as error:  # a peer that cannot run here must not end the run
+        except Exception as error:  # a library that fails here must not end the benchmark
             if c.needs == "fbp":
                 raise
             notes.append(
@@ -120,11 +120,11 @@ def measure(
     rng = np.random.default_rng(0)
     turns = [*built, PRODUCTS] if products else list(built)
     seconds: dict[str, list[float]] = {name: [] for name in turns}
-    work = {name: np.zeros(2) for name in built}  # the processors', in (user, system)
+    work = {name: np.zeros(2) for name in built}  # CPU seconds, (user, system)
     for i in range(rounds):
         batches = sizes.batches(chunk, seed=i + 1)
         say(f"round {i + 1} of {rounds}")
-        # Nobody always runs after the same other.
+        # A random order, so that no contender always runs after the same one.
         for name in rng.permutation(turns):
             if name == PRODUCTS:
                 seconds[name].append(alone())

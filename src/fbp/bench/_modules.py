@@ -1,4 +1,4 @@
-"""The same GPT in Flax NNX and in Equinox, each as its documentation writes one."""
+"""The same GPT in Flax NNX and in Equinox, in the style of their documentation."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The most memory that a process needs to train by one contender."""
+"""The peak memory of a process that trains with one contender."""
 
 import subprocess
 import sys
@@ -13,10 +13,10 @@ from fbp.bench._sizes import WORKLOADS
 
 
 def peak_of(contender: Contender, workload: str, dtype: str, steps: int) -> int | str:
-    """The most bytes held by a process that compiles and trains some steps; or why there are none.
+    """The most bytes held by a process that compiles and trains some steps, or why it failed.
 
-    On the device where the framework counts them, as on a GPU; else resident in the process, with
-    Python, its libraries and what compiling takes.
+    These are the bytes on the device if the framework counts them, as on a GPU; else the resident
+    memory of the process, with Python, its libraries and the compiler.
     """
     arguments = [workload, dtype, str(steps), contender.name]
     command = [sys.executable, "-m", "fbp.bench._peak", *arguments]
@@ -40,7 +40,7 @@ def _main(workload: str, dtype: str, steps: str, name: str) -> None:
 
 
 def _resident() -> int:
-    # On Linux `getrusage` would count what the parent held.
+    # On Linux `getrusage` includes the memory of the parent at the fork.
     status = Path("/proc/self/status")
     if status.exists():
         (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]

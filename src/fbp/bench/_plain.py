@@ -1,4 +1,4 @@
-"""The same GPT as one writes it in plain JAX, for autodiff."""
+"""The same GPT in plain JAX, differentiated by autodiff."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ import optax
 from fbp.bench._sizes import GPTSizes
 
 _POLICIES = jax.checkpoint_policies
-# What a block keeps for its backward; "all" is jax.grad as it is.
+# What a block keeps for its backward; "all" is jax.grad without `jax.checkpoint`.
 POLICIES = {
     "all": None,
     "dots": _POLICIES.dots_with_no_batch_dims_saveable,
@@ -27,12 +27,12 @@ class PlainGPT:
     Attributes:
       sizes: of the model.
       dtype: of the arithmetic; parameters and the loss stay in float32.
-      keeps: one of POLICIES.
+      keeps: a key of POLICIES.
       attention: `implementation` of `jax.nn.dot_product_attention`.
-      unrolled: whether blocks are written one after the other instead of scanned, and their
-        parameters are as `unstacked` gives them.
-      chunk: logits of this many tokens at a time, or of the largest number that divides it and all
-        tokens, and again in the backward; None is of all.
+      unrolled: whether blocks run one after the other instead of in a scan, with parameters from
+        `unstacked`.
+      chunk: how many tokens' logits are computed at a time, and again in the backward; its greatest
+        common divisor with the number of tokens is used. None is all tokens.
     """
 
     sizes: GPTSizes
@@ -89,7 +89,7 @@ class PlainGPT:
 
 
 def unstacked(params: Any) -> Any:
-    """The same parameters, those of each block by themselves."""
+    """The same parameters, with a separate tree for each block."""
     leaves, tree = jax.tree.flatten(params["blocks"])
     blocks = tuple(jax.tree.unflatten(tree, block) for block in zip(*leaves, strict=True))
     return {**params, "blocks": blocks}

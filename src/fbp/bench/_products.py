@@ -1,4 +1,4 @@
-"""The matrix products of fbp's step, alone: what a machine needs for them and nothing else."""
+"""Times the matrix products of fbp's step alone, without the rest of the step."""
 
 import functools
 import statistics
@@ -13,12 +13,12 @@ from jax import lax
 from fbp._schedules.attention import causal_blocks
 from fbp.bench._sizes import GPTSizes
 
-# A product of (m, k) and (k, n) as it is, and with either factor stored the other way round.
+# A product of (m, k) and (k, n) as it is, and with one factor or the result stored transposed.
 _WAYS = ("mk,kn->mn", "km,kn->mn", "mk,nk->mn", "mk,kn->nm")
 
 
 def products_of(sizes: GPTSizes) -> dict[tuple[int, int, int, int], int]:
-    """How many products of (batch, m, k, n) a step has, forward and backward."""
+    """The number of products of each size (batch, m, k, n) in a step, forward and backward."""
     d, n, rows = sizes.width, sizes.layers, sizes.tokens
     found: dict[tuple[int, int, int, int], int] = {}
 
@@ -40,8 +40,10 @@ def products_of(sizes: GPTSizes) -> dict[tuple[int, int, int, int], int]:
 
 
 def products_alone(sizes: GPTSizes, dtype: Any, rounds: int = 3) -> Callable[[], float]:
-    """Returns a function that measures how many seconds a step's products take by themselves, each
-    in the fastest way to store its factors that XLA has: which one is found here."""
+    """Returns a function that measures the seconds that a step's products take alone.
+
+    Each product uses the fastest of the layouts in `_WAYS`, which is found here.
+    """
 
     def fastest(shape: tuple[int, int, int, int]) -> Callable[[], float]:
         ways = [_product(shape, way, dtype) for way in _WAYS]
@@ -60,13 +62,13 @@ def _product(shape: tuple[int, int, int, int], way: str, dtype: Any) -> Callable
     keys = jax.random.split(jax.random.key(0))
 
     def factors() -> list[jax.Array]:
-        """Made anew each time: all products' together would crowd out those who are measured."""
+        """Made for each measurement, because all factors together would need too much memory."""
         return [
             jax.random.normal(key, (b, *(size[axis] for axis in axes)), dtype)
             for key, axes in zip(keys, (left, right), strict=True)
         ]
 
-    # Long enough to be timed, and not so long that rounds take forever.
+    # On a CPU about 10 GFLOP in all: long enough to be timed, and short enough for many rounds.
     repeats = (
         max(2, min(200, int(1e10 / (2 * b * m * k * n)))) if jax.default_backend() == "cpu" else 20
     )
@@ -75,7 +77,7 @@ def _product(shape: tuple[int, int, int, int], way: str, dtype: Any) -> Callable
     def loop(x: jax.Array, w: jax.Array, repeats: int) -> jax.Array:
         def body(_: int, carry: Any) -> Any:
             x, y = carry
-            # The next product waits for this one: a number of it goes into the next factor.
+            # A number of this product goes into the next factor, so that they run one by one.
             x = lax.dynamic_update_slice(x, y[:1, :1, :1], (0, 0, 0))
             return x, jnp.einsum(f"b{left},b{right}->b{output}", x, w)
 

@@ -1,4 +1,4 @@
-"""The table, the file and the picture."""
+"""Reports the measurements as a table, a JSON file and a plot."""
 
 import dataclasses
 import json
@@ -15,13 +15,15 @@ from fbp.bench._contenders import AUTODIFF, FBP
 from fbp.bench._measure import PRODUCTS, Figures
 from fbp.bench._sizes import GPTSizes
 
-# Variables of the environment that let glibc keep what is freed, instead of giving it back.
+# Environment variables that make glibc keep freed memory instead of returning it.
 KEEPING_MEMORY = "MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592"
 
 
 def table(figures: Sequence[Figures], sizes: GPTSizes) -> str:
-    """The table that is read; with `PRODUCTS` measured, their time over each step's:
-    of the rate at which XLA runs fbp's products alone, how much a step reaches."""
+    """The table as text. If `PRODUCTS` was measured, `of rate` is its time over a step's time.
+
+    This is the share that a step reaches of the rate at which XLA runs fbp's products alone.
+    """
     by_name = {f.name: f for f in figures}
     products = by_name.get(PRODUCTS)
     bases = [name for name in (AUTODIFF, FBP) if name in by_name]
@@ -40,12 +42,12 @@ def table(figures: Sequence[Figures], sizes: GPTSizes) -> str:
 
 
 def mebibytes(n: int | None) -> str:
-    """Bytes in a column of MiB."""
+    """A number of bytes as text, in MiB."""
     return "-" if n is None else f"{n / 2**20:.0f}"
 
 
 def remarks(figures: Sequence[Figures], sizes: GPTSizes) -> list[str]:
-    """What the numbers rest on: that all trained alike, and how steady the machine was."""
+    """Lines about the validity of the numbers: whether the losses agree, and the noise."""
     trained = [f for f in figures if f.first_losses]
     first = trained[0]
     worst = max(trained, key=lambda f: f.agrees(first))
@@ -72,13 +74,13 @@ def remarks(figures: Sequence[Figures], sizes: GPTSizes) -> list[str]:
 def write_json(
     path: Path, workload: str, figures: Sequence[Figures], about: dict[str, Any]
 ) -> None:
-    """Everything that was measured."""
+    """Writes all measurements."""
     rows = [dataclasses.asdict(f) for f in figures]
     path.write_text(json.dumps({"workload": workload, **about, "figures": rows}, indent=1) + "\n")
 
 
 def draw(path: Path, title: str, figures: Sequence[Figures]) -> None:
-    """Time against memory: further left is faster, further down leaner."""
+    """Plots time against memory: further left is faster, further down uses less memory."""
     from matplotlib.figure import Figure
 
     known = [f for f in figures if f.temporaries is not None and f.arguments is not None]

@@ -1,4 +1,4 @@
-"""What is trained: sizes of models, and their products on paper."""
+"""The workloads: sizes of models and batches, and the FLOPs of their matrix products."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from fbp.models import gpt2
 
 @dataclasses.dataclass(frozen=True)
 class GPTSizes:
-    """A GPT-2 with tied embeddings, and the batch that it takes a step on."""
+    """The sizes of a GPT-2 with tied embeddings, and of its batch."""
 
     layers: int
     width: int
@@ -22,35 +22,35 @@ class GPTSizes:
 
     @property
     def tokens(self) -> int:
-        """Of one batch."""
+        """The number of tokens in one batch."""
         return self.batch * self.context
 
     @property
     def dense_flops(self) -> int:
-        """Of the products with weights in a step: 2 a weight and token forward, 4 backward."""
+        """FLOPs of a step's products with weights: 2 per weight and token forward, 4 backward."""
         weights = self.layers * 12 * self.width**2 + self.vocab * self.width
         return 6 * weights * self.tokens
 
     @property
     def attention_flops(self) -> int:
-        """Of the products of scores and values in a step, of the causal half alone: 2 products
-        forward, 5 backward (one of them the scores again), T (T + 1) / 2 pairs each."""
+        """FLOPs of attention's products in a step, of the causal half alone: 2 products forward,
+        5 backward (one of them the scores again), with T (T + 1) / 2 pairs each."""
         pairs = self.context * (self.context + 1) // 2
         return 7 * 2 * self.layers * self.batch * pairs * self.width
 
     @property
     def flops(self) -> int:
-        """Of all products of a step."""
+        """FLOPs of all products of a step."""
         return self.dense_flops + self.attention_flops
 
     def batches(self, steps: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and labels (steps, B, T), the same for the same seed."""
+        """Random ids and labels (steps, B, T), the same for the same seed."""
         rng = np.random.default_rng(seed)
         ids = rng.integers(0, self.vocab, (steps, self.batch, self.context + 1), np.int32)
         return ids[..., :-1], ids[..., 1:]
 
     def model(self) -> Layer:
-        """fbp's model of these sizes."""
+        """The model of these sizes in fbp."""
         return gpt2(
             vocab=self.vocab,
             context=self.context,
@@ -60,7 +60,7 @@ class GPTSizes:
         )
 
     def params(self, seed: int = 0) -> dict:
-        """The parameters that all contenders start from, by fbp's names, as NumPy arrays."""
+        """The parameters that all contenders start from, in fbp's tree, as NumPy arrays."""
         return jax.tree.map(np.asarray, jax.jit(self.model().init)(jax.random.key(seed)))
 
 

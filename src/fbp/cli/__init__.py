@@ -4,7 +4,7 @@ import sys
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs `fbp`; without what the command line needs, says what to install."""
+    """Runs `fbp`; if the packages of the command line are missing, says what to install."""
     try:
         from fbp.cli._main import main as run
 

@@ -152,12 +152,12 @@ class Check:
                 f"{self.name}: expected --input for {wanted}, got {len(args)}"
             ) from None
         except ValueError:
-            pass  # it does not say what it takes
+            pass  # it has no signature
         return Rule(name, module, f, args, {})
 
 
 class _Table:
-    """A line for each rule, as soon as it is checked."""
+    """Prints a line for each rule as soon as it is checked."""
 
     def __init__(self, rules: "Sequence[Rule]") -> None:
         self._width = max(len(rule.name) for rule in rules)
@@ -176,7 +176,7 @@ class _Table:
 
 
 def _require_call(reference: Any, args: tuple[Any, ...]) -> None:
-    """Raises CheckError unless a reference takes what it is held against takes."""
+    """Raises CheckError unless a reference can be called with the arguments of the rule."""
     import jax
 
     from fbp.cli._reports import asked, made
@@ -191,7 +191,7 @@ def _can_be_checked(f: Any) -> bool:
 
 
 def _wanted(f: Any) -> str:
-    """What a user has to give for a function, in words."""
+    """The arguments that a user has to give for a function, in words."""
     if hasattr(f, "backward"):
         return "x, and perhaps key"
     if hasattr(f, "loss") or hasattr(f, "objective"):

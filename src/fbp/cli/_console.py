@@ -1,4 +1,4 @@
-"""What a run shows: a live bar on a terminal, plain lines anywhere else."""
+"""Shows the progress of a run: a live bar on a terminal, plain lines anywhere else."""
 
 import os
 import sys
@@ -49,7 +49,7 @@ class Console:
             _print(text)
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
-        """Shows a table, its first row the head."""
+        """Shows a table; the first row is the header."""
         if not self._bar:
             _print(align(rows))
             return
@@ -67,7 +67,7 @@ class Console:
     def progress(self, step: int, steps: int, metrics: dict[str, float]) -> None:
         """Moves the bar, or prints a line."""
         if self._bar:
-            # Two numbers fit on a narrow terminal: how it learns, and what that is worth.
+            # Two numbers fit on a narrow terminal: the loss and the last metric.
             shown = {"loss": metrics["loss"], **dict(list(metrics.items())[-1:])}
             self._bar.update(
                 self._task, completed=step, total=steps, metrics=_line(shown), visible=True
@@ -77,7 +77,7 @@ class Console:
 
     @staticmethod
     def reached(metrics: dict[str, float]) -> str:
-        """What a run came to, in a few words."""
+        """The result of a run, in a few words."""
         if "bits_per_byte" in metrics:
             return f"{metrics['bits_per_byte']:.3f} bits a byte of the held-out text"
         if "val_accuracy" in metrics:
@@ -93,7 +93,7 @@ def _line(metrics: dict[str, float]) -> str:
 
 
 def _print(text: str) -> None:
-    """Prints, and goes on in silence where nobody reads any more: a run is worth more than that."""
+    """Prints; if standard output is closed, prints nothing from then on, and the run continues."""
     try:
         print(text, flush=True)
     except OSError:

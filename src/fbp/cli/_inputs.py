@@ -1,4 +1,4 @@
-"""Arguments for a function, as one writes them in a shell."""
+"""Makes the arguments of a function from specs on the command line."""
 
 import re
 import zipfile
@@ -11,15 +11,15 @@ FORMS = "float32[7,5], 7x5, 'float32[7]>0', 'int32[7]<11', bool[7], key, none, t
 _WORDS = {"none": None, "true": True, "false": False}
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d, ]*)\](?:([<>])(\d+))?")
 _SHAPE = re.compile(r"\d+(?:x\d+)+")
-# As jax writes them in a jaxpr.
+# The short names of dtypes in a jaxpr.
 _SHORT = {"f": "float", "bf": "bfloat", "i": "int", "u": "uint", "c": "complex"}
 
 
 def parse_inputs(specs: tuple[str, ...], seed: int) -> tuple[Any, ...]:
-    """Makes an argument of each spec, drawing what has to be drawn.
+    """Makes an argument from each spec; arrays of a given shape are random.
 
     Raises:
-      CheckError: a spec has none of the FORMS; a file cannot be read.
+      CheckError: a spec has none of the FORMS, or a file cannot be read.
     """
     import numpy as np
 

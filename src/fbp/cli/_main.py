@@ -1,4 +1,4 @@
-"""`fbp`: which command, and how a failure looks."""
+"""`fbp`: chooses the command, and prints errors."""
 
 import io
 import sys
@@ -15,7 +15,7 @@ from fbp.cli._train import Train
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs a command; every failure a user can mend is one line and a status of 2."""
+    """Runs a command; an error that the user can fix prints one line and gives a status of 2."""
     command = tyro.cli(
         Train | Predict | Sample | Check | Audit | Mutate | Bench,
         prog="fbp",
@@ -24,7 +24,7 @@ def main(args: list[str] | None = None) -> int:
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     for stream in (sys.stdout, sys.stderr):
-        # A name that the terminal cannot write is no reason to fail.
+        # A character that the terminal cannot show must not end the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -37,7 +37,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _is_told(error: Exception) -> bool:
-    """Whether the message of an exception is all that a user needs."""
+    """Whether an exception is shown as its message only, without a traceback."""
     from fbp.verify import WrongGradientError
     from fbp.verify.registry._named import CheckError
 

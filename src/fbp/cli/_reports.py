@@ -1,4 +1,4 @@
-"""What commands that check share: files of reports, and colour."""
+"""Shared by the commands that check: files of reports, colour and errors."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from fbp.verify.report._json import content_of
 
 
 def require_new(path: Path | None) -> None:
-    """Raises CheckError unless a file can be written that is not there yet."""
+    """Raises CheckError if the file exists already, or its folder does not."""
     if path is None:
         return
     if os.path.lexists(path):
@@ -22,7 +22,7 @@ def require_new(path: Path | None) -> None:
 
 
 def write(path: Path | None, reports: Sequence[Any]) -> None:
-    """Writes reports to a new file, if there is one to be written."""
+    """Writes reports to a new file, unless the path is None."""
     if path is None:
         return
     content = content_of([json.loads(report.to_json()) for report in reports])
@@ -44,7 +44,7 @@ def is_coloured() -> bool:
 
 
 def asked(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Calls a function of fbp: what it says of a user's mistake is a CheckError."""
+    """Calls a function of fbp; what it raises for a mistake of the user becomes a CheckError."""
     try:
         return f(*args, **options)
     except CheckError:
@@ -56,7 +56,7 @@ def asked(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def made(name: str, make: Callable[[], Any]) -> Any:
-    """What a user's function makes; what it raises is a CheckError."""
+    """Calls a function of the user; what it raises becomes a CheckError."""
     try:
         return make()
     except CheckError:

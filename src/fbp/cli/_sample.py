@@ -52,6 +52,6 @@ class Sample:
                 f"expected --prompt of at most {model.context} tokens, got {len(prompt)}"
             )
         new = model.generate(params, prompt, self.tokens, jax.random.key(self.seed), choice)
-        # The prompt as it was given: its tokens may read otherwise.
+        # The prompt as it was given: decoding its tokens may give another text.
         print(self.prompt + tokenizer.decode(new))
         return 0

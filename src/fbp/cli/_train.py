@@ -76,8 +76,8 @@ class Train:
     """Where the runs' folders are."""
 
     def run(self) -> int:
-        """Trains; a status of 1 says that the run had to stop early, 130 that Ctrl-C did it."""
-        # Imported here, so that help and mistakes in the flags take no time.
+        """Trains. The status is 1 if the run had to stop early, 130 if Ctrl-C stopped it."""
+        # Imported here, so that help and errors in the flags are shown at once.
         import time
 
         from fbp.cli._console import Console

@@ -23,8 +23,8 @@ def convnet(
     """A residual network: images (..., H, W, n_in) in, scores (..., n_out) out.
 
     A convolution; a stage of residual blocks for each width, where every stage but the first halves
-    the image; the mean over the remaining pixels; a Dense. The defaults, for CIFAR's 32x32 pixels in
-    3 colours, have 2.8 million parameters. It takes images of any size.
+    the image; the mean over the remaining pixels; a Dense. It takes images of any size. The
+    defaults, for CIFAR's 32x32 pixels in 3 colours, have 2.8 million parameters.
 
     Its params are named stem, norm, stage_1, ... stage_n, dense. The weights of convolutions start
     at He's variance.
