@@ -41,7 +41,7 @@ class Bench:
     """Draw time against memory, as .png, .svg or .pdf."""
 
     def run(self) -> int:
-        """Measures, and prints the table."""
+        """Measures, prints the table, and returns the exit status."""
         import re
         import sys
 

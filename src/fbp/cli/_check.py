@@ -53,7 +53,7 @@ class Check:
     """The file to write the result to; never one that is there already."""
 
     def run(self) -> int:
-        """Checks."""
+        """Runs the checks, and returns the exit status."""
         from fbp.cli._reports import asked, is_coloured, made, require_new, write
         from fbp.verify.registry._named import CheckError, load_module, load_object, split_name
 

@@ -44,7 +44,7 @@ class Mutate:
     """Show the mutants, and run nothing."""
 
     def run(self) -> int:
-        """Mutates."""
+        """Runs the tests on the mutants, and returns the exit status."""
         from fbp.verify.mutate import MutateError
 
         try:

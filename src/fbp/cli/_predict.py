@@ -22,7 +22,7 @@ class Predict:
     """The .csv file to write; never one that is there already."""
 
     def run(self) -> int:
-        """Predicts."""
+        """Writes the predictions, and returns the exit status."""
         from fbp.train import Run, predict
 
         out = self.out or Path(f"{self.data.stem}-predictions.csv")

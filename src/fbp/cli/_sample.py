@@ -29,7 +29,7 @@ class Sample:
     """The same seed writes the same."""
 
     def run(self) -> int:
-        """Writes."""
+        """Prints the prompt and the new text, and returns the exit status."""
         import jax
 
         from fbp.text import Choice

@@ -76,7 +76,7 @@ class Train:
     """Where the runs' folders are."""
 
     def run(self) -> int:
-        """Trains. The status is 1 if the run had to stop early, 130 if Ctrl-C stopped it."""
+        """Trains, and returns the status: 1 if the run had to stop early, 130 if Ctrl-C did it."""
         # Imported here, so that help and errors in the flags are shown at once.
         import time
 

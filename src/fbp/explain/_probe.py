@@ -98,7 +98,7 @@ class Probe(Layer):
 
     @classmethod
     def around(cls, layer: Layer, path: str, depth: int, trace: Trace) -> "Probe":
-        """The layer and all layers inside it, each under a probe."""
+        """The layer and all layers inside it, each wrapped in a probe."""
         number = len(trace.rows)
         fields = _layers_inside(layer)
         trace.rows.append(Row(path, depth, name_of(layer), is_leaf=not fields))
@@ -144,7 +144,7 @@ def _layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
     for field in dataclasses.fields(layer):
         held = getattr(layer, field.name)
         if isinstance(held, Cell) or isinstance(layer, LoRA):
-            # A probe has only the methods of a Layer: `Recurrent` and `LoRA` call others of theirs.
+            # `Recurrent` and `LoRA` use attributes of their layer that a probe does not have.
             continue
         if isinstance(held, Layer):
             # A wrapper holds its layer in a field `layer`, and its params are the layer's.

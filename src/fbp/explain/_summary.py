@@ -12,7 +12,7 @@ from fbp.explain._probe import Probe, Row, Trace, owned_leaves
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A table of layers; `str()` is the table to read.
+    """A table of layers; `str()` is the table as text.
 
     Attributes:
       rows: one for each layer, in order.

@@ -22,7 +22,7 @@ class Autodiff(Layer):
 
     Keeps only the key: the backward runs f again, as `Remat` does. It raises what f raises.
 
-    Made by `fbp.from_jax`, whose arguments f, init and name are the fields.
+    Made by `fbp.from_jax`, whose f, init and name are the fields `function`, `draw` and `name`.
     """
 
     function: Callable[..., PyTree]

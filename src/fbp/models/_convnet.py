@@ -39,7 +39,8 @@ def convnet(
       activation: a Layer.
 
     Raises:
-      ValueError: no widths or no blocks; or what `norm` raises, as if 8 does not divide a width.
+      ValueError: no widths or no blocks; or `norm` raises it, for example if 8 does not divide a
+        width.
 
     Source: He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
     """

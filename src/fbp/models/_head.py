@@ -63,7 +63,7 @@ class NextToken:
         return value, self.backward(params, batch, res)
 
     def forward(self, params: Params, batch: PyTree, key: Key = None) -> tuple[Array, PyTree]:
-        """Returns the loss and the residuals of `backward`, with the gradient at the head."""
+        """Returns the loss and the residuals of `backward`, which include the head's gradients."""
         ids, labels = batch
         trunk, p, head = self._parts(params)
         y, res = trunk.forward(p, ids, key)

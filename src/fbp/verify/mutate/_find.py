@@ -147,7 +147,7 @@ def _class_file(owner: type) -> str:
 
 
 def _jvps(rule: Any) -> list[Any]:
-    """The functions of a rule; `defjvps` makes one of jax's own that holds several."""
+    """The functions of a rule: several if it is one that `defjvps` of jax made of them."""
     if not inspect.isfunction(rule):
         return []
     if rule.__module__.startswith("jax."):

@@ -173,7 +173,7 @@ def shown(file: str) -> str:
 
 
 def shortened(before: str, after: str, width: int = 64) -> tuple[str, str]:
-    """Two lines, with the text cut off that they share far from where they differ."""
+    """Two lines without the text that they share far from where they differ."""
     if max(len(before), len(after)) <= width:
         return before, after
     same = 0

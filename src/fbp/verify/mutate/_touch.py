@@ -28,7 +28,7 @@ def touch_edits(places: list[Place]) -> dict[str, list[Any]]:
             first = body[1] if _is_text(body[0]) and len(body) > 1 else body[0]
             decorators = getattr(first, "decorator_list", [])
             if decorators:
-                # The place of its first @ is not known here: nothing is inserted.
+                # The @ of its decorator may be anywhere before it: nothing is inserted.
                 continue
             start = starts[first.lineno - 1] + first.col_offset
             # On a line of its own if possible, because a compound statement cannot follow a `;`.

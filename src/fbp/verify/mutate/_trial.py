@@ -73,7 +73,7 @@ class Trial:
         self.touching: dict[str, list[str]] | None = None
         self.killers: dict[str, Counter[str]] = {}
         # Returns paths of the tests about a mutant, and words in their names. Called if `touching`
-        # is None, and if no other tests are to run.
+        # is None, or if only these tests are to run.
         self.near: Callable[[Mutant], tuple[list[str], list[str]]] | None = None
 
     def __enter__(self) -> Self:

@@ -119,7 +119,7 @@ def own_rules() -> list[Rule]:
 
 
 def drawn(owner: Any, seed: int = 0) -> Any:
-    """Random parameters of a layer, a loss or an objective, also where `init` gives 0 or 1."""
+    """Random parameters of a layer, a loss or an objective, also where `init` returns 0 or 1."""
     rng = np.random.default_rng(seed)
     params = jax.eval_shape(owner.init, jax.random.key(0))
 

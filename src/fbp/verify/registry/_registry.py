@@ -51,8 +51,8 @@ class Rule:
         return tuple(args)
 
 
-# By module and name, in the order of registration, each with its module's spec, which is another
-# after the module is reloaded.
+# By module and name, in the order of registration, each with its module's spec. Reloading a module
+# makes a new spec.
 _RULES: dict[tuple[str, str], tuple[Rule, Any]] = {}
 
 
@@ -91,7 +91,8 @@ def register(
     Raises:
       TypeError: neither arguments nor `make` are given, or both; f is none of these, or has no name
         of its own and none is given.
-      ValueError: its module has already registered a rule of this name.
+      ValueError: its module has already registered a rule of this name; or the name is not
+        printable, or contains "::".
     """
     if (make is None) == (not args):
         got = "neither" if make is None else "both"

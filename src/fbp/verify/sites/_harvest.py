@@ -78,7 +78,7 @@ class Harvest(Interpreter):
         return [*carry, *ys]
 
     def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        """Each branch returns the inputs of its sites too, and zeros for the other branches'."""
+        """Branches also return the inputs of their sites, and zeros for those of the others."""
         if not rules_in(eqn):
             return super().cond(eqn, ins)
         index, *operands = ins

@@ -47,7 +47,7 @@ def rule_source(eqn: JaxprEqn) -> tuple[str, str, int]:
 
 
 def operand_names(eqn: JaxprEqn) -> list[str]:
-    """The parameter names of a rule's function, if the call has as many operands; else numbers."""
+    """The parameter names of a rule's function, or "operand i" if the call has more or fewer."""
     _, file, line = rule_source(eqn)
     count, held = len(eqn.invars), eqn.params.get("num_consts", 0)
     names: list[str] = []

@@ -59,7 +59,7 @@ class Whole:
         return max([1e-6, *(unit ** (2 / 3) for unit in units)])
 
     def errors(self) -> dict[str, float]:
-        """By path of the leaf, how far all rules together move the gradient, relatively."""
+        """By path of the leaf, the relative change of the gradient when all rules are used."""
         got = self._gradient(self.program)
         return {
             self.subject.leaves[i].path: _relative(g, w)
@@ -67,7 +67,7 @@ class Whole:
         }
 
     def error(self, numbers: Sequence[int]) -> float:
-        """How far the rules with these numbers alone move it."""
+        """The largest relative change when only the rules with these numbers are used."""
         got = self._gradient(without_rules(self.program, numbers))
         return max(map(_relative, got, self.exact), default=0.0)
 
