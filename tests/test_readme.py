@@ -30,5 +30,5 @@ def test_the_heart_is_the_code():
 
 def test_named_files_exist():
     root = Path(__file__).parent.parent
-    for name in re.findall(r"`((?:experiments|src|scripts|\./scripts)/[\w./]+)`", README):
+    for name in re.findall(r"`((?:experiments|src|scripts|tests|\./scripts)/[\w./]+)`", README):
         assert (root / name).exists(), name

@@ -1,19 +1,20 @@
+import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+STEP_TIME = Path(__file__).parents[1] / "experiments" / "step_time.py"
 
 
 @pytest.mark.slow
 def test_table_and_missing_peers(monkeypatch, tmp_path):
     for peer in ("flax", "equinox", "torch"):
         monkeypatch.setitem(sys.modules, peer, None)  # as if it were not installed
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    import step_time
-
+    spec = importlib.util.spec_from_file_location("step_time", STEP_TIME)
+    step_time = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(step_time)
     out = step_time.main(rounds=1, chunk=8, json_file=str(tmp_path / "times.json"))
 
     lines = out.splitlines()

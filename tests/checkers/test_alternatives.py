@@ -1,17 +1,13 @@
 """The right rules that checkers are tried on are right."""
 
 import contextlib
-import sys
-from pathlib import Path
 
+import alternatives
+import comparison
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
-import alternatives
-import checkers
 from alternatives._rule import ruled
 
 # flax, optax and equinox warn of their own; jax of casts where float64 is off.
@@ -61,7 +57,7 @@ def is_program(value):
 
 def gradients(f, args, rng):
     """The float outputs, and the gradient of each float leaf for a random cotangent."""
-    g, floats = checkers.of_floats(f, args)
+    g, floats = comparison.of_floats(f, args)
     ys, vjp = jax.vjp(g, *floats)
     dys = [rng.normal(size=y.shape) for y in ys]
     dys = [
@@ -75,11 +71,11 @@ def generic(args, rng):
     """The arguments a little off: no kink and no tie is left."""
 
     def move(leaf):
-        if not checkers.is_float(leaf):
+        if not comparison.is_float(leaf):
             return leaf
         return leaf + jnp.asarray(1e-3 * rng.normal(size=leaf.shape), leaf.dtype)
 
-    return jax.tree.map(move, checkers.as_dtype(args, "float64"))
+    return jax.tree.map(move, comparison.as_dtype(args, "float64"))
 
 
 def test_there_are_many_and_each_has_a_name_of_its_own():
@@ -90,9 +86,9 @@ def test_there_are_many_and_each_has_a_name_of_its_own():
 @pytest.mark.parametrize("rule", some(LIBRARIES))
 def test_library_function_has_a_rule(rule):
     for module in rule.needs:
-        if not checkers.installed(module):
+        if not comparison.installed(module):
             pytest.skip(f"{module} is not installed")
-    args = checkers.as_dtype(rule.args(np.random.default_rng(0), "tiny"), "float32")
+    args = comparison.as_dtype(rule.args(np.random.default_rng(0), "tiny"), "float32")
     assert has_rule(jax.make_jaxpr(rule.make())(*args).jaxpr)
 
 

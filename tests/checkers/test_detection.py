@@ -1,21 +1,17 @@
 """`fbp.check` on a sample of the planted bugs and of the rules that are right.
 
-All of them, beside other checkers, are in `experiments/checkers.py`.
+All of them, beside other checkers, are in `tests/checkers/comparison/`.
 """
 
 import importlib.util
 import re
-import sys
-from pathlib import Path
 
+import alternatives
 import numpy as np
+import planted
 import pytest
 
 import fbp
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
-import alternatives
-import planted
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -10,16 +10,12 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planted
 import pytest
-
-FOLDER = Path(__file__).parent.parent / "experiments"
-sys.path.insert(0, str(FOLDER))
-import planted  # noqa: E402
 
 BUGS = {bug.name: bug for bug in planted.BUGS}
 CORRECT = {rule.name: rule for rule in planted.CORRECT}

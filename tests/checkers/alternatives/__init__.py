@@ -2,8 +2,7 @@
 
 They are those that libraries ship, and valid alternatives to what autodiff does: another formula,
 another subgradient, tiled sums, float32 sums of bfloat16 inputs, kernels, integer and complex
-arguments, rules inside other programs. Run with the folder `experiments` on the path:
-`import alternatives`.
+arguments, rules inside other programs.
 """
 
 from alternatives import (

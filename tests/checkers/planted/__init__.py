@@ -1,7 +1,7 @@
 """Gradient bugs planted on purpose, to compare gradient checkers on.
 
 `BUGS` are wrong rules and `CORRECT` the same families with the right rule. Both were fixed before
-any checker was tuned on them. Run with the folder `experiments` on the path: `import planted`.
+any checker was tuned on them.
 """
 
 import importlib

@@ -5,12 +5,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import comparison
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
-import checkers
-
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 FEW = "^mse/(sign|right)|^cube: x x x"
 
@@ -22,10 +20,11 @@ def rows(out, table):
     return {row[0]: [c.strip() for c in row[1:]] for row in cells[1:]}
 
 
+@pytest.mark.slow
 def test_tables_and_missing_peers(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     file = tmp_path / "records.json"
-    out = checkers.main(
+    out = comparison.main(
         seeds=2, only=FEW, sizes="tiny", checkers="check_grads|chex|torch|gradcheck", json_file=file
     )
     assert "skipped: torch is not installed" in out.splitlines()
@@ -42,22 +41,30 @@ def test_an_error_is_no_detection():
     def raising(x):
         raise TypeError("no gradient here")
 
-    case = checkers.Case("raising", lambda: raising, lambda rng, size: (rng.normal(size=3),))
-    (record,) = checkers.run(case, "tiny", "float32", "check_grads", 1, 1.0)
-    assert record.outcome == checkers.ERROR
+    case = comparison.Case("raising", lambda: raising, lambda rng, size: (rng.normal(size=3),))
+    (record,) = comparison.run(case, "tiny", "float32", "check_grads", 1, 1.0)
+    assert record.outcome == comparison.ERROR
     assert "no gradient here" in record.message
 
 
+@pytest.mark.slow
 def test_too_slow_is_no_detection():
     pytest.importorskip("torch")
-    case = checkers.Case("slow", lambda: lambda x: x, lambda rng, size: (rng.normal(size=3),))
-    records = checkers.run(case, "tiny", "float32", "gradcheck", 2, -1.0)
-    assert [r.outcome for r in records] == [checkers.SLOW] * 2
+    case = comparison.Case("slow", lambda: lambda x: x, lambda rng, size: (rng.normal(size=3),))
+    records = comparison.run(case, "tiny", "float32", "gradcheck", 2, -1.0)
+    assert [r.outcome for r in records] == [comparison.SLOW] * 2
 
 
 def test_hint_names_the_mistake():
     hint = SimpleNamespace(leaf="x", kind="factor", text="n = 7 (axis 0)")
-    assert checkers.names(hint, "factor")
-    assert checkers.names(hint, "factor:n = 7")
-    assert not checkers.names(hint, "factor:1/2")
-    assert not checkers.names(hint, "term")
+    assert comparison.names(hint, "factor")
+    assert comparison.names(hint, "factor:n = 7")
+    assert not comparison.names(hint, "factor:1/2")
+    assert not comparison.names(hint, "term")
+
+
+def test_opens_with_command_duration_and_expected_numbers():
+    head = Path(__file__).with_name("__main__.py").read_text(encoding="utf-8").split('"""')[1]
+    assert "python tests/checkers" in head
+    assert "minute" in head
+    assert "Expected" in head
