@@ -324,8 +324,11 @@ def is_float(a: Any) -> bool:
 
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:
-    """The tree as jax arrays, its floats in a dtype."""
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype if is_float(a) else None), tree)
+    """The tree as jax arrays, its floats in a dtype.
+
+    Rounded by NumPy, for which nothing is compiled.
+    """
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a, dtype if is_float(a) else None)), tree)
 
 
 def normal_like(seed: int, tree: PyTree) -> PyTree:
@@ -335,7 +338,8 @@ def normal_like(seed: int, tree: PyTree) -> PyTree:
     """
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype) if is_float(a) else None, tree
+        lambda a: jnp.asarray(rng.normal(size=a.shape).astype(a.dtype)) if is_float(a) else None,
+        tree,
     )
 
 

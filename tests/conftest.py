@@ -2,6 +2,7 @@
 are the same in every run. JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles them as users do.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -22,6 +23,13 @@ hypothesis.settings.register_profile(
     "fbp", derandomize=True, database=None, deadline=None, print_blob=True
 )
 hypothesis.settings.load_profile("fbp")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected stays to the end, so the garbage collector passes it over."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture
