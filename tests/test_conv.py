@@ -154,8 +154,8 @@ def test_what_is_wrong_is_refused(make: Any, x: Any, message: str) -> None:
 
 def _max_pool_gradient(layer: fbp.MaxPool2D, x: Any, dy: Any) -> np.ndarray:
     x, dy = jnp.asarray(x)[..., None], jnp.asarray(dy)[..., None]
-    _, res = layer.forward((), x)
-    return np.asarray(layer.backward((), x, res, dy)[1])[..., 0]
+    _, res = jax.jit(layer.forward)((), x)
+    return np.asarray(jax.jit(layer.backward)((), x, res, dy)[1])[..., 0]
 
 
 def test_the_first_of_equal_maxima_has_the_gradient() -> None:
@@ -318,7 +318,7 @@ MODELS = _models_with_batch_norm()
 def test_fixed_statistics_of_one_batch_give_the_batch_itself(name: str, x64: None) -> None:
     """m / (m - 1) is all that tells the fixed model from the one it was made of."""
     model, m = MODELS[name], 10_000
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     x = cast(np.random.default_rng(0).normal(size=(m, 3)), jnp.float64)
     params = cast(params, jnp.float64)
     fixed, fixed_params = fbp.with_batch_statistics(model, params, [x])

@@ -31,7 +31,7 @@ def checked(model: fbp.Layer, data: Any, loss: fbp.Loss = MSE, key: Any = None) 
     # Biases start at 0; at random ones nothing is right by being 0.
     rng = np.random.default_rng(1)
     params = jax.tree.map(
-        lambda p: p + jnp.asarray(0.3 * rng.normal(size=p.shape), p.dtype), params
+        lambda p: p + np.asarray(0.3 * rng.normal(size=p.shape), p.dtype), jax.device_get(params)
     )
     return fbp.cross_check(whole, params, data, key)
 

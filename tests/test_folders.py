@@ -16,7 +16,8 @@ from fbp.interop import FolderError, read_tensors, write_tensors
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     model = fbp.models.llama(vocab=7, width=4, heads=2, layers=1, hidden=3)
-    fbp.models.save_pretrained(tmp_path / "made", model, model.init(jax.random.key(0)))
+    params = jax.jit(model.init)(jax.random.key(0))
+    fbp.models.save_pretrained(tmp_path / "made", model, params)
     return tmp_path / "made"
 
 

@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     }
     for name, model in models.items():
-        fbp.models.save_pretrained(folder / name, model, model.init(jax.random.key(0)))
+        fbp.models.save_pretrained(folder / name, model, jax.jit(model.init)(jax.random.key(0)))
         tokenizer.save(str(folder / name / "tokenizer.json"))
     return folder
 

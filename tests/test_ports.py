@@ -45,8 +45,8 @@ def test_cast_of_integers_and_of_float32_changes_nothing() -> None:
 def test_a_frozen_head_does_not_learn_in_few_digits_either(unembed: fbp.Layer) -> None:
     model = fbp.Serial(embed=fbp.Embedding(7, 3), norm=fbp.LayerNorm(3), unembed=unembed)
     params, ids = draw(model), jnp.asarray([[0, 4, 4]])
-    value, dparams = fbp.models.NextToken(model).value_and_grad(params, (ids, ids))
-    by_logits, _ = model.forward(params, ids)
+    value, dparams = jax.jit(fbp.models.NextToken(model).value_and_grad)(params, (ids, ids))
+    by_logits, _ = jax.jit(model.forward)(params, ids)
     want = fbp.SoftmaxCrossEntropy().value((), by_logits.astype(jnp.float32), ids)
     np.testing.assert_allclose(value, want, rtol=2.0**-6)
     assert not dparams["unembed"]["w"].any()
@@ -77,9 +77,8 @@ def test_freeze_lets_nothing_flow_through_what_is_computed_again() -> None:
     x = jax.random.normal(jax.random.key(1), (4, 3))
     direction = jax.tree.map(jnp.zeros_like, params)
     direction.model["norm"] = jax.tree.map(jnp.ones_like, params.model["norm"])
-    _, moved = jax.jvp(
-        lambda p: objective.value_and_grad(p, (x, jnp.ones((4, 2)))), (params,), (direction,)
-    )
+    gradient = jax.jit(lambda p: objective.value_and_grad(p, (x, jnp.ones((4, 2)))))
+    _, moved = jax.jvp(gradient, (params,), (direction,))
     for leaf in jax.tree.leaves(moved):
         np.testing.assert_array_equal(leaf, 0)
 

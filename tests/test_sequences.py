@@ -38,8 +38,9 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_it_is_the_attention_of_jax(name: str, t: int, x64: None) -> None:
     options, theirs = OPTIONS[name]
     q, k, v = qkv(t, 6, 2, 4)
-    y, _ = fbp.Attention(**options).forward((), (q, k, v))
-    want = jax.nn.dot_product_attention(q, k, v, implementation="xla", **theirs)
+    y, _ = jax.jit(fbp.Attention(**options).forward)((), (q, k, v))
+    attention = functools.partial(jax.nn.dot_product_attention, implementation="xla", **theirs)
+    want = jax.jit(attention)(q, k, v)
     # jax.nn takes its softmax in float32, whatever it is given.
     np.testing.assert_allclose(y, want, atol=1e-5)
 
@@ -106,7 +107,7 @@ def test_attention_is_exported_for_batches_of_any_size() -> None:
     x = (jax.ShapeDtypeStruct(sizes, jnp.float32),) * 3
     exported = jax.export.export(jax.jit(lambda *x: layer.forward((), x)[0]))(*x)
     q, k, v = (jnp.asarray(a, jnp.float32) for a in qkv(64, 2, 2, 4))
-    assert_close(exported.call(q, k, v), layer.forward((), (q, k, v))[0], 1e-5)
+    assert_close(exported.call(q, k, v), jax.jit(layer.forward)((), (q, k, v))[0], 1e-5)
 
 
 def test_blocks_of_attention_need_no_batch(x64: None) -> None:
@@ -206,7 +207,7 @@ def test_a_block_of_attention_has_no_more_keys_than_it_may_see(
 def test_attention_with_a_softcap_and_padding(x64: None) -> None:
     q, k, v = qkv(5, 2, 2, 3)
     seen = np.array([[True, False, True, True, False], [False] * 5])
-    y, _ = fbp.Attention(softcap=1.5).forward((), (q, k, v, jnp.asarray(seen)))
+    y, _ = jax.jit(fbp.Attention(softcap=1.5).forward)((), (q, k, v, jnp.asarray(seen)))
     s = 1.5 * np.tanh(np.einsum("bthk,bshk->bhts", q, k) / np.sqrt(3) / 1.5)
     e = np.exp(s) * seen[:, None, None, :]
     p = e / np.maximum(e.sum(-1, keepdims=True), 1e-300)
@@ -217,8 +218,8 @@ def test_attention_with_a_softcap_and_padding(x64: None) -> None:
 def test_a_query_that_sees_nothing_has_no_gradient() -> None:
     x = (*map(jnp.asarray, qkv(3, 1, 1, 2)), jnp.zeros((2, 3), bool))
     attention = fbp.Attention(causal=True)
-    y, res = attention.forward((), x)
-    _, dx = attention.backward((), x, res, jnp.ones_like(y))
+    y, res = jax.jit(attention.forward)((), x)
+    _, dx = jax.jit(attention.backward)((), x, res, np.ones_like(y))
     for leaf in (y, *dx[:3]):
         np.testing.assert_array_equal(leaf, 0)
 
@@ -226,10 +227,10 @@ def test_a_query_that_sees_nothing_has_no_gradient() -> None:
 def test_scores_beyond_what_exp_can_hold() -> None:
     q = jnp.full((2, 1, 1), 1e4)
     x = (q, jnp.asarray([[[1e4]], [[-1e4]]]), jnp.asarray([[[3.0]], [[5.0]]]))
-    y, res = fbp.Attention().forward((), x)
-    np.testing.assert_array_equal(y[:, 0, 0], 3.0)
-    _, dx = fbp.Attention().backward((), x, res, jnp.ones_like(y))
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in dx)
+    y, res = jax.jit(fbp.Attention().forward)((), x)
+    np.testing.assert_array_equal(np.asarray(y)[:, 0, 0], 3.0)
+    _, dx = jax.jit(fbp.Attention().backward)((), x, res, np.ones_like(y))
+    assert all(np.isfinite(leaf).all() for leaf in dx)
 
 
 def test_rope_turns_pairs_of_numbers(x64: None) -> None:

@@ -330,11 +330,12 @@ def test_a_loss_with_parameters_trains(x64: None) -> None:
 def test_value_and_grad(x64: None) -> None:
     batch = regression(0)
     params = start(MODEL, MSE, optax.sgd(0.1)).params.model
-    want, dwant = jax.value_and_grad(
-        lambda p: jnp.mean((MODEL.forward(p, batch[0])[0] - batch[1]) ** 2)
+    want, dwant = jax.jit(
+        jax.value_and_grad(lambda p: jnp.mean((MODEL.forward(p, batch[0])[0] - batch[1]) ** 2))
     )(params)
     for microbatch in (None, 2):
-        value, dparams = fbp.value_and_grad(MODEL, MSE, microbatch=microbatch)(params, batch)
+        f = jax.jit(fbp.value_and_grad(MODEL, MSE, microbatch=microbatch))
+        value, dparams = f(params, batch)
         np.testing.assert_allclose(value, want, rtol=1e-12)
         assert_close(dparams, dwant, 1e-12)
 
