@@ -1,6 +1,7 @@
 """The command line: what runs leave, and what mistakes are told."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -206,9 +207,19 @@ DAMAGES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def neuron(tmp_path_factory):
+    """The folder of a run."""
+    folder = tmp_path_factory.mktemp("neuron")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", "neuron", "--steps", "1", "--no-check"]) == 0
+    return folder / "runs" / "neuron"
+
+
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_run_is_told_in_one_line(how, tmp_path, capsys):
-    assert main(["train", "neuron", "--steps", "1", "--no-check"]) == 0
+def test_a_damaged_run_is_told_in_one_line(how, neuron, tmp_path, capsys):
+    shutil.copytree(neuron, tmp_path / "runs" / "neuron")
     (tmp_path / "t.csv").write_text("x\n1\n2\n")
     capsys.readouterr()
     damage(tmp_path / "runs" / "neuron", how)
