@@ -271,17 +271,18 @@ def test_parts_draw_noise_of_their_own(x64: None) -> None:
     batch = jax.tree.map(lambda a: jnp.repeat(a, 4, axis=0), (x, target))
     key = jax.random.key(0)
     parts = fbp.Microbatch(whole, 2)
-    value, dparams = parts.value_and_grad(params, batch, key)
-    assert value == parts.value_and_grad(params, batch, key)[0]
-    assert value != parts.value_and_grad(params, batch)[0]
+    value_and_grad = jax.jit(parts.value_and_grad)
+    value, dparams = value_and_grad(params, batch, key)
+    assert value == value_and_grad(params, batch, key)[0]
+    assert value != value_and_grad(params, batch)[0]
     # The gradient is that of the very same noise, by autodiff.
-    np.testing.assert_allclose(parts.value(params, batch, key), value, rtol=1e-12)
-    assert_close(dparams, jax.grad(parts.value)(params, batch, key), 1e-12)
+    want, dwant = jax.jit(jax.value_and_grad(parts.value))(params, batch, key)
+    np.testing.assert_allclose(want, value, rtol=1e-12)
+    assert_close(dparams, dwant, 1e-12)
     # Part i draws with fold_in(key, i): equal halves of a batch do not see equal noise.
-    halves = [
-        whole.value(params, jax.tree.map(lambda a: a[:2], batch), jax.random.fold_in(key, i))
-        for i in range(2)
-    ]
+    half = jax.tree.map(lambda a: a[:2], batch)
+    value_of_half = jax.jit(whole.value)
+    halves = [value_of_half(params, half, jax.random.fold_in(key, i)) for i in range(2)]
     assert halves[0] != halves[1]
     np.testing.assert_allclose(value, sum(halves) / 2, rtol=1e-12)
 
