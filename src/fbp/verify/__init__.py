@@ -11,7 +11,7 @@ The steps of one check, `fbp.check(f, *args)`, and the folders they live in:
     judge/        4. On each probe the rule's gradients are compared with the reference's, in
                      float64 (is the formula right?), then in the working dtype (is it precise?).
                      The error that rounding alone explains is derived in `judge/_bounds.py`.
-    probe/        5. The rule is run under jit, vmap, scan, ...: `Variants`.
+    probe/        5. The rule is run under jit, vmap, scan, ..., and differentiated: `Variants`.
     diagnose/     6. A wrong gradient is explained: which leaf, which elements, which term.
     _summing_up   7. Rows, one verdict, and the smallest errors that would have been caught.
     report/       8. The `Report`: a value that prints as a card.

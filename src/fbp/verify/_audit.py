@@ -11,13 +11,14 @@ import numpy as np
 from fbp.verify._check import Budget, examine
 from fbp.verify.program._dtypes import is_float, is_key
 from fbp.verify.program._interpreter import bind
-from fbp.verify.program._program import dtype_of, trace
+from fbp.verify.program._program import dtype_of, rule_calls, trace
 from fbp.verify.report._audit import AuditReport, SiteReport
 from fbp.verify.report._card import Report, worst
 from fbp.verify.rule._rule import fingerprint, first_line
 from fbp.verify.rule._subject import Leaf, Subject
 from fbp.verify.rule._subject_of import subject_of
-from fbp.verify.sites._harvest import Reached, harvest, sites_of
+from fbp.verify.sites._harvest import Reached, harvest
+from fbp.verify.sites._sites import rule_source
 from fbp.verify.sites._whole import Whole
 
 
@@ -26,11 +27,17 @@ def audit(
 ) -> AuditReport:
     """Checks every custom rule in a program, and finds those that make the whole gradient wrong.
 
-    The program of `loss(params, *batch)` is run once, forward and backward, with its custom rules
-    removed. The check of each `custom_vjp` and `custom_jvp` call, also inside jit, scan, cond and
-    remat, starts from the inputs and cotangents that reach it in that run. This works for any
-    program: flax, equinox or plain JAX. Equal calls, such as those of repeated blocks, are checked
-    once, on the inputs of the first (in a loop, those of its last iteration).
+    The program of `loss(params, *batch)` is run once, forward and backward. The check of each
+    `custom_vjp` and `custom_jvp` call, also inside jit, scan, cond and remat, starts from the
+    inputs and cotangents that reach it in that run. This works for any program: flax, equinox or
+    plain JAX. Equal calls, such as those of repeated blocks, are checked once, on the inputs of the
+    first (in a loop, those of its last iteration). Constants that a rule closes over are not
+    differentiated.
+
+    The gradient of the whole program is compared with that of the same program without its custom
+    rules. A rule without which the program has no gradient, such as that of a fixed point, stays in
+    this reference, and a note names it; it is still checked by itself. What cannot be judged is
+    UNVERIFIABLE, and a note says why.
 
     Args:
       loss: a function of params and the batch; its float outputs are differentiated.
@@ -51,7 +58,7 @@ def audit(
     except Exception as error:
         text = f"{subject.name} raises on these arguments: {first_line(error)}"
         raise ValueError(text) from error
-    if not sites_of(program, narrow):
+    if not any(True for _ in rule_calls(program)):
         note = "no custom rule is reached: there is nothing to audit"
         return AuditReport(subject.name, "VACUOUS", {}, (), (note,), time.perf_counter() - started)
     outs = [i for i, a in enumerate(program.out_avals) if is_float(a)]
@@ -63,23 +70,36 @@ def audit(
     for one in reached:
         groups.setdefault(_alike(one), []).append(one)
     whole = Whole(subject, notes)
+    if whole.kept:
+        names = ", ".join(dict.fromkeys(whole.names[n] for n in whole.kept))
+        notes.append(
+            f"the reference of the whole keeps the rule of {names}: it has no gradient without"
+        )
     sites: list[SiteReport] = []
     choices: list[int] = []
     for group in groups.values():
-        report = _check_site(group[0], budget, seed)
+        # The first that the gradient of the whole passes through, not one in a branch not taken.
+        shown = next((one for one in group if any(np.any(c) for c in _cotangents(one))), group[0])
+        report = _check_site(shown, budget, seed)
         numbers = [one.site.number for one in group]
         effect = whole.error(numbers) if not report.ok else 0.0
         choices += numbers if report.verdict == "CONVENTION" else []
         sites.append(SiteReport(group[0].site.name, _place(group[0]), len(group), report, effect))
-    hidden = whole.count - len(reached)
-    if hidden:
+    hidden = len(whole.names) - len(reached)
+    unseen = [site.rule for site in sites if site.report.verdict == "UNVERIFIABLE"]
+    if hidden > 0:
         notes.append(f"{hidden} rules inside while or shard_map: checked as parts of the whole")
+    if hidden > 0 or unseen:
+        report = _examined(subject, None, budget, seed)
+        sites.append(SiteReport(f"{subject.name}, as a whole", "", 1, report, 0.0))
     verdicts = [v for v in (site.report.verdict for site in sites) if v != "VACUOUS"]
     errors = whole.errors()
+    if not whole.exact:
+        verdicts.append("UNVERIFIABLE")
     is_off = max(errors.values(), default=0.0) > whole.allowed
     if is_off and worst(verdicts) in ("OK", "CONVENTION"):
         # The error may come from choices at kinks: without those rules it must vanish.
-        others = [n for n in range(whole.count) if n not in choices]
+        others = [n for n in range(len(whole.names)) if n not in choices]
         if choices and whole.error(others) <= whole.allowed:
             notes.append("the whole gradient is another one at a kink: see the conventions")
         else:
@@ -95,6 +115,10 @@ def audit(
     )
 
 
+def _cotangents(one: Reached) -> list[np.ndarray]:
+    return [c for c in one.at(-1)[1] if c is not None]
+
+
 def _alike(one: Reached) -> Any:
     """A key that is equal for calls of the same rule with the same constants and shapes."""
     program = fingerprint(_subject(one))
@@ -102,10 +126,10 @@ def _alike(one: Reached) -> Any:
 
 
 def _place(one: Reached) -> str:
-    if one.site.source is None:
-        return ""
-    file, line = one.site.source
-    return f"{os.path.basename(file)}:{line}"
+    _, file, line = rule_source(one.site.eqn)
+    if one.site.source is not None:
+        file, line = one.site.source
+    return f"{os.path.basename(file)}:{line}" if file else ""
 
 
 def _subject(one: Reached) -> Subject:
@@ -122,16 +146,25 @@ def _subject(one: Reached) -> Subject:
         return bind(eqn, fitting)
 
     leaves = tuple(
-        Leaf(name, np.asarray(v) if not is_key(v) else v, is_float(v))
-        for name, v in zip(one.site.operands, inputs, strict=True)
+        Leaf(name, np.asarray(v) if not is_key(v) else v, is_float(v) and n >= one.site.constants)
+        for n, (name, v) in enumerate(zip(one.site.operands, inputs, strict=True))
     )
-    return Subject(one.site.name, f, leaves, None, f)
+    return Subject(one.site.name, f, leaves, None, f, as_traced=True)
 
 
 def _check_site(one: Reached, budget: Budget, seed: int) -> Report:
     subject = _subject(one)
     if not subject.differentiable:
         return Report(one.site.name, "VACUOUS", notes=("nothing here can be differentiated",))
-    dys = [c for c in one.at(-1)[1] if c is not None]
+    dys = _cotangents(one)
     usable = all(np.isfinite(c).all() for c in dys) and any(np.any(c) for c in dys)
-    return examine(subject, None, dys if usable else None, budget, seed)
+    return _examined(subject, dys if usable else None, budget, seed)
+
+
+def _examined(subject: Subject, dys: Any, budget: Budget, seed: int) -> Report:
+    """Checks a subject; UNVERIFIABLE, with the reason, if that raises."""
+    try:
+        return examine(subject, None, dys, budget, seed)
+    except Exception as error:
+        why = f"it could not be checked: {type(error).__name__}: {first_line(error)}"
+        return Report(subject.name, "UNVERIFIABLE", notes=(why,))

@@ -13,12 +13,13 @@ from fbp.verify._summing_up import report_of, with_misforms
 from fbp.verify.judge._examine import Examination
 from fbp.verify.judge._findings import Finding
 from fbp.verify.judge._structure import misformed, wrong_integers
-from fbp.verify.probe._probes import probes
-from fbp.verify.probe._variants import Variants
+from fbp.verify.probe._probes import Probe, probes
+from fbp.verify.probe._second import NAME, second_derivatives
+from fbp.verify.probe._variants import UNDIFFERENTIABLE, Variants
 from fbp.verify.program._dtypes import is_float, wide
-from fbp.verify.program._thresholds import thresholds
 from fbp.verify.report._card import Hint, Report
 from fbp.verify.rule._cache import runs_of
+from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._rule import RuleError, leak
 from fbp.verify.rule._runs import Runs
 from fbp.verify.rule._subject import Subject
@@ -139,15 +140,14 @@ def _examine(
 ) -> Report:
     runs = runs_of(subject, reference).given(subject)
     rng = np.random.default_rng(seed)
-    points = thresholds(runs.program)
     examination = Examination(runs, rng)
     dys = None if cotangent is None else _cotangents(runs, cotangent)
     fast = budget == "fast"
     # Differences cost many runs per probe.
-    examination.run(probes(runs, rng, points, dys, fast or runs.by == "differences"))
+    examination.run(probes(runs, rng, dys, fast or runs.by == "differences"))
     if budget == "thorough":
         for _ in range(3):
-            examination.run(probes(runs, rng, points, None, False))
+            examination.run(probes(runs, rng, None, False))
     findings = list(examination.findings)
     said = list(misformed(subject))
     misforms = [(path, text) for path, text in said if path]
@@ -171,11 +171,18 @@ def _examine(
             vanishes=any(not record.seen for record in records),
         )
         variants = outcome.variants
+        forwards, lost = second_derivatives(runs, examination.pairs)
+        variants[NAME] = forwards
+        findings_of_second = [("VARIANT", text, k) for k, text in lost]
         is_wrong = any(f.verdict == "WRONG" for f in findings)
         if is_wrong:
             # The derivative of a wrong gradient is wrong too, and adds no information.
             variants = {n: w for n, w in variants.items() if not n.startswith("the gradient")}
-        for v, text, k in outcome.findings:
+        found = [*outcome.findings, *findings_of_second]
+        if not forwards.startswith("not supported"):
+            # It was differentiated: what jax cannot do backwards is no fault of the rule.
+            found = [finding for finding in found if UNDIFFERENTIABLE not in finding[1]]
+        for v, text, k in found:
             if not (is_wrong and v == "VARIANT"):
                 findings.append(_about(examination, v, text, k))
     if strict:
@@ -187,9 +194,14 @@ def _examine(
     return with_misforms(report, subject, misforms)
 
 
+# What a finding about the rule itself is said of, when no probe could be compared.
+_NOWHERE = Probe("at no input", [], []), Pair([], [], [], [], np.inf)
+
+
 def _about(examination: Examination, verdict: str, text: str, leaf: int | None = None) -> Finding:
-    probe, pair = examination.pairs[0] if examination.pairs else (None, None)
-    return Finding(verdict, leaf, probe, pair, text)  # type: ignore[arg-type]
+    """A finding about the rule itself, which shows in every probe."""
+    probe, pair = examination.pairs[0] if examination.pairs else _NOWHERE
+    return Finding(verdict, leaf, probe, pair, text)
 
 
 def _cotangents(runs: Runs, cotangent: Any) -> list[np.ndarray]:

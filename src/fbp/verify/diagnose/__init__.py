@@ -1,7 +1,8 @@
 """Explains why a gradient is wrong.
 
-In: findings with the verdict WRONG, and the runs. Out: hints, the best first (`_diagnose`). There
-is a file for each kind of explanation: the gradient is a simple function of the reference
+In: findings with the verdict WRONG, and the runs. Out: hints, the best first (`_diagnose`), each
+tried on other probes. There is a file for each kind of explanation: the gradient is not linear in
+the cotangent (`_invariants`); it is a simple function of the reference
 (`_factors`, `_patterns`, `_residuals`, `_slopes`, `_where`); the reference with another cotangent
 or input reproduces it (`_alterations`); the reference with one part of its program changed
 reproduces it (`_terms`, by `_switches`). `_scene` collects the arrays that they compare. `_repro`

@@ -1,11 +1,14 @@
 """Ranks the explanations of a wrong gradient: its leaf, a pattern, a term."""
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from fbp.verify.diagnose._alterations import alterations
 from fbp.verify.diagnose._factors import whole
+from fbp.verify.diagnose._invariants import nonlinear, unfed
 from fbp.verify.diagnose._patterns import patterns
 from fbp.verify.diagnose._scene import close, scene_of, sizes_of
 from fbp.verify.diagnose._terms import Terms
@@ -15,9 +18,11 @@ from fbp.verify.report._card import Hint
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
-# Ranks of the hints that are found by running the reference, the lowest first in the report.
+# Ranks of the hints that are found by running the programs, the lowest first in the report.
 # `_patterns` has the ranks of the others.
-_OF_TERM, _OF_ALTERED = 1.5, 2.5
+_OF_INVARIANT, _OF_TERM, _OF_UNFED, _OF_ALTERED = -0.5, 1.5, 2.4, 2.5
+# Added to the rank of a hint that holds on no other probe.
+_UNSUPPORTED = 10.0
 
 
 def diagnose(
@@ -27,6 +32,9 @@ def diagnose(
     search: bool = True,
 ) -> list[Hint]:
     """Explanations of the findings, the best first.
+
+    An explanation found on one probe is tried on others where the gradient is wrong too: one that
+    fails there is a coincidence of numbers.
 
     Args:
       runs: the programs of the rule and of its reference.
@@ -45,46 +53,101 @@ def diagnose(
     for finding in findings:
         if finding.verdict == "WRONG" and finding.leaf is not None:
             wrong.setdefault(finding.leaf, finding)
+    others = {k: _others(pairs, finding, k) for k, finding in wrong.items()}
     for k, finding in wrong.items():
-        known = np.isfinite(finding.pair.grads[k])
-        if not np.isfinite(finding.pair.rule_grads[k]).all() or not known.any():
-            continue
-        if not known.all():
-            path = runs.subject.leaves[runs.diff[k]].path
-            got, want = (g[k][known] for g in (finding.pair.rule_grads, finding.pair.grads))
-            sizes = sizes_of(runs, {})
-            ranked += [(0.0, Hint(path, *says)) for says in whole(got, want, sizes, 1e-4)]
-            continue
-        # If nearly every element is wrong, a pattern is hardest to see: the probes with the most
-        # right elements come first.
-        telling = sorted(
-            (f for f in findings if f.verdict == "WRONG" and f.leaf == k and f is not finding),
-            key=lambda f: -_right_elements(f, k),
-        )
-        for one in (finding, *telling[: 2 if search else 0]):
-            scene = scene_of(runs, pairs, one, k)
-            if np.isfinite(scene.got).all() and np.isfinite(scene.want).all():
-                later = 0.0 if one is finding else 2.0
-                ranked += [(rank + later, hint) for rank, hint in patterns(scene)]
-        if finding.pair.margin <= 1e-6 and not finding.probe.ordinary:
-            ranked.append(
-                (3.5, Hint(scene.leaf, "mask", "wrong only at a tie or kink of the input"))
-            )
+        ranked += _patterns(runs, pairs, findings, finding, k, others[k] if search else [])
     by_probe: dict[str, list[int]] = {}
     for k, finding in wrong.items():
         by_probe.setdefault(finding.probe.name, []).append(k)
-    for ks in by_probe.values() if runs.by == "reverse" else ():
+    for ks in by_probe.values():
         probe, pair = wrong[ks[0]].probe, wrong[ks[0]].pair
-        unexplained = [k for k in ks if np.isfinite(pair.grads[k]).all()]
-        if search:
-            ranked += _altered(runs, pairs, probe, pair, unexplained)
-            ranked += _terms(runs, probe, pair, unexplained)
+        paths = {k: runs.subject.leaves[runs.diff[k]].path for k in ks}
+        for k, text in nonlinear(runs, probe.values, _full(pairs, probe), ks):
+            ranked.append((_OF_INVARIANT, Hint(paths[k], "cotangent", text)))
+        unexplained = [k for k in ks if pair.grads and np.isfinite(pair.grads[k]).all()]
+        if search and runs.by == "reverse":
+            for k, text in unfed(runs, probe.values, _full(pairs, probe), unexplained):
+                ranked.append((_OF_UNFED, Hint(paths[k], "cotangent", text)))
+            ranked += _altered(runs, pairs, probe, pair, unexplained, others)
+            ranked += _terms(runs, probe, pair, unexplained, others)
     best: dict[tuple[str, str, str], float] = {}
     for rank, hint in ranked:
         key = (hint.leaf, hint.kind, hint.text)
         best[key] = min(rank, best.get(key, np.inf))
     hints = [Hint(*key) for key, _ in sorted(best.items(), key=lambda item: item[1])]
     return _one_of_each_kind(hints)
+
+
+def _others(
+    pairs: Sequence[tuple[Probe, Pair]], finding: Finding, k: int
+) -> list[tuple[Probe, Pair]]:
+    """Two more probes, ordinary ones first, on which leaf k is wrong, and not for a kink."""
+    found = []
+    for probe, pair in sorted(pairs, key=lambda pair: not pair[0].ordinary):
+        if probe is finding.probe or not pair.grads or pair.margin <= 1e-6:
+            continue
+        got, want = pair.rule_grads[k], pair.grads[k]
+        if not (np.isfinite(got).all() and np.isfinite(want).all()):
+            continue
+        if np.abs(got - want).max(initial=0.0) > 1e-6 * np.abs(want).max(initial=0.0):
+            found.append((probe, pair))
+    return found[:2]
+
+
+def _full(pairs: Sequence[tuple[Probe, Pair]], probe: Probe) -> list[np.ndarray]:
+    """The cotangents of a probe, or if they are all zero those of the first probe."""
+    return probe.dys if any(np.any(d) for d in probe.dys) else pairs[0][0].dys
+
+
+def _patterns(
+    runs: Runs,
+    pairs: Sequence[tuple[Probe, Pair]],
+    findings: list[Finding],
+    finding: Finding,
+    k: int,
+    others: Sequence[tuple[Probe, Pair]],
+) -> Iterator[tuple[float, Hint]]:
+    """Hints from the wrong gradient of leaf k and the right one, side by side."""
+    known = np.isfinite(finding.pair.grads[k])
+    if not np.isfinite(finding.pair.rule_grads[k]).all() or not known.any():
+        return
+    if not known.all():
+        path = runs.subject.leaves[runs.diff[k]].path
+        got, want = (g[k][known] for g in (finding.pair.rule_grads, finding.pair.grads))
+        yield from ((0.0, Hint(path, *says)) for says in whole(got, want, sizes_of(runs, {}), 1e-4))
+        return
+    elsewhere = []
+    for probe, pair in others:
+        scene = scene_of(runs, pairs, finding.at(probe, pair), k)
+        elsewhere.append({_claim(hint) for _, hint in patterns(scene)})
+    # If nearly every element is wrong, a pattern is hardest to see: the probes with the most right
+    # elements come first.
+    telling = sorted(
+        (f for f in findings if f.verdict == "WRONG" and f.leaf == k and f is not finding),
+        key=lambda f: -_right_elements(f, k),
+    )
+    for one in (finding, *telling[: 2 if others else 0]):
+        scene = scene_of(runs, pairs, one, k)
+        if not (np.isfinite(scene.got).all() and np.isfinite(scene.want).all()):
+            continue
+        later = 0.0 if one is finding else 2.0
+        for rank, hint in patterns(scene):
+            support = [_claim(hint) in claims for claims in elsewhere]
+            if support and not any(support):
+                if hint.kind == "mask":
+                    continue
+                rank += _UNSUPPORTED
+            yield rank + later, hint
+    if finding.pair.margin <= 1e-6 and not finding.probe.ordinary:
+        path = runs.subject.leaves[runs.diff[k]].path
+        yield 3.5, Hint(path, "mask", "wrong only at a tie or kink of the input")
+
+
+def _claim(hint: Hint) -> tuple[str, str]:
+    """A hint without the numbers that depend on the probe, except those of a condition."""
+    if hint.kind == "mask":
+        return hint.kind, hint.text
+    return hint.kind, re.sub(r"-?[0-9]+\.[0-9e+-]+", "#", hint.text)
 
 
 def _right_elements(finding: Finding, k: int) -> int:
@@ -128,8 +191,22 @@ def _altered(
     probe: Probe,
     pair: Pair,
     ks: list[int],
+    others: dict[int, list[tuple[Probe, Pair]]],
 ) -> Iterator[tuple[float, Hint]]:
     """Hints from the reference with altered cotangents or inputs."""
+    again: dict[str, dict[str, tuple[Any, Any]]] = {}
+
+    def holds_elsewhere(k: int, text: str) -> bool:
+        """Whether the same change reproduces the gradient on another probe, if there is one."""
+        for second, its in others[k][:1]:
+            if second.name not in again:
+                again[second.name] = {
+                    says: (values, dys) for _, says, values, dys in alterations(runs, pairs, second)
+                }
+            change = again[second.name].get(text)
+            return change is not None and close(its.rule_grads[k], runs.exact(*change).grads[k])
+        return True
+
     for kind, text, values, dys in alterations(runs, pairs, probe):
         try:
             other = runs.exact(values, dys)
@@ -145,18 +222,33 @@ def _altered(
                     yield _OF_TERM, Hint(path, "term", f"{says} reproduces it")
             if not other.grads or close(other.grads[k], pair.grads[k]):
                 continue
-            if close(pair.rule_grads[k], other.grads[k]):
+            if close(pair.rule_grads[k], other.grads[k]) and holds_elsewhere(k, text):
                 path = runs.subject.leaves[runs.diff[k]].path
                 yield _OF_ALTERED, Hint(path, kind, f"{text} reproduces it")
 
 
-def _terms(runs: Runs, probe: Probe, pair: Pair, ks: list[int]) -> Iterator[tuple[float, Hint]]:
+def _terms(
+    runs: Runs,
+    probe: Probe,
+    pair: Pair,
+    ks: list[int],
+    others: dict[int, list[tuple[Probe, Pair]]],
+) -> Iterator[tuple[float, Hint]]:
+    """The reference with one term of its program changed."""
     try:
         terms = Terms.of(runs)
     except Exception:
         return  # a program that cannot be evaluated with switches gives no hints
     leaves = {k: (pair.rule_grads[k], pair.grads[k]) for k in ks}
-    for k, how, text in terms.explain(probe.values, probe.dys, leaves, sizes_of(runs, {})):
-        path = runs.subject.leaves[runs.diff[k]].path
-        scaled = 0.5 if how.startswith("scale") else 0.0
-        yield _OF_TERM + scaled, Hint(path, "term", text)
+    sizes = sizes_of(runs, {})
+    found = terms.explain(probe.values, probe.dys, leaves, sizes)
+    for k, how, text, places in found:
+        for second, its in others[k][:1]:
+            leaf = {k: (its.rule_grads[k], its.grads[k])}
+            again = terms.explain(second.values, second.dys, leaf, sizes, places)
+            if not any(says == how for _, says, *_ in again):
+                break
+        else:
+            path = runs.subject.leaves[runs.diff[k]].path
+            scaled = 0.5 if how.startswith("scale") else 0.0
+            yield _OF_TERM + scaled, Hint(path, "term", text)

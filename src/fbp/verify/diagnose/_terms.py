@@ -9,7 +9,7 @@ Otherwise it may be a combination of two shares.
 import itertools
 import linecache
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from fbp.verify.diagnose._scene import close
 from fbp.verify.diagnose._switches import Place, Switched
 from fbp.verify.program._compiled import quick
 from fbp.verify.program._dtypes import is_complex
+from fbp.verify.rule._derived import once
 from fbp.verify.rule._runs import Runs
 
 # At most this many places of a program are tried, the first ones.
@@ -55,9 +56,7 @@ class Terms:
     @classmethod
     def of(cls, runs: Runs) -> "Terms":
         """The switches of these runs, compiled once."""
-        if not hasattr(runs.shared, "terms"):
-            runs.shared.terms = cls(runs)
-        return runs.shared.terms
+        return once(runs, "terms", lambda: cls(runs))
 
     def explain(
         self,
@@ -65,22 +64,24 @@ class Terms:
         dys: list[Any],
         leaves: dict[int, tuple[Any, Any]],
         sizes: dict[str, int],
-    ) -> list[tuple[int, str, str]]:
-        """Changes that reproduce wrong gradients: (leaf, how, text).
+        only: Sequence[Place] = (),
+    ) -> list[tuple[int, str, str, list[Place]]]:
+        """Changes that reproduce wrong gradients: (leaf, how, text, where).
 
         Args:
           values: the arguments.
           dys: the cotangents.
           leaves: by index among the differentiable leaves, (gradient by the rule, reference).
           sizes: sizes by name, in which factors are expressed.
+          only: the places to change; all by default.
         """
         found: dict[tuple[int, str], list[Place]] = {}
         shares: dict[int, list[tuple[Place, Any]]] = {k: [] for k in leaves}
-        together: list[tuple[int, str, str]] = []
+        together: list[tuple[int, str, str, list[Place]]] = []
         with jax.enable_x64(True):
             wide = self.runs.wide(values)
             for number, place in enumerate(self.places):
-                for setting, says in place.settings:
+                for setting, says in place.settings if not only or place in only else ():
                     changed = self._changed(wide, dys, (number, setting))
                     for k, (got, want) in leaves.items():
                         how = _matches(got, want, changed[k], says, place, sizes)
@@ -91,11 +92,13 @@ class Terms:
             named = {n for n, _ in found}
             for k, (got, want) in leaves.items():
                 if k not in named:
-                    together += [(k, "", text) for text in _pairs(got - want, shares[k], sizes)]
+                    pairs = _pairs(got - want, shares[k], sizes)
+                    together += [(k, how, text, where) for how, text, where in pairs]
             two = {k: v for k, v in leaves.items() if k not in named}
-            for k, how, place in self._constants(wide, dys, two) if two else ():
+            for k, how, place in self._constants(wide, dys, two) if two and not only else ():
                 found.setdefault((k, how), []).append(place)
-        return [(k, how, self._text(how, places)) for (k, how), places in found.items()] + together
+        alone = [(k, how, self._text(how, places), places) for (k, how), places in found.items()]
+        return alone + together
 
     def _changed(self, wide: Any, dys: Any, *switches: tuple[int, float]) -> list[np.ndarray]:
         """The reference gradients with one or two switches set."""
@@ -158,7 +161,9 @@ def _add_share(shares: list[tuple[Place, Any]], place: Place, share: Any) -> Non
         shares.append((place, share))
 
 
-def _pairs(off: Any, shares: list[tuple[Place, Any]], sizes: dict[str, int]) -> Iterator[str]:
+def _pairs(
+    off: Any, shares: list[tuple[Place, Any]], sizes: dict[str, int]
+) -> Iterator[tuple[str, str, list[Place]]]:
     """Two places whose shares, each times a factor, sum to the residual.
 
     The residual must have six elements or more: two factors fit a smaller one too easily.
@@ -174,7 +179,8 @@ def _pairs(off: Any, shares: list[tuple[Place, Any]], sizes: dict[str, int]) -> 
             hows = [_of_factor(f, sizes) for f in factors]
             parts = zip(hows, (place, other), strict=True)
             said = ", and ".join(f"{how} {p.what}{_quoted(p.source)}" for how, p in parts)
-            yield f"{said} in the reference: together they reproduce it"[:400]
+            text = f"{said} in the reference: together they reproduce it"[:400]
+            yield " and ".join(hows), text, [place, other]
             return
 
 

@@ -63,7 +63,9 @@ def mask(s: Scene) -> Iterator[tuple[str, str]]:
             for below, above, relation in ((low, high, "<"), (high, low, ">")):
                 if below.max() < above.min():
                     at = _between(below.max(), above.min(), s.thresholds)
-                    yield "mask", f"wrong only where {says} {relation} {at:.4g}"
+                    # Wrong where something is not 0 is wrong everywhere.
+                    if at is not None and not (at == 0 and says[0] == "|" and relation == ">"):
+                        yield "mask", f"wrong only where {says} {relation} {at:.4g}"
                     break
             else:
                 values = np.unique(low)
@@ -76,9 +78,10 @@ def mask(s: Scene) -> Iterator[tuple[str, str]]:
                 yield "mask", f"wrong only where {name} == {', '.join(map(str, bad))}"
 
 
-def _between(low: float, high: float, thresholds: list[float]) -> float:
-    inside = [t for t in (0.0, *thresholds, *(-t for t in thresholds)) if low <= t <= high]
-    return inside[0] if inside else (low + high) / 2
+def _between(low: float, high: float, thresholds: list[float]) -> float | None:
+    """0 or a constant of the program that lies between two numbers; None where there is none."""
+    inside = (t for t in (0.0, *thresholds, *(-t for t in thresholds)) if low <= t <= high)
+    return next(inside, None)
 
 
 def _spread_over(a: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from fbp.verify.probe._probes import Probe
+from fbp.verify.program._numbers import largest
+from fbp.verify.rule._derived import forward_slope, holds_fixed, refined_gradients
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
@@ -28,7 +30,8 @@ class Differences:
         """The derivative of <dy, f> along `moves`, and a bound on its error.
 
         Central differences with halved steps, extrapolated (Ridders' method). The bound is twice
-        the difference between the best extrapolation and those it was made from.
+        the difference between the best extrapolation and those it was made from, plus what rounding
+        of f does to a difference of this step.
         """
         wide = self.runs.wide(values)
 
@@ -45,22 +48,45 @@ class Differences:
                 return float(sum(np.sum(d * (a - b)).real for d, a, b in parts))
 
         rows: list[list[float]] = []
-        best, bar = np.nan, np.inf
+        best, bar, noise = np.nan, np.inf, 0.0
         for n in range(6):
             h = step / 2**n
-            row = [between(at(h), at(-h)) / (2 * h)]
+            ahead, behind = at(h), at(-h)
+            row = [between(ahead, behind) / (2 * h)]
+            summed = sum(float(np.sum(np.abs(d * a))) for d, a in zip(dys, ahead, strict=True))
             for m in range(1, n + 1):
                 row.append(row[m - 1] + (row[m - 1] - rows[-1][m - 1]) / (4**m - 1))
                 error = max(abs(row[m] - row[m - 1]), abs(row[m] - rows[-1][m - 1]))
                 if error < bar:
-                    best, bar = row[m], error
+                    best, bar, noise = row[m], error, 4 * self.runs.eps * summed / h
             rows.append(row)
-        return best, 2 * bar
+        return best, 2 * bar + (noise if np.isfinite(noise) else 0.0)
+
+    def error_of_loops(self, probe: Probe, pair: Pair, k: int) -> float:
+        """How far the reference gradient of leaf k moves when the function's loops go on.
+
+        A loop that stops at a tolerance leaves an error in the function and in its derivative.
+        """
+        known = np.isfinite(pair.grads[k])
+        if self.runs.by == "reverse":
+            further = refined_gradients(self.runs, probe.values, probe.dys)[k]
+        elif self.runs.by == "forward":
+            further = np.full(pair.grads[k].shape, np.nan)
+            for element in self.coordinates.get(k, ()):
+                v = np.zeros(further.size)
+                v[element] = 1.0
+                moves = {self.runs.diff[k]: v.reshape(further.shape)}
+                further.flat[element] = forward_slope(
+                    self.runs, probe.values, probe.dys, moves, further=True
+                )
+        else:
+            return 0.0
+        return largest((further - pair.grads[k])[known & np.isfinite(further)])
 
     def prefer_rule(self, probe: Probe, pair: Pair, k: int) -> bool:
         """Whether finite differences of the function agree with the rule and not with autodiff."""
         off = np.nan_to_num(pair.rule_grads[k] - pair.grads[k])
-        if self.runs.holds_fixed:
+        if holds_fixed(self.runs):
             return False  # stop_gradient: autodiff omits on purpose what differences see
         i = self.runs.diff[k]
         if np.iscomplexobj(off) or not np.abs(off).max() > 0:
@@ -99,7 +125,10 @@ class Differences:
             return ""
         v = self.rng.normal(size=got.shape) / np.sqrt(max(1, got.size))
         if self.runs.by == "forward":
-            slope, bar = self.runs.slope(probe.values, probe.dys, {i: v}), 0.0
+            args = self.runs, probe.values, probe.dys, {i: v}
+            slope, bar = forward_slope(*args), 0.0
+            if self.runs.iterates:
+                bar = abs(forward_slope(*args, further=True) - slope)
         else:
             step = 0.02 * typical_size(np.asarray(probe.values[i]))
             slope, bar = self.slope(probe.values, probe.dys, {i: v}, step)
@@ -148,7 +177,7 @@ class Differences:
             v[element] = unit
             moves = {i: v.reshape(a.shape)}
             if self.runs.by == "forward":
-                found += factor * self.runs.slope(probe.values, probe.dys, moves)
+                found += factor * forward_slope(self.runs, probe.values, probe.dys, moves)
                 continue
             step = 0.02 * shorter * typical_size(a)
             slope, off = self.slope(probe.values, probe.dys, moves, step)

@@ -86,6 +86,8 @@ class Examination:
             self._outputs.compare(probe, pair, working)
             for k in range(len(self.runs.diff)):
                 self._gradients.compare(probe, pair, working, k)
+        if raised := self.runs.raised:
+            note(f"{len(raised)} runs are left out: the function itself raises {raised[0]!r}")
 
 
 def _is_outside(pair: Pair) -> bool:

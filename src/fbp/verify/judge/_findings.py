@@ -28,6 +28,10 @@ class Finding:
     says: str
     size: float = float("inf")
 
+    def at(self, probe: Probe, pair: Pair) -> "Finding":
+        """The same at another probe."""
+        return dataclasses.replace(self, probe=probe, pair=pair)
+
 
 @dataclasses.dataclass
 class LeafRecord:

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from fbp.verify.judge._bounds import AT_KINK
 from fbp.verify.judge._differences import Differences, typical_size
 from fbp.verify.judge._hull import in_hull
 from fbp.verify.probe._probes import Probe
+from fbp.verify.rule._derived import one_sided_gradients
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
@@ -66,6 +68,21 @@ class Limits:
                     )
         return said
 
+    def is_one_sided(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> bool:
+        """Whether each element is between the reference's values with ties broken to either side.
+
+        For ties that no move of the input breaks, such as those of a rounded value with a bound.
+        """
+        if self.runs.by != "reverse" or self.aside(probe).margin > AT_KINK:
+            return False
+        sides = [pair.grads[k], *(side[k] for side in self._sides(probe))]
+        low, high = np.min(sides, 0), np.max(sides, 0)
+        slack = 1e-6 * max(np.abs(low).max(initial=0.0), np.abs(high).max(initial=0.0))
+        return bool(((low - slack <= got) & (got <= high + slack)).all())
+
+    def _sides(self, probe: Probe) -> list[list[np.ndarray]]:
+        return one_sided_gradients(self.runs, probe.values, probe.dys)
+
     def aside(self, probe: Probe) -> Pair:
         """The results of the runs beside a probe, where its ties are broken."""
         if self._aside is None or self._aside[0] is not probe:
@@ -98,7 +115,9 @@ class Limits:
                 f"{kind} in {bad.sum()} of {bad.size} elements, where autodiff's are not",
             )
         if bad.any():
-            return None  # autodiff's are too: the function has no gradient to compare with there
+            # Autodiff's are too: the function has no gradient to compare with there. It is reported
+            # at the given input, where training would start.
+            return ("RANGE", self._not_finite(probe, k, bad, kind)) if probe.as_given else None
         near, nearer = (
             np.stack([grads[k].ravel() for grads in self._around(probe.values, probe, step, 8)])
             for step in (_STEP * 1e3, _STEP)
@@ -113,6 +132,32 @@ class Limits:
         if (((got < low - slack) | (got > high + slack)) & singular).any():
             return "WRONG", "outside of the gradient's limits at a singularity"
         return None
+
+    def _not_finite(self, probe: Probe, k: int, bad: np.ndarray, kind: str) -> str:
+        """Describes a gradient that is not finite at the given input, though the outputs are."""
+        element = int(np.flatnonzero(bad.ravel())[0])
+        where = list(map(int, np.unravel_index(element, bad.shape)))
+        x = np.asarray(probe.values[self.runs.diff[k]])[tuple(where)]
+        around = [grads[k].ravel()[element] for grads in self._around(probe.values, probe, 1e-4, 8)]
+        says = (
+            f"{kind} in {bad.sum()} of {bad.size} elements at the input that was given, where the "
+            f"function is finite: {where if where else 'x'} = {x:.4g}"
+        )
+        if not np.isfinite(around).all():
+            return says
+        low, high = np.real(around).min(), np.real(around).max()
+        if max(abs(low), abs(high)) > 20 * float(self._typical(probe, k)):
+            return f"{says}; beside it the gradient grows without bound"
+        return (
+            f"{says}; beside it the gradient is in [{low:.4g}, {high:.4g}], all of them finite "
+            "choices: guard the argument with jnp.where before the operation, not after it"
+        )
+
+    def _typical(self, probe: Probe, k: int) -> float:
+        """The largest element of the reference gradient at some points further away."""
+        far = [np.abs(grads[k]) for grads in self._around(probe.values, probe, 0.3, 4)]
+        finite = [float(g[np.isfinite(g)].max(initial=0.0)) for g in far]
+        return max([*finite, 1e-30])
 
     def _alone(
         self, probe: Probe, k: int, element: int, off: np.ndarray, most: int

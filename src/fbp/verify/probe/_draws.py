@@ -107,14 +107,16 @@ def masked(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return normal(rng, shape, False) * (rng.random(shape) < 0.5)
 
 
-def with_integer(rng: np.random.Generator, n: int, a: np.ndarray) -> np.ndarray:
+def with_integer(n: int, where: str, a: np.ndarray) -> np.ndarray:
     """These integers with some replaced by n; the same array if n is above their range.
 
     A negative n is always used, as a marker. So is any n for a scalar: a count and not an index.
     """
     if a.dtype.kind != "i" or (n > a.max(initial=-1) and a.ndim):
         return a
-    return np.where((rng.random(a.shape) < 0.4) | (a.ndim == 0), n, a).astype(a.dtype)
+    new = a.copy()
+    new.flat[[a.size // 2] if where == "middle" else [0, -1]] = n
+    return new
 
 
 def changed(rng: np.random.Generator, how: str, a: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fbp.verify.probe import _draws
 from fbp.verify.program._dtypes import is_float, is_key
-from fbp.verify.program._thresholds import special_integers
+from fbp.verify.program._thresholds import special_integers, thresholds, thresholds_of
 from fbp.verify.rule._runs import Runs
 
 
@@ -20,9 +20,10 @@ class Probe(NamedTuple):
       values: arrays for all leaves.
       dys: the cotangents.
       ordinary: whether its values have the size and kind of the given ones.
+      outside: whether it holds integers outside the range of the given ones.
       extreme: whether the size of its values is very different from the given ones.
       of_integers: whether its integers and masks differ from the given ones.
-      outside: whether it holds integers outside the range of the given ones.
+      as_given: whether its values are the given ones.
     """
 
     name: str
@@ -32,17 +33,15 @@ class Probe(NamedTuple):
     outside: bool = False
     extreme: bool = False
     of_integers: bool = False
+    as_given: bool = False
 
 
-def probes(
-    runs: Runs, rng: np.random.Generator, points: Sequence[float], cotangent: Any, fast: bool
-) -> Iterator[Probe]:
+def probes(runs: Runs, rng: np.random.Generator, cotangent: Any, fast: bool) -> Iterator[Probe]:
     """Yields the probes for a rule, the most informative first.
 
     Args:
       runs: the programs of the rule.
       rng: the source of random numbers.
-      points: constants that the function compares with.
       cotangent: the cotangents of the first probe, or None to draw them.
       fast: whether to leave out about half of the probes.
     """
@@ -53,7 +52,7 @@ def probes(
     def normal() -> list[np.ndarray]:
         return [_draws.normal(rng, s, c) for s, c in zip(shapes, is_complex, strict=True)]
 
-    yield Probe("as given", given, cotangent or normal(), True)
+    yield Probe("as given", given, cotangent or normal(), True, as_given=True)
     near = _of_floats(runs, given, lambda a: _draws.near(rng, a))
     yield Probe("near what was given", near, normal(), True)
     if not fast:
@@ -69,6 +68,9 @@ def probes(
             yield Probe(f"cotangent of output {i} alone", near, one)
     rows = _of_floats(runs, given, lambda a: _draws.mosaic(rng, a))
     yield Probe("rows zero, constant, large and small", rows, normal(), extreme=True)
+    points = thresholds(runs.program)
+    for name, values in _at_thresholds(runs, near):
+        yield Probe(name, values, normal())
     if points:
         at = _of_floats(runs, given, lambda a: _draws.at_points(rng, a, points))
         yield Probe("at and around its thresholds", at, normal())
@@ -77,9 +79,16 @@ def probes(
         # The function compares something with 0, so 0 is taken to be in its domain.
         zeros = _of_floats(runs, given, lambda a: _draws.some_zero(rng, a), keep_sign=False)
         yield Probe("zeros among what is of one sign", zeros, normal())
+    yield Probe("all zero", _of_floats(runs, given, np.zeros_like), normal())
     wide = _of_floats(runs, given, lambda a: _draws.spread(rng, a, 20.0))
     yield Probe("large", wide, normal(), extreme=True)
     if any(not is_float(leaf.value) for leaf in runs.subject.leaves):
+        for n in special_integers(runs.program):
+            for where in ("first and last", "middle"):
+                changed = _integers(runs, near, functools.partial(_draws.with_integer, n, where))
+                if changed is not None:
+                    name = f"integers: {n} among them"
+                    yield Probe(name, changed, normal(), of_integers=True)
         for how in ("repeat", "any", "first row false", "none true", "all true", "-1"):
             changed = _integers(runs, near, functools.partial(_draws.changed, rng, how))
             if changed is not None:
@@ -92,11 +101,6 @@ def probes(
                     outside,
                     of_integers=True,
                 )
-        for n in special_integers(runs.program):
-            changed = _integers(runs, near, functools.partial(_draws.with_integer, rng, n))
-            if changed is not None:
-                name = f"integers: {n} among them"
-                yield Probe(name, changed, normal(), of_integers=True)
     if fast:
         return
     for i in runs.diff:
@@ -105,7 +109,6 @@ def probes(
         yield Probe(f"{runs.subject.leaves[i].path} = 0", zeroed, normal())
     sparse = _of_floats(runs, given, lambda a: np.where(rng.random(a.shape) < 0.2, 0, a))
     yield Probe("zeros here and there", sparse, normal())
-    yield Probe("all zero", _of_floats(runs, given, np.zeros_like), normal())
     for name, change in (
         ("constant rows", _draws.constant_rows),
         ("tiny variance", lambda a: _draws.tiny_variance(rng, a)),
@@ -124,9 +127,38 @@ def _of_floats(
         value = np.asarray(values[i])
         wide = value if value.dtype.kind == "c" else value.astype(np.float64)
         # Rounded to the working dtype, so that all runs see the same numbers.
-        new = np.asarray(change(wide))
+        with np.errstate(invalid="ignore"):  # of infinite input
+            new = np.asarray(change(wide))
         changed[i] = (_of_one_sign(wide, new) if keep_sign else new).astype(runs.dtypes[i])
     return changed
+
+
+def _at_thresholds(runs: Runs, near: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Values in which elements of a leaf lie at a threshold, just below or just above it.
+
+    Each threshold is placed once at the first, at a middle and at the last element.
+    """
+    found = thresholds_of(runs.program, runs.subject.values, runs.diff)
+    for i, edges in found.items():
+        a = np.asarray(near[i])
+        if a.dtype.kind == "c" or not a.size:
+            continue
+        wide = a.astype(np.float64)
+        at = [np.broadcast_to(np.asarray(edge, np.float64), a.shape).ravel() for edge in edges[:8]]
+        steps = [(edge, step) for step in (0.0, -1e-3, 1e-3) for edge in at]
+        places = list(dict.fromkeys((0, a.size // 2, a.size - 1)))
+        path = runs.subject.leaves[i].path
+        sign = _draws.one_sign(np.asarray(runs.subject.values[i]))
+        for n in range(len(steps)):
+            new = wide.ravel().copy()
+            for k, place in enumerate(places):
+                edge, step = steps[(n + k) % len(steps)]
+                at_edge = edge[place] + step * max(1.0, abs(edge[place]))
+                # An argument given with one sign may be 0, if the function asks, but not beyond.
+                new[place] = at_edge if not sign or sign * at_edge >= 0 else new[place]
+            values = list(near)
+            values[i] = new.reshape(a.shape).astype(runs.dtypes[i])
+            yield f"{path} at its thresholds", values
 
 
 def _of_one_sign(given: np.ndarray, changed: np.ndarray) -> np.ndarray:

@@ -53,9 +53,8 @@ def transforms(runs: Runs) -> Iterator[Transform]:
             yield Transform(f"gradient by {path} alone", _by_one(subject, k), [k])
     if runs.by == "reverse" and not runs.draws:
         again = "(grad of grad)"
-        forwards, backwards = (_differentiated(runs, way) for way in (True, False))
-        yield Transform(f"the gradient differentiated forwards {again}", forwards, each, True)
         owners = each + [None for _ in runs.out_avals]
+        backwards = _differentiated_backwards(runs)
         yield Transform(f"the gradient differentiated backwards {again}", backwards, owners, True)
 
 
@@ -77,7 +76,9 @@ def _in_a_branch(subject: Subject) -> Run:
         def other(values: Any) -> Any:
             return jax.tree.map(jnp.zeros_like, f(values))
 
-        return lax.cond(jnp.sum(values[first]).real < jnp.inf, f, other, values)
+        # True, also of infinite values and of NaN, which no program can know before it runs.
+        total = jnp.sum(values[first]).real
+        return lax.cond((total == total) | (total != total), f, other, values)
 
     def run(a: Any, b: Any, da: Any, db: Any) -> Both:
         return subject.pull(chosen, a, da)[1], _gradients(subject, a, da)
@@ -151,7 +152,7 @@ def _by_one(subject: Subject, k: int) -> Run:
     return run
 
 
-def _differentiated(runs: Runs, forward: bool) -> Run:
+def _differentiated_backwards(runs: Runs) -> Run:
     """The derivative of the gradient along b, from the rule and from autodiff without rules."""
     subject = runs.subject
 
@@ -160,8 +161,6 @@ def _differentiated(runs: Runs, forward: bool) -> Run:
 
         def derivative(f: Callable[..., Any]) -> list[Any]:
             gradient = gradient_of(subject, f, a)
-            if forward:
-                return jax.jvp(gradient, (at, da), (along, db))[1]
             return jax.tree.leaves(jax.vjp(gradient, at, da)[1](along))
 
         return derivative(subject.f), derivative(as_function(runs.plain))

@@ -14,9 +14,13 @@ from fbp.verify.probe._transforms import Transform, gradient_of, transforms
 from fbp.verify.program._compiled import quick
 from fbp.verify.program._numbers import largest
 from fbp.verify.program._program import as_function, evaluate, part_of, trace
+from fbp.verify.rule._callbacks import quiet_callbacks, said_by_user
+from fbp.verify.rule._derived import holds_fixed, once
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._rule import KEEPS, first_line, foreign_outputs, leak
 from fbp.verify.rule._runs import Runs
+
+UNDIFFERENTIABLE = "its gradient cannot be differentiated"
 
 
 class Outcome(NamedTuple):
@@ -74,9 +78,7 @@ class Variants:
     @classmethod
     def of(cls, runs: Runs) -> "Variants":
         """The variants of these runs, compiled once."""
-        if not hasattr(runs.shared, "variants"):
-            runs.shared.variants = cls(runs)
-        return runs.shared.variants
+        return once(runs, "variants", lambda: cls(runs))
 
     def run(
         self, pairs: Sequence[tuple[Probe, Pair]], errors: Sequence[float], vanishes: bool
@@ -95,10 +97,14 @@ class Variants:
         b = [v if i in self.runs.diff else a[i] for i, v in enumerate(b)]
         dys_a, dys_b = (self.runs.narrow_dys(p.dys) for p in (first, second))
         flat = jax.tree.leaves((a, b, dys_a, dys_b))
-        outcomes = jax.device_get(self.run_all(*flat))
-        again = jax.device_get(self.run_all(*flat))
         variants: dict[str, str] = dict(self.unsupported)
         findings = list(self.findings)
+        try:
+            with quiet_callbacks():
+                outcomes, again = (jax.device_get(self.run_all(*flat)) for _ in range(2))
+        except RuntimeError as error:
+            why = f"not compared: the function itself raises {said_by_user(error)!r}"
+            return Outcome({**variants, **{t.name: why for t in self.transforms}}, findings)
         if changing := self._changing(outcomes, again):
             says = "run twice on the same input, the rule differs"
             findings += [("NONDETERMINISTIC", says, k) for k in _known(changing)]
@@ -145,7 +151,7 @@ class Variants:
     def _why_no_second(self, vanishes: bool, margin: float) -> str:
         """Why derivatives of the gradient cannot be compared; "" if they can."""
         # With stop_gradient, the second derivatives of a right rule and of autodiff may differ.
-        if self.runs.holds_fixed or vanishes:
+        if holds_fixed(self.runs) or vanishes:
             return "the function holds something fixed"
         return "all inputs are at kinks" if margin < 1e-4 else ""
 
@@ -180,7 +186,7 @@ class Variants:
             k for k in each if not _is_differentiable(part_of(rule, [k]), *args)
         }
         why = self.unsupported[seconds[-1].name].split(": ", 2)[-1]
-        text = f"its gradient cannot be differentiated (grad of grad): {why}"
+        text = f"{UNDIFFERENTIABLE} (grad of grad): {why}"
         self.findings += [("VARIANT", text, k) for k in _known(lost)]
 
 

@@ -39,7 +39,7 @@ class Interpreter:
         def read(atom: Any) -> Any:
             return self.literal(atom) if isinstance(atom, Literal) else values[atom]
 
-        values.update(zip(_all_inputs(program), [*map(self.constant, consts), *args], strict=True))
+        values.update(zip(all_inputs(program), [*map(self.constant, consts), *args], strict=True))
         for eqn in program.eqns:
             outs = self.equation(eqn, [read(atom) for atom in eqn.invars])
             values.update(zip(eqn.outvars, outs, strict=True))
@@ -140,7 +140,8 @@ def inlined(program: ClosedJaxpr) -> ClosedJaxpr:
     return trace(lambda *args: run(args), *program.in_avals)
 
 
-def _all_inputs(program: Any) -> list[Any]:
+def all_inputs(program: Any) -> list[Any]:
+    """The variables of a program's constants and inputs."""
     # From jax 0.12 on, `all_invars` lists the constants before the inputs.
     if hasattr(program, "all_invars"):
         return list(program.all_invars)

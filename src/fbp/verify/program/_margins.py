@@ -12,7 +12,7 @@ from fbp.verify.program._interpreter import CALLS, Interpreter, looped, scanned
 from fbp.verify.program._program import dtype_of, equations, opened, programs_in
 
 # Primitives that compare their operands.
-COMPARED = ("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "clamp")
+COMPARED = ("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "clamp", "lt_to", "le_to")
 _AT_ZERO = ("abs", "sign")
 _EXTREME = ("reduce_max", "reduce_min", "argmax", "argmin")
 _WINDOWS = ("reduce_window_max", "reduce_window_min", "cummax", "cummin", "sort", "top_k")

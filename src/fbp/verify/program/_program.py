@@ -76,7 +76,7 @@ def _without(program: Any, keep: set[int], numbers: Iterator[int]) -> Any:
     for eqn in program.eqns:
         if eqn.primitive.name in RULES:
             if next(numbers) not in keep:
-                inside = _without(eqn.params["call_jaxpr"], set(), itertools.count())
+                inside = _nameless(_without(eqn.params["call_jaxpr"], set(), itertools.count()))
                 eqn = eqn.replace(primitive=closed_call_p, params={"call_jaxpr": inside})
         elif (eqn.params.get("branches_platforms") or [""])[-1] is None:
             # platform_dependent: kernels on some platforms, and the default branch they stand for.
@@ -90,6 +90,14 @@ def _without(program: Any, keep: set[int], numbers: Iterator[int]) -> Any:
     return program.replace(eqns=eqns)
 
 
+def _nameless(program: Any) -> Any:
+    """The program without names for its inputs: those of a rule called with keywords are as many as
+    its function has parameters, not as many as it has inputs, which jax does not expect."""
+    jaxpr, _ = opened(program)
+    nameless = jaxpr.replace(debug_info=jaxpr.debug_info._replace(arg_names=None))
+    return nameless if jaxpr is program else program.replace(jaxpr=nameless)
+
+
 def _without_inside(value: Any, keep: set[int], numbers: Iterator[int]) -> Any:
     if isinstance(value, ClosedJaxpr | Jaxpr):
         return _without(value, keep, numbers)
@@ -98,6 +106,18 @@ def _without_inside(value: Any, keep: set[int], numbers: Iterator[int]) -> Any:
         named = hasattr(value, "_fields")  # a NamedTuple, as custom_linear_solve has
         return type(value)(*inside) if named else type(value)(inside)
     return value
+
+
+def rule_calls(program: Any) -> Iterator[JaxprEqn]:
+    """The calls of custom rules, in the order of `keep` in `without_rules`."""
+    for eqn in opened(program)[0].eqns:
+        if eqn.primitive.name in RULES:
+            yield eqn
+        elif (eqn.params.get("branches_platforms") or [""])[-1] is None:
+            yield from rule_calls(eqn.params["branches"][-1])
+        else:
+            for held in programs_in(eqn):
+                yield from rule_calls(held)
 
 
 def part_of(program: ClosedJaxpr, outputs: Sequence[int]) -> ClosedJaxpr:
@@ -140,7 +160,7 @@ def as_function(program: ClosedJaxpr) -> Callable[[Sequence[Any]], list[Array]]:
 
 
 _INSTALLED = os.path.normpath(sysconfig.get_paths()["purelib"])
-_OURS = os.path.dirname(os.path.abspath(__file__))
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def source_of(eqn: JaxprEqn) -> tuple[str, int] | None:

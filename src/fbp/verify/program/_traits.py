@@ -24,8 +24,10 @@ def rules_of(program: ClosedJaxpr) -> list[str]:
 
 
 def effects_of(program: ClosedJaxpr) -> list[str]:
-    """The side effects of a program, except those for debugging."""
-    wanted = {e for e in program.effects if "Debug" not in type(e).__name__}
+    """The side effects of a program, but for debugging and for arrays that it makes, changes and
+    reads itself, as `jax.new_ref` does."""
+    quiet = ("Debug", "InternalMutableArray")
+    wanted = {e for e in program.effects if not any(q in type(e).__name__ for q in quiet)}
     return sorted({str(e) for e in _effects(program.jaxpr) if e in wanted})
 
 

@@ -13,7 +13,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from fbp.verify.program._interpreter import Interpreter, bind
-from fbp.verify.program._program import dtype_of, equations, programs_in
+from fbp.verify.program._program import dtype_of, equations, evaluate, programs_in
 
 _DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype")
 # Primitives that depend on bits or on the spacing of floats stay in the dtype they were traced in.
@@ -110,18 +110,34 @@ def _wide(value: Any) -> Any:
 
 
 def _as(value: Any, dtype: Any) -> Any:
-    if jnp.result_type(value) == dtype or not jnp.issubdtype(dtype, jnp.inexact):
+    # A number in a program has a dtype of its own, which `jnp.result_type` does not look at.
+    own = getattr(value, "dtype", None)
+    if (jnp.result_type(value) if own is None else own) == dtype:
+        return value
+    if not jnp.issubdtype(dtype, jnp.inexact):
         return value
     return jax.lax.convert_element_type(value, dtype)
 
 
 def widened(program: ClosedJaxpr, stuck: dict[str, Any]) -> Any:
-    """A program as a function with every float widened; `stuck` collects what could not be."""
+    """The function of a program, every float widened; `stuck` collects what could not be.
+
+    A program with something that cannot be widened, as another library's primitive that holds
+    dtypes of its own, is evaluated in the dtypes it was traced in.
+    """
 
     def f(*args: Any) -> list[Any]:
         interpreter = Widened()
-        outs = interpreter.run(program.jaxpr, program.consts, [_wide(a) for a in args])
-        stuck.update(interpreter.stuck)
+        try:
+            outs = interpreter.run(program.jaxpr, program.consts, [_wide(a) for a in args])
+        except Exception as error:
+            narrow = [_as(a, x.dtype) for a, x in zip(args, program.in_avals, strict=True)]
+            outs = evaluate(program, *narrow)
+            stuck[f"all of it: {type(error).__name__}"] = min(
+                narrow_dtypes(program), key=lambda d: jnp.finfo(d).bits
+            )
+        else:
+            stuck.update(interpreter.stuck)
         return [_wide(out) for out in outs]
 
     return f

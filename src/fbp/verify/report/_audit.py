@@ -1,6 +1,7 @@
 """The result of `fbp.audit`, as a value."""
 
 import dataclasses
+import math
 
 from fbp._columns import align
 from fbp.verify.report._card import FAILING, Report, as_json
@@ -13,11 +14,11 @@ class SiteReport:
 
     Attributes:
       rule: the function the rule belongs to.
-      source: file and line of the first call, or "".
-      calls: the number of equal calls; a call inside a loop counts once.
-      report: the report of a check on the actual inputs and cotangents of the first call.
-      effect: the error of the whole gradient with only this rule in force: the largest over the
-        leaves, each relative to its size.
+      source: file and line of the first call, or of the rule if that is not known, or "".
+      calls: how many calls there are; those in loops count once.
+      report: what a check with the real inputs and cotangents of the first call found.
+      effect: how far this rule alone moves the gradient of the whole from its reference, relative
+        to the largest change of a leaf; NaN where that cannot be told.
     """
 
     rule: str
@@ -57,7 +58,9 @@ class AuditReport:
         """The sites whose rule is not right, by effect on the whole gradient, largest first."""
         quiet = ("OK", "CONVENTION", "VACUOUS")
         wrong = [site for site in self.sites if site.report.verdict not in quiet]
-        return tuple(sorted(wrong, key=lambda site: -site.effect))
+        return tuple(
+            sorted(wrong, key=lambda site: -(0.0 if math.isnan(site.effect) else site.effect))
+        )
 
     def raise_if_wrong(self) -> None:
         """Raises WrongGradientError with the report in one line, unless `ok`."""
@@ -81,11 +84,12 @@ class AuditReport:
         """The report as text: a table of the sites, then a card for each that is not OK."""
         off = max(self.gradients.values(), default=0.0)
         head = f"{self.verdict}  {self.name}: {len(self.sites)} custom rules"
-        lines = [f"{head}; the whole gradient is off by {off:.1e} of its leaf in float64"]
+        whole = f"off by {off:.1e} of its leaf in float64" if self.gradients else "not compared"
+        lines = [f"{head}; the whole gradient is {whole}" if self.sites else head]
         if self.sites:
             rows = [["rule", "called at", "calls", "verdict", "moves the gradient by"]]
             rows += [
-                [s.rule, s.source, str(s.calls), s.report.verdict, f"{s.effect:.1e}"]
+                [s.rule, s.source, str(s.calls), s.report.verdict, _moves(s.effect)]
                 for s in self.sites
             ]
             lines.append(align(rows))
@@ -99,3 +103,11 @@ class AuditReport:
             lines.append(f"what breaks it: {culprit.rule}, called at {culprit.source}")
         lines += [f"note  {note}" for note in self.notes]
         return "\n".join([*lines, f"{self.seconds:.2f} s"])
+
+
+def _moves(effect: float) -> str:
+    return "not known" if math.isnan(effect) else f"{effect:.1e}"
+
+
+def _known_effect(site: SiteReport) -> float:
+    return 0.0 if math.isnan(site.effect) else site.effect

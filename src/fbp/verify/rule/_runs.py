@@ -7,7 +7,6 @@ one that the function is used in.
 
 import copy
 import functools
-import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ from fbp.verify.program._traits import (
     rules_of,
 )
 from fbp.verify.program._wide import narrow_dtypes, widened
+from fbp.verify.rule._callbacks import quiet_callbacks, said_by_user
 from fbp.verify.rule._pair import Pair, to_numpy
 from fbp.verify.rule._plain import float_outputs, plain_program
 from fbp.verify.rule._rule import (
@@ -60,13 +60,14 @@ class Runs:
       has_kernels: whether the rule, its forward included, calls Pallas kernels.
       effects: side effects in the program of the rule, except those for debugging.
       longest_sum: the terms of the longest sum, roughly.
-      holds_fixed: whether the function has a stop_gradient.
       iterates: whether the function has a loop that may run until something converges.
-      hides_kinks: whether the function compares floats where a tie is not noticed.
-      draws: whether random numbers are drawn, which differ between dtypes.
-      own: how messages name the outputs that those of the rule's forward are compared with.
-      notes: what could not be done in float64 or by reverse mode, and why.
-      shared: programs that are compiled later, shared by all copies.
+      hides_kinks: whether it compares floats where a tie is not seen.
+      draws: whether random numbers are drawn, which depend on the dtype.
+      own: what the outputs of a rule's forward are held against.
+      notes: what could not be done in float64, and why.
+      rule_grads: the gradients by the rule, as a function of values and cotangents in float64.
+      raised: what the function said at inputs where a check of its own raised.
+      shared: what is made of the programs later, for all copies.
     """
 
     def __init__(self, subject: Subject, reference: Callable[..., Any] | None) -> None:
@@ -75,8 +76,9 @@ class Runs:
         if reference is not None:
             self.own = "the reference's (which has to give the same values)"
         self.notes: list[str] = []
+        self.raised: list[str] = []
         self.stuck: dict[str, Any] = {}
-        self.shared = types.SimpleNamespace()
+        self.shared: dict[str, Any] = {}
         values = self.narrow(subject.values)
         self.dtypes = [leaf.dtype for leaf in values]
         self.out_avals = float_outputs(subject, values)
@@ -103,30 +105,29 @@ class Runs:
     def given(self, subject: Subject) -> "Runs":
         """The same programs, for other values of the same shapes."""
         other = copy.copy(self)
-        other.subject = subject
+        other.subject, other.raised = subject, []
         return other
 
     # Run the programs.
 
     def exact(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
-        """Runs the rule and the reference in float64."""
+        """Everything in float64; NaN where a check in the function raises."""
         with jax.enable_x64(True):
-            return to_numpy(self._exact_program(self.wide(values), self.wide_dys(dys)))
+            return self._run(self._exact_program, self.wide(values), self.wide_dys(dys))
 
     def working(self, values: Sequence[Any], dys: Sequence[Any]) -> Pair:
-        """Runs the rule and the reference in the working dtype."""
-        return to_numpy(self._working_program(self.narrow(values), self.narrow_dys(dys)))
+        """Everything in the dtype the function is used in; NaN where a check in it raises."""
+        return self._run(self._working_program, self.narrow(values), self.narrow_dys(dys))
 
-    def slope(self, values: list[Any], dys: list[Any], moves: dict[int, np.ndarray]) -> float:
-        """The derivative of <dy, f> along `moves` of some leaves, by forward-mode autodiff."""
-        with jax.enable_x64(True):
-            wides = self.wide(values)
-            at = [np.zeros_like(wides[i]) for i in self.diff]
-            if not hasattr(self.shared, "slope"):
-                self.shared.slope = quick(self._along, wides, self.wide_dys(dys), at)
-            zeros = zip(self.diff, at, strict=True)
-            moved = [moves.get(i, zero).astype(zero.dtype) for i, zero in zeros]
-            return float(self.shared.slope(wides, self.wide_dys(dys), moved))
+    def _run(self, program: Callable[..., Pair], values: list[Any], dys: list[Any]) -> Pair:
+        try:
+            with quiet_callbacks():
+                return to_numpy(program(values, dys))
+        except RuntimeError as error:  # raised by a callback of the user's
+            self.raised.append(said_by_user(error))
+        out = [np.full(a.shape, np.nan) for a in self.out_avals]
+        grads = [np.full(np.shape(values[i]), np.nan) for i in self.diff]
+        return Pair(out, grads if self.by == "reverse" else [], out, grads, np.inf)
 
     # Cast to a dtype.
 
@@ -181,12 +182,6 @@ class Runs:
         except Exception:
             return "differences"
 
-    def _along(self, values: list[Any], dys: list[Any], moves: list[Any]) -> Any:
-        f = self.subject.of_floats(as_function(self.program), values)
-        _, along = jax.jvp(f, ([values[i] for i in self.diff],), (moves,))
-        # jax's vjp contracts without conjugation.
-        return sum(jnp.sum(d * a).real for d, a in zip(dys, along, strict=True))
-
     def _in_working_dtype(self, values: list[Any], dys: list[Any]) -> Pair:
         rule_out, rule_grads = self.subject.pull(self.subject.f, values, dys)
         out, grads = self._reference(self.plain, values, dys)
@@ -196,13 +191,16 @@ class Runs:
         """Traces in float64 where possible, and widens programs that compute in narrower dtypes."""
         subject, plain = self.subject, self.plain
         wides = self.wide(subject.values)
+        rule = None
         try:
-            plain = plain_program(subject, trace(subject.f, wides), reference, wides)
-            dys = [np.zeros(a.shape, a.dtype) for a in filter(is_float, plain.out_avals)]
-            rule = traced_rule(subject, wides, dys)
+            if not subject.as_traced:
+                plain = plain_program(subject, trace(subject.f, wides), reference, wides)
+                dys = [np.zeros(a.shape, a.dtype) for a in filter(is_float, plain.out_avals)]
+                rule = traced_rule(subject, wides, dys)
         except Exception as error:
-            # Tracing in the working dtype has succeeded; that program, widened, is nearly as good.
             self.notes.append(f"not traced in float64: {first_line(error)}")
+        if rule is None:
+            # Tracing in the working dtype has succeeded; that program, widened, is nearly as good.
             with jax.enable_x64(False):
                 dys = [np.zeros(a.shape, a.dtype) for a in self.out_avals]
                 rule = traced_rule(subject, self.narrow(subject.values), dys)
@@ -211,7 +209,6 @@ class Runs:
         names = primitives(plain)
         self.program = plain
         self.longest_sum = max(longest_sum(rule), longest_sum(plain))
-        self.holds_fixed = "stop_gradient" in names
         self.iterates = iterates(plain)
         self.hides_kinks = hides_kinks(plain)
         drawn = ("random_", "threefry")
@@ -220,6 +217,11 @@ class Runs:
             widened(rule, self.stuck) if narrow_dtypes(rule) else functools.partial(evaluate, rule)
         )
         n = len(self.out_avals)
+
+        def rule_grads(values: list[Any], dys: list[Any]) -> list[Any]:
+            return run(*values, *dys)[n:]
+
+        self.rule_grads = rule_grads
 
         def both(values: list[Any], dys: list[Any]) -> Pair:
             outs = run(*values, *dys)

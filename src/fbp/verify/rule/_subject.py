@@ -36,6 +36,8 @@ class Subject:
       identity: a key that is equal for subjects of the same function; None if there is no such key.
       original: the function as it was given.
       arguments: from the arrays of all leaves to the arguments that contain them.
+      as_traced: whether f binds an equation of a program traced before, in the dtypes of the
+        leaves: traced anew in float64, its rule would have constants of other digits than that.
       in_float64: whether it is used in float64: its caller enabled x64 and passed float64 arrays.
     """
 
@@ -46,6 +48,7 @@ class Subject:
     original: Any
     arguments: Callable[[Sequence[Any]], tuple[Any, ...]] = tuple
     in_float64: bool = False
+    as_traced: bool = False
 
     @property
     def differentiable(self) -> list[int]:

@@ -26,17 +26,24 @@ from fbp.verify.sites._sites import Site, rules_in, rules_in_program
 class Harvest(Interpreter):
     """Runs a program, records the inputs of each rule, and adds a tap to its outputs.
 
-    The gradient of the whole program with respect to a tap, at zero, is the cotangent of that call.
+    The derivative of the whole with respect to a tap that is zero is the cotangent of that call.
 
     Args:
-      taps: by the number of the site, the arrays to add to its outputs; None to only list sites.
+      in_force: whether the rules are in force, as the user's own program has them; else each call
+        is replaced by the function that the rule is for.
+      taps: for each site, by its number, what is added to its outputs; None to only list sites.
       first: the number of the first site.
       lengths: how often each loop around this program runs, from the outermost.
     """
 
     def __init__(
-        self, taps: dict[int, Any] | None = None, first: int = 0, lengths: tuple[int, ...] = ()
+        self,
+        in_force: bool,
+        taps: dict[int, Any] | None = None,
+        first: int = 0,
+        lengths: tuple[int, ...] = (),
     ) -> None:
+        self.in_force = in_force
         self.taps, self.next, self.lengths = taps, first, lengths
         self.sites: list[Site] = []
         self.inputs: list[list[Any]] = []
@@ -47,8 +54,11 @@ class Harvest(Interpreter):
         number, self.next = self.next, self.next + 1
         self.sites.append(Site(number, eqn, self.lengths, source_of(eqn)))
         self.inputs.append(list(ins))
-        plain = without_rules(eqn.params["call_jaxpr"])
-        outs = Interpreter().run(*opened(plain), ins)
+        if self.in_force:
+            outs = bind(eqn, ins)
+        else:
+            plain = without_rules(eqn.params["call_jaxpr"])
+            outs = Interpreter().run(*opened(plain), ins)
         if self.taps is None:
             return outs
         return [o if t is None else o + t for o, t in zip(outs, self.taps[number], strict=True)]
@@ -66,7 +76,7 @@ class Harvest(Interpreter):
         def body(carry: list[Any], x: Any) -> Any:
             xs, slices = x
             taps = None if self.taps is None else {**self.taps, **slices}
-            inner = Harvest(taps, first, (*self.lengths, p["length"]))
+            inner = Harvest(self.in_force, taps, first, (*self.lengths, p["length"]))
             outs = inner.run(program, consts, [*ins[:n], *carry, *xs])
             sites[:] = inner.sites
             return outs[: m - n], (outs[m - n :], inner.inputs)
@@ -78,35 +88,27 @@ class Harvest(Interpreter):
         return [*carry, *ys]
 
     def cond(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        """Branches also return the inputs of their sites, and zeros for those of the others."""
+        """The inputs of a site in a branch are those that the branch's own operands give.
+
+        They are computed for every branch, taken or not: the constants of a rule are among them.
+        """
         if not rules_in(eqn):
             return super().cond(eqn, ins)
         index, *operands = ins
         branches = [opened(branch) for branch in eqn.params["branches"]]
-        counts = [rules_in_program(program) for program, _ in branches]
-        firsts = [self.next + sum(counts[:n]) for n in range(len(counts))]
-        sites: dict[int, list[Site]] = {}
+        firsts = []
+        for program, consts in branches:
+            firsts.append(self.next)
+            listing = Harvest(False, None, self.next, self.lengths)
+            listing.run(program, consts, operands)
+            self._take(listing.sites, listing.inputs, self.next + rules_in_program(program))
 
-        def run(n: int, *operands: Any) -> Any:
-            inner = Harvest(self.taps, firsts[n], self.lengths)
-            outs = inner.run(*branches[n], operands)
-            sites[n] = inner.sites
-            return outs, inner.inputs
+        def run(n: int, *operands: Any) -> list[Any]:
+            inner = Harvest(self.in_force, self.taps, firsts[n], self.lengths)
+            return inner.run(*branches[n], operands)
 
-        shapes = [
-            jax.eval_shape(functools.partial(run, n), *operands)[1] for n in range(len(counts))
-        ]
-
-        def branch(n: int, *operands: Any) -> Any:
-            outs, inputs = run(n, *operands)
-            blank = [jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), s) for s in shapes]
-            return outs, [*blank[:n], inputs, *blank[n + 1 :]]
-
-        each = [functools.partial(branch, n) for n in range(len(counts))]
-        outs, inputs = lax.switch(index, each, *operands)
-        for n in range(len(counts)):
-            self._take(sites[n], inputs[n], firsts[n] + counts[n])
-        return list(outs)
+        each = [functools.partial(run, n) for n in range(len(branches))]
+        return list(lax.switch(index, each, *operands))
 
     def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         return self.primitive(eqn, ins)
@@ -123,7 +125,10 @@ class Harvest(Interpreter):
 
 @dataclasses.dataclass(frozen=True)
 class Reached:
-    """The inputs and cotangents of a site, stacked over the loops around it."""
+    """What reaches a site: inputs and cotangents, stacked over the loops around it.
+
+    `cotangents` is empty where the program has no reverse mode.
+    """
 
     site: Site
     inputs: list[np.ndarray]
@@ -140,8 +145,8 @@ class Reached:
 
 
 def sites_of(program: ClosedJaxpr, values: Sequence[Any]) -> list[Site]:
-    """The calls of rules in a program, except those inside `while`, `shard_map` and kernels."""
-    listing = Harvest()
+    """The calls of rules in a program, those in `while` loops and kernels left out."""
+    listing = Harvest(in_force=False)
     jax.eval_shape(lambda v: listing.run(program.jaxpr, program.consts, v), list(values))
     return listing.sites
 
@@ -151,12 +156,39 @@ def harvest(
 ) -> list[Reached]:
     """The inputs and cotangents of every site, from one forward and backward pass of a program.
 
+    Its rules are in force, for they may be what makes it differentiable. Where that raises they are
+    taken out; and where the program has no reverse mode then, the cotangents are left out.
+
     Args:
       program: traced in the dtype of the values.
       values: its inputs.
       dys: cotangents of its float outputs.
       outs: the indices of those outputs.
     """
+    for in_force in (True, False):
+        try:
+            return _harvest(program, values, dys, outs, in_force)
+        except Exception:
+            continue
+    sites = sites_of(program, values)
+    forward = Harvest(in_force=False)
+
+    def inputs_of(values: list[Any]) -> Any:
+        forward.inputs.clear()
+        forward.run(program.jaxpr, program.consts, values)
+        return forward.inputs
+
+    inputs = jax.device_get(jax.jit(inputs_of)(list(values)))
+    return [Reached(site, inputs[n], []) for n, site in enumerate(sites)]
+
+
+def _harvest(
+    program: ClosedJaxpr,
+    values: Sequence[Any],
+    dys: Sequence[Any],
+    outs: Sequence[int],
+    in_force: bool,
+) -> list[Reached]:
     sites = sites_of(program, values)
     taps = {
         site.number: [
@@ -169,7 +201,7 @@ def harvest(
     }
 
     def f(taps: Any) -> Any:
-        run = Harvest(taps)
+        run = Harvest(in_force, taps)
         results = run.run(program.jaxpr, program.consts, list(values))
         return [results[i] for i in outs], run.inputs
 

@@ -32,6 +32,12 @@ class Site:
         return rule_source(self.eqn)[0]
 
     @property
+    def constants(self) -> int:
+        """How many of its operands, the first ones, are constants that the rule closes over: jax
+        differentiates with respect to none of them."""
+        return self.eqn.params.get("num_consts", 0)
+
+    @property
     def operands(self) -> list[str]:
         """Names for its operands: the function's parameters, if its source can be read."""
         return operand_names(self.eqn)

@@ -1,6 +1,7 @@
 """The gradient of a whole program, with all, none or some of its rules in use."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,18 +10,25 @@ import numpy as np
 from fbp.verify.program._compiled import quick
 from fbp.verify.program._dtypes import is_float, wide
 from fbp.verify.program._numbers import largest
-from fbp.verify.program._program import as_function, trace, without_rules
+from fbp.verify.program._program import as_function, rule_calls, trace, without_rules
 from fbp.verify.program._wide import narrow_dtypes, widened
 from fbp.verify.rule._rule import first_line
 from fbp.verify.rule._subject import Subject
-from fbp.verify.sites._sites import rules_in_program
+from fbp.verify.sites._sites import rule_source
 
 
 class Whole:
-    """The gradient of a whole program, with all, none or some of its rules in use."""
+    """The gradient of the whole program, with all, none or some of its rules in force.
+
+    Attributes:
+      names: the functions that have its rules, in the order of the program.
+      exact: the reference: the gradient without rules; [] where there is none.
+      kept: numbers of the rules that the reference keeps, because the program has no gradient
+        without them.
+    """
 
     def __init__(self, subject: Subject, notes: list[str]) -> None:
-        self.subject = subject
+        self.subject, self.notes = subject, notes
         self.diff = subject.differentiable
         self.x64 = True
         self.stuck: dict[str, Any] = {}
@@ -33,19 +41,53 @@ class Whole:
             self.x64 = False
             self.values = subject.values
             self.program = trace(subject.f, self.values)
-        self.count = rules_in_program(self.program.jaxpr)
-        self.exact = self._gradient(without_rules(self.program))
+        self.names = [rule_source(eqn)[0] for eqn in rule_calls(self.program)]
+        self.kept: list[int] = []
+        self.exact: list[np.ndarray] = []
+        try:
+            try:
+                self.exact = self._gradient(without_rules(self.program))
+            except Exception:
+                self.kept = self._needed()
+                self.exact = self._gradient(without_rules(self.program, self.kept))
+        except Exception as error:
+            self._note(error)
 
-    def _gradient(self, program: Any) -> list[np.ndarray]:
+    def _needed(self) -> list[int]:
+        """The rules without which, all others in force, the program has no gradient."""
+        numbers: dict[str, list[int]] = {}
+        for number, name in enumerate(self.names):
+            numbers.setdefault(name, []).append(number)
+        needed: list[int] = []
+        for mine in numbers.values():
+            others = [n for n in range(len(self.names)) if n not in mine]
+            try:
+                with jax.enable_x64(self.x64):
+                    program = without_rules(self.program, others)
+                    jax.eval_shape(self._pull(program), *self.values)
+            except Exception:
+                needed += mine
+        return needed
+
+    def _note(self, error: Exception) -> None:
+        said = f"{type(error).__name__}: {first_line(error)}"
+        text = f"the whole gradient was not compared: {said}"
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def _pull(self, program: Any) -> Callable[..., list[Any]]:
         def gradient(*values: Any) -> list[Any]:
             dys = [np.ones(a.shape, a.dtype) for a in filter(is_float, program.out_avals)]
             return self.subject.pull(as_function(program), values, dys)[1]
 
+        return gradient
+
+    def _gradient(self, program: Any) -> list[np.ndarray]:
         with jax.enable_x64(self.x64):
-            run: Any = gradient
+            run: Any = self._pull(program)
             if self.x64:
-                traced = trace(gradient, *self.values)
-                if narrow_dtypes(traced):  # the loss casts inside
+                traced = trace(run, *self.values)
+                if narrow_dtypes(traced):  # a loss that casts inside
                     run = widened(traced, self.stuck)
             compiled = quick(run, *self.values)
             return [np.asarray(g) for g in jax.device_get(compiled(*self.values))]
@@ -59,16 +101,28 @@ class Whole:
         return max([1e-6, *(unit ** (2 / 3) for unit in units)])
 
     def errors(self) -> dict[str, float]:
-        """By path of the leaf, the relative change of the gradient when all rules are used."""
-        got = self._gradient(self.program)
+        """By leaf, how far all rules together move the gradient; {} where that cannot be told."""
+        if not self.exact:
+            return {}
+        try:
+            got = self._gradient(self.program)
+        except Exception as error:
+            self._note(error)
+            self.exact = []
+            return {}
         return {
             self.subject.leaves[i].path: _relative(g, w)
             for i, g, w in zip(self.diff, got, self.exact, strict=True)
         }
 
     def error(self, numbers: Sequence[int]) -> float:
-        """The largest relative change when only the rules with these numbers are used."""
-        got = self._gradient(without_rules(self.program, numbers))
+        """How far the rules of these numbers alone move it; NaN where that cannot be told."""
+        if not self.exact or set(numbers) & set(self.kept):
+            return math.nan
+        try:
+            got = self._gradient(without_rules(self.program, [*numbers, *self.kept]))
+        except Exception:
+            return math.nan
         return max(map(_relative, got, self.exact), default=0.0)
 
 

@@ -1,0 +1,107 @@
+"""The derivative of the gradient, which is that of the function's second derivatives.
+
+At every point the rule's gradient g is differentiated along a random direction, in float64, and
+compared with the derivative of autodiff's gradient. At a kink that one is a choice; what counts
+there is g itself, which is known to be right: where its differences agree from both sides, it has a
+derivative, and no rule may lose it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fbp.verify.probe._probes import Probe
+from fbp.verify.program._numbers import largest
+from fbp.verify.rule._derived import holds_fixed, second
+from fbp.verify.rule._pair import Pair
+from fbp.verify.rule._rule import first_line
+from fbp.verify.rule._runs import Runs
+
+NAME = "the gradient differentiated forwards (grad of grad)"
+# Nearer to a kink than this, autodiff's second derivative may be another one.
+_SMOOTH = 1e-4
+
+
+def second_derivatives(
+    runs: Runs, pairs: Sequence[tuple[Probe, Pair]]
+) -> tuple[str, list[tuple[int, str]]]:
+    """Compares at the given input, at zero, and at the smoothest of the first few probes.
+
+    Args:
+      runs: the programs.
+      pairs: the probes that were run, and what they gave.
+
+    Returns:
+      What to say of it in a word or two; and for each leaf that is wrong, its number and one line.
+    """
+    if runs.draws:
+        return "not compared: it draws random numbers", []
+    if holds_fixed(runs):
+        return "not compared: the function holds something fixed", []
+    smooth = max(pairs[:3], key=lambda pair: min(pair[1].margin, 0.1))
+    zero = [pair for pair in pairs if pair[0].name == "all zero"]
+    rng = np.random.default_rng(0)
+    wrong: dict[int, str] = {}
+    worst, compared = 0.0, False
+    for probe, pair in _distinct([smooth, pairs[0], *zero]):
+        moves = [rng.normal(size=np.shape(probe.values[i])) for i in runs.diff]
+        try:
+            rule, auto = second(runs, probe.values, probe.dys, moves)
+        except Exception as error:
+            return f"not supported: {type(error).__name__}: {first_line(error)[:90]}", []
+        size = max((largest(g) for g in pair.rule_grads), default=0.0)
+        for k, got in enumerate(rule):
+            if not got.size:
+                continue
+            want: Any = auto[k] if auto else None
+            if want is None or (pair.margin < _SMOOTH and _error(got, want, size) > _allowed(runs)):
+                want = _by_differences(runs, probe, pair, moves, k)
+            if want is None or not np.isfinite(want).all():
+                continue
+            compared = True
+            off = _error(got, want, size)
+            worst = max(worst, off)
+            if off > _allowed(runs):
+                wrong.setdefault(k, f"under {NAME} it differs by {off:.1e} ({probe.name})")
+    if not compared:
+        return "not compared: it has no derivative at the inputs that were tried", []
+    return (f"differs by {worst:.1e}" if wrong else "same"), list(wrong.items())
+
+
+def _distinct(pairs: Sequence[tuple[Probe, Pair]]) -> list[tuple[Probe, Pair]]:
+    return list({id(probe): (probe, pair) for probe, pair in pairs}.values())
+
+
+def _allowed(runs: Runs) -> float:
+    return max(1e-6, runs.eps**0.4)
+
+
+def _error(got: np.ndarray, want: np.ndarray, size: float) -> float:
+    """Relative to the larger of the derivative and a thousandth of the gradient's own size."""
+    if not np.isfinite(got).all():
+        return float("inf") if np.isfinite(want).all() else 0.0
+    scale = max(largest(want), 1e-3 * size)
+    return largest(got - want) / scale if scale else 0.0
+
+
+def _by_differences(
+    runs: Runs, probe: Probe, pair: Pair, moves: Sequence[np.ndarray], k: int
+) -> np.ndarray | None:
+    """The derivative of the rule's gradient along the moves; None unless both sides agree."""
+
+    def at(h: float) -> np.ndarray:
+        values = runs.wide(probe.values)
+        for i, move in zip(runs.diff, moves, strict=True):
+            values[i] = values[i] + h * move
+        return runs.exact(values, probe.dys).rule_grads[k]
+
+    here, h = pair.rule_grads[k], 1e-5
+    with np.errstate(invalid="ignore"):
+        ahead, behind = (at(h) - here) / h, (here - at(-h)) / h
+    scale = max(largest(ahead), largest(behind))
+    if not scale < np.inf or largest(ahead - behind) > 1e-2 * scale:
+        return None
+    # What is left of the differences' own error would be taken for the rule's.
+    nearer = (at(h / 2) - at(-h / 2)) / h
+    return nearer if largest(nearer - (ahead + behind) / 2) <= 1e-7 * max(scale, 1e-3) else None

@@ -1,0 +1,104 @@
+"""A program with one thing changed: without stop_gradient, with longer loops, with ties broken."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+
+from fbp.verify.program._interpreter import Interpreter
+from fbp.verify.program._margins import COMPARED
+from fbp.verify.program._program import opened, scan_splits
+
+Function = Callable[..., list[Any]]
+# How many more steps a loop is given, and how much its result may change by them, relatively.
+_MORE_STEPS, _STILL = 64, 1e-2
+# How far a tie is moved, relatively: further than rounding in float64 moves it.
+_NUDGE = 1e-7
+
+
+def free_of_stops(program: ClosedJaxpr) -> Function:
+    """The function of a program with every stop_gradient as the identity."""
+    return _function(program, _Free())
+
+
+def refined(program: ClosedJaxpr) -> Function:
+    """The function of a program whose loops go on after they have converged.
+
+    If more steps hardly change what a loop carries, the loop is taken to approach a limit, and the
+    result after more steps to be nearer to it. A loop that more steps do change is left as it is.
+    """
+    return _function(program, _Refined())
+
+
+def nudged(program: ClosedJaxpr, signs: Sequence[int]) -> Function:
+    """The function of a program whose ties are broken.
+
+    Its n-th comparison sees its first operand a little larger if `signs[n]` is 1, a little smaller
+    if it is -1; after the last of them the signs start again.
+    """
+    return lambda *args: _Nudged(signs).run(program.jaxpr, program.consts, args)
+
+
+def _function(program: ClosedJaxpr, interpreter: Interpreter) -> Function:
+    return lambda *args: interpreter.run(program.jaxpr, program.consts, args)
+
+
+class _Free(Interpreter):
+    def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        return ins if eqn.primitive.name == "stop_gradient" else super().primitive(eqn, ins)
+
+
+class _Nudged(Interpreter):
+    def __init__(self, signs: Sequence[int]) -> None:
+        self.signs = itertools.cycle(signs)
+
+    def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        name = eqn.primitive.name
+        if name in COMPARED and jnp.issubdtype(jnp.result_type(ins[0]), jnp.floating):
+            moved = 1 if name == "clamp" else 0  # clamp takes the lower bound first
+            at = lax.stop_gradient(ins[moved])
+            ins = list(ins)
+            ins[moved] = ins[moved] + next(self.signs) * _NUDGE * (1 + jnp.abs(at))
+        return super().primitive(eqn, ins)
+
+
+class _Refined(Interpreter):
+    def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        p = eqn.params
+        n = p["cond_nconsts"]
+        body = opened(p["body_jaxpr"])
+        consts = ins[n : n + p["body_nconsts"]]
+        return self._further(
+            super().loop(eqn, ins), lambda carry: self.run(*body, [*consts, *carry])
+        )
+
+    def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        outs = super().scan(eqn, ins)
+        n, m = scan_splits(eqn.params)
+        if len(ins) > m or eqn.params["length"] <= 8:
+            return outs
+        body = opened(eqn.params["jaxpr"])
+        count = m - n
+        carry = self._further(
+            outs[:count], lambda carry: self.run(*body, [*ins[:n], *carry])[:count]
+        )
+        return [*carry, *outs[count:]]
+
+    def _further(
+        self, carry: Sequence[Any], once: Callable[[Sequence[Any]], list[Any]]
+    ) -> list[Any]:
+        on, _ = lax.scan(lambda c, _: (once(c), None), list(carry), length=_MORE_STEPS)
+        floats = [jnp.issubdtype(jnp.result_type(a), jnp.inexact) for a in carry]
+        still = [
+            (jnp.abs(b - a) <= _STILL * (1e-3 + jnp.abs(a))).all()
+            for a, b, is_float in zip(carry, on, floats, strict=True)
+            if is_float
+        ]
+        if not still:
+            return list(carry)
+        converges = jnp.stack(still).all()
+        pairs = zip(carry, on, floats, strict=True)
+        return [jnp.where(converges, b, a) if is_float else a for a, b, is_float in pairs]

@@ -1,0 +1,311 @@
+"""Kinds of rules and programs that are met in the libraries of others, each in a small form."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import fbp
+
+X = jax.random.normal(jax.random.key(0), (6,))
+TABLE = np.asarray([[1.0, 2.0, 3.0], [0.0, 1.0, 5.0]])
+ON_DEVICE = jnp.asarray(TABLE, jnp.float32)
+
+
+def vjp_rule(f: Any, bwd: Any, **options: Any) -> Any:
+    """f with a backward written by hand; its residuals are its arguments."""
+    rule = jax.custom_vjp(f, **options)
+    rule.defvjp(lambda *args: (f(*args), args), lambda args, dy: bwd(*args, dy))
+    return rule
+
+
+def jvp_rule(f: Any, slope: Any) -> Any:
+    """f of one array, with its derivative written by hand."""
+    rule = jax.custom_jvp(f)
+    rule.defjvp(lambda p, t: (f(*p), slope(p[0], t[0])))
+    return rule
+
+
+def audited(f: Any, x: Any) -> str:
+    return fbp.audit(lambda x: jnp.sum(f(x) ** 2), x).verdict
+
+
+# What a program is made of is no mistake of its rules.
+
+TABLES = {
+    "none": lambda: 2.0,
+    "a number": lambda: jnp.array(0.5),
+    "of the module": lambda: ON_DEVICE,
+    "of NumPy": lambda: TABLE,
+    "a list": lambda: jnp.array([[1.0, 0.5, 0.2], [0.3, 0.1, 0.7]]),
+    "computed": lambda: jnp.eye(2, 3) + jnp.linspace(0.0, 1.0, 3),
+}
+AROUND: dict[str, Callable[[Any], Any]] = {
+    "alone": lambda f: f,
+    "jit": jax.jit,
+    "scan": lambda f: lambda x: lax.scan(lambda c, _: (c + f(x).sum(), f(x)), 0.0, None, 2)[1],
+    "cond": lambda f: lambda x: lax.cond(x[0] < 9, f, lambda x: 0 * f(x), x),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("table", TABLES)
+def test_constants_in_a_rule_have_no_gradient(table: str, around: str) -> None:
+    w = TABLES[table]
+
+    def f(x: Any) -> Any:
+        return jnp.tanh(jnp.atleast_2d(w()) @ x if jnp.ndim(w()) else w() * x)
+
+    def pull(x: Any, dy: Any) -> Any:
+        dy = (1 - f(x) ** 2) * dy
+        return jnp.asarray(w()).T @ dy if jnp.ndim(w()) else w() * dy
+
+    def push(x: Any, dx: Any) -> Any:
+        return (1 - f(x) ** 2) * (jnp.asarray(w()) @ dx if jnp.ndim(w()) else w() * dx)
+
+    for rule in (vjp_rule(f, lambda x, dy: (pull(x, dy),)), jvp_rule(f, push)):
+        assert audited(AROUND[around](rule), X[:3]) == "OK"
+
+
+def fixed_point(factor: float) -> Any:
+    """x = cos(a x) / 2, by a loop that stops at a tolerance, and its implicit derivative."""
+
+    def f(a: Any) -> Any:
+        def step(c: Any) -> Any:
+            return 0.5 * jnp.cos(a * c[0]), c[0]
+
+        return lax.while_loop(lambda c: jnp.abs(c[0] - c[1]) > 1e-7, step, (1.0 + 0 * a, 0.0 * a))[
+            0
+        ]
+
+    def bwd(a: Any, dy: Any) -> Any:
+        x = f(a)
+        return (factor * dy * -0.5 * x * jnp.sin(a * x) / (1 + 0.5 * a * jnp.sin(a * x)),)
+
+    return vjp_rule(f, bwd)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "OK"), (1.01, "WRONG"), (-1.0, "WRONG")])
+def test_a_rule_that_makes_a_program_differentiable(factor: float, verdict: str) -> None:
+    f, a = fixed_point(factor), jnp.float32(0.7)
+    assert fbp.check(f, a).verdict == verdict
+    report = fbp.audit(lambda p: f(p["a"]) ** 2, {"a": a})
+    assert report.verdict == verdict
+    assert any("keeps the rule" in note for note in report.notes)
+
+
+def test_a_check_of_the_user_s_that_raises_bounds_the_domain() -> None:
+    def require_positive(x: Any) -> Any:
+        if (np.asarray(x) <= 0).any():
+            raise ValueError("x must be positive")
+        return np.asarray(x)
+
+    log = vjp_rule(jnp.log, lambda x, dy: (dy / x,))
+
+    def f(x: Any) -> Any:
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        seen = jax.pure_callback(require_positive, shape, lax.stop_gradient(x))
+        return log(x) + 0 * seen
+
+    def g(x: Any) -> Any:
+        return f(x - 1)  # where fbp does not see what is positive
+
+    report = fbp.check(g, jnp.asarray([1.5, 2.0, 3.0]), budget="fast")
+    assert report.verdict == "OK", report
+    assert any("x must be positive" in note for note in report.notes)
+    assert audited(g, jnp.asarray([1.5, 2.0, 3.0])) == "OK"
+
+
+@pytest.mark.parametrize("name", ["over integers", "over a count", "a weak number"])
+def test_a_number_of_a_narrow_dtype_is_widened(name: str) -> None:
+    f = {
+        "over integers": lambda x: x * (1.0 / (jnp.arange(6) + 1)),
+        "over a count": lambda x: x * (1.0 / jnp.count_nonzero(x > -9)),
+        "a weak number": lambda x: x * jnp.where(x > -9, 1, 2.5),
+    }[name]
+    rule = jax.custom_jvp(f)
+    rule.defjvp(lambda p, t: (f(*p), jax.jvp(f, p, t)[1]))
+    assert fbp.check(rule, X).verdict == "OK"
+    assert audited(rule, X) == "OK"
+
+
+def test_an_argument_by_keyword() -> None:
+    rule = jax.custom_jvp(lambda x, n: jnp.sin(x) * n, nondiff_argnums=(1,))
+    rule.defjvp(lambda n, p, t: (jnp.sin(p[0]) * n, jnp.cos(p[0]) * n * t[0]))
+    assert fbp.check(lambda x: rule(x, n=3), X).verdict == "OK"
+    assert audited(lambda x: rule(x, n=3), X) == "OK"
+
+
+@pytest.mark.skipif(not hasattr(jax, "new_ref"), reason="this jax has no mutable arrays")
+def test_an_array_that_a_rule_changes_by_itself_is_no_side_effect() -> None:
+    def f(x: Any) -> Any:
+        ref = jax.new_ref(jnp.zeros_like(x))
+        ref[...] = x * x
+        ref[...] += x
+        return ref[...]
+
+    assert fbp.check(vjp_rule(f, lambda x, dy: (dy * (2 * x + 1),)), X).verdict == "OK"
+
+
+def test_an_infinite_input_under_cond() -> None:
+    def f(x: Any) -> Any:
+        return jnp.where(jnp.isfinite(x), 2.0 * x, 0.0)
+
+    rule = vjp_rule(f, lambda x, dy: (jnp.where(jnp.isfinite(x), 2.0 * dy, 0.0),))
+    assert fbp.check(rule, jnp.asarray([1.0, jnp.inf, 3.0])).variants["cond"] == "same"
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "OK"), (2.0, "WRONG")])
+def test_a_rule_inside_shard_map_is_a_part_of_the_whole(factor: float, verdict: str) -> None:
+    rule = vjp_rule(jnp.sin, lambda x, dy: (factor * dy * jnp.cos(x),))
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("d")
+    f = jax.shard_map(rule, mesh=mesh, in_specs=spec, out_specs=spec)
+    assert audited(f, X) == verdict
+
+
+# Holes through which a wrong rule would pass.
+
+
+@pytest.mark.parametrize("is_wrong", [True, False])
+@pytest.mark.parametrize(
+    "of", [lambda z: jax.nn.logsumexp(z), lambda z: jnp.log(jnp.exp(z).sum())], ids=["jax", "plain"]
+)
+def test_a_second_derivative_behind_a_softmax(of: Any, is_wrong: bool) -> None:
+    def bwd(z: Any, dy: Any) -> Any:
+        p = jax.nn.softmax(z)
+        return (dy * (lax.stop_gradient(p) if is_wrong else p),)
+
+    assert fbp.check(vjp_rule(of, bwd), X).verdict == ("VARIANT" if is_wrong else "OK")
+
+
+@pytest.mark.parametrize("x", [jnp.asarray([0.0, 0.5, -1.2]), jnp.zeros(3)])
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_a_second_derivative_at_a_kink_where_there_is_none(is_wrong: bool, x: Any) -> None:
+    def bwd(x: Any, dy: Any) -> Any:
+        return (dy * (jnp.where(x == 0, 0.0, 2 * x) if is_wrong else 2 * x),)
+
+    f = vjp_rule(lambda x: 1 + jnp.abs(x) ** 2, bwd)
+    assert fbp.check(f, x).verdict == ("VARIANT" if is_wrong else "OK")
+
+
+def wrong_at(value: float, f: Any) -> Any:
+    """The identity's rule for a function that has slopes 0 and 1, but at one value."""
+
+    def bwd(x: Any, dy: Any) -> Any:
+        _, slope = jax.jvp(f, (x,), (jnp.ones_like(x),))
+        return (dy * jnp.where(jnp.abs(x - value) < 1e-6, -5.0, slope),)
+
+    return vjp_rule(f, bwd)
+
+
+EDGES: dict[str, tuple[float, Callable[[Any], Any]]] = {
+    "clip": (1.0, lambda x: jnp.clip(x, -1.0, 1.0)),
+    "clip by integers": (-1.0, lambda x: jnp.clip(x, -1, 1)),
+    "clip by arrays": (0.25, lambda x: jnp.clip(x, jnp.full(6, -3.0), jnp.full(6, 0.25))),
+    "minimum": (2.0, lambda x: jnp.minimum(x, 2.0)),
+    "scaled": (-2.0, lambda x: jnp.where(x / 0.5 < -4, -2.0, x)),
+    "absolute": (-1.5, lambda x: jnp.where(jnp.abs(x) < 1.5, x, jnp.sign(x) * 1.5)),
+    "a table": (1.25, lambda x: jnp.interp(x, jnp.asarray([0.0, 1.25]), jnp.asarray([0.0, 1.25]))),
+}
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 10))]
+)
+@pytest.mark.parametrize("name", EDGES)
+def test_what_a_function_compares_with_is_tried_whatever_the_seed(name: str, seed: int) -> None:
+    value, f = EDGES[name]
+    assert fbp.check(wrong_at(value, f), X[:4].repeat(2)[:6], seed=seed).verdict == "WRONG"
+
+
+@pytest.mark.parametrize("budget", ["fast", "default"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_gradient_that_is_not_finite_where_the_input_is(seed: int, budget: Any) -> None:
+    def length(x: Any) -> Any:
+        return jnp.sqrt((x * x).sum(-1))
+
+    naive = vjp_rule(length, lambda x, dy: (dy[:, None] * x / length(x)[:, None],))
+    safe = vjp_rule(
+        length,
+        lambda x, dy: (dy[:, None] * x / jnp.where(length(x) == 0, 1, length(x))[:, None],),
+    )
+    x = jnp.asarray([[1.0, 2.0], [0.0, 0.0], [-1.0, 0.5]])
+    report = fbp.check(naive, x, seed=seed, budget=budget)
+    assert report.verdict == "RANGE"
+    assert "2 of 6 elements at the input that was given" in report.leaves[0].says
+    assert "[1, 0] = 0" in report.leaves[0].says
+    assert fbp.check(safe, x, seed=seed, budget=budget).ok
+
+
+def quantized(is_wrong: bool) -> Any:
+    def f(x: Any, s: Any) -> Any:
+        return jnp.clip(jnp.round(x / s), -4, 3) * s
+
+    def bwd(x: Any, s: Any, dy: Any) -> Any:
+        q = jnp.round(x / s)
+        inside = (q >= -4) & (q <= 3)
+        dx = dy if is_wrong else jnp.where(inside, dy, 0)
+        return dx, jnp.where(inside, dy * (q - x / s), dy * jnp.clip(q, -4, 3)).sum()
+
+    return vjp_rule(f, bwd)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_a_straight_through_rule_with_bounds(is_wrong: bool, clip: bool) -> None:
+    """A rounded value is at a bound exactly, however the input is moved."""
+
+    def reference(x: Any, s: Any) -> Any:
+        q = x / s
+        q = q + lax.stop_gradient(jnp.round(q) - q)
+        if clip:
+            return jnp.clip(q, -4, 3) * s
+        return jnp.where(q < -4, -4.0, jnp.where(q > 3, 3.0, q)) * s
+
+    x = 3 * jax.random.normal(jax.random.key(1), (40,))
+    report = fbp.check(quantized(is_wrong), x, jnp.float32(0.7), reference=reference)
+    assert report.ok != is_wrong, report
+
+
+# What the card says first.
+
+NOT_LINEAR = {
+    "at dy = 0": lambda x, dy: (jnp.cos(x) * dy - 1.128,),
+    "does not depend on dy": lambda x, dy: (jnp.cos(x),),
+    "dy squared": lambda x, dy: (jnp.cos(x) * dy * dy,),
+    "that of |dy|": lambda x, dy: (jnp.cos(x) * jnp.abs(dy),),
+    "only the sign of dy": lambda x, dy: (jnp.cos(x) * jnp.sign(dy),),
+}
+
+
+@pytest.mark.parametrize("says", NOT_LINEAR)
+def test_a_gradient_that_is_not_linear_in_its_cotangent(says: str) -> None:
+    report = fbp.check(vjp_rule(jnp.sin, NOT_LINEAR[says]), X)
+    assert report.verdict == "WRONG"
+    assert says in report.hints[0].text, report
+
+
+def test_rows_that_never_reach_a_weight() -> None:
+    def f(x: Any, w: Any) -> Any:
+        return x @ w
+
+    rule = vjp_rule(f, lambda x, w, dy: (dy @ w.T, x[:4].T @ dy[:4]))
+    x, w = (jax.random.normal(jax.random.key(n), s) for n, s in ((0, (7, 3)), (1, (3, 5))))
+    report = fbp.check(rule, x, w)
+    assert any("the last 3 rows of dy (axis 0) never reach it" in h.text for h in report.hints)
+
+
+def test_a_rule_of_which_nothing_can_be_compared() -> None:
+    calls = []
+
+    def bwd(x: Any, dy: Any) -> Any:
+        calls.append(0)
+        return (dy * len(calls),)
+
+    report = fbp.check(vjp_rule(lambda x: x * jnp.nan, bwd), X)
+    assert not report.ok
