@@ -2,16 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from fbp.verify.diagnose._alterations import alterations
 from fbp.verify.diagnose._factors import whole
 from fbp.verify.diagnose._invariants import nonlinear, unfed
 from fbp.verify.diagnose._patterns import patterns
-from fbp.verify.diagnose._scene import close, scene_of, sizes_of
-from fbp.verify.diagnose._terms import Terms
+from fbp.verify.diagnose._scene import scene_of, sizes_of
+from fbp.verify.diagnose._searched import altered, terms_of
 from fbp.verify.judge._findings import Finding
 from fbp.verify.probe._probes import Probe
 from fbp.verify.report._card import Hint
@@ -19,8 +17,8 @@ from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
 # Ranks of the hints that are found by running the programs, the lowest first in the report.
-# `_patterns` has the ranks of the others.
-_OF_INVARIANT, _OF_TERM, _OF_UNFED, _OF_ALTERED = -0.5, 1.5, 2.4, 2.5
+# `_patterns` and `_searched` have the ranks of the others.
+_OF_INVARIANT, _OF_UNFED = -0.5, 2.4
 # Added to the rank of a hint that holds on no other probe.
 _UNSUPPORTED = 10.0
 
@@ -68,8 +66,8 @@ def diagnose(
         if search and runs.by == "reverse":
             for k, text in unfed(runs, probe.values, _full(pairs, probe), unexplained):
                 ranked.append((_OF_UNFED, Hint(paths[k], "cotangent", text)))
-            ranked += _altered(runs, pairs, probe, pair, unexplained, others)
-            ranked += _terms(runs, probe, pair, unexplained, others)
+            ranked += altered(runs, pairs, probe, pair, unexplained, others)
+            ranked += terms_of(runs, probe, pair, unexplained, others)
     best: dict[tuple[str, str, str], float] = {}
     for rank, hint in ranked:
         key = (hint.leaf, hint.kind, hint.text)
@@ -183,72 +181,3 @@ def _plain(runs: Runs, finding: Finding) -> Hint | None:
         return None
     leaf = "" if finding.leaf is None else runs.subject.leaves[runs.diff[finding.leaf]].path
     return Hint(leaf, kind, finding.says)
-
-
-def _altered(
-    runs: Runs,
-    pairs: Sequence[tuple[Probe, Pair]],
-    probe: Probe,
-    pair: Pair,
-    ks: list[int],
-    others: dict[int, list[tuple[Probe, Pair]]],
-) -> Iterator[tuple[float, Hint]]:
-    """Hints from the reference with altered cotangents or inputs."""
-    again: dict[str, dict[str, tuple[Any, Any]]] = {}
-
-    def holds_elsewhere(k: int, text: str) -> bool:
-        """Whether the same change reproduces the gradient on another probe, if there is one."""
-        for second, its in others[k][:1]:
-            if second.name not in again:
-                again[second.name] = {
-                    says: (values, dys) for _, says, values, dys in alterations(runs, pairs, second)
-                }
-            change = again[second.name].get(text)
-            return change is not None and close(its.rule_grads[k], runs.exact(*change).grads[k])
-        return True
-
-    for kind, text, values, dys in alterations(runs, pairs, probe):
-        try:
-            other = runs.exact(values, dys)
-        except Exception:
-            continue  # the reference does not take such input
-        flips = [a for a in range(probe.dys[0].ndim) if text.endswith(f"dy flipped along axis {a}")]
-        for k in ks:
-            if flips and pair.grads[k].ndim > flips[0]:
-                turned = np.flip(other.grads[k], flips[0])
-                if close(pair.rule_grads[k], turned) and not close(turned, pair.grads[k]):
-                    path = runs.subject.leaves[runs.diff[k]].path
-                    says = f"drop: rev (flip) of dy and of the gradient along axis {flips[0]}"
-                    yield _OF_TERM, Hint(path, "term", f"{says} reproduces it")
-            if not other.grads or close(other.grads[k], pair.grads[k]):
-                continue
-            if close(pair.rule_grads[k], other.grads[k]) and holds_elsewhere(k, text):
-                path = runs.subject.leaves[runs.diff[k]].path
-                yield _OF_ALTERED, Hint(path, kind, f"{text} reproduces it")
-
-
-def _terms(
-    runs: Runs,
-    probe: Probe,
-    pair: Pair,
-    ks: list[int],
-    others: dict[int, list[tuple[Probe, Pair]]],
-) -> Iterator[tuple[float, Hint]]:
-    """The reference with one term of its program changed."""
-    try:
-        terms = Terms.of(runs)
-    except Exception:
-        return  # a program that cannot be evaluated with switches gives no hints
-    leaves = {k: (pair.rule_grads[k], pair.grads[k]) for k in ks}
-    sizes = sizes_of(runs, {})
-    found = terms.explain(probe.values, probe.dys, leaves, sizes)
-    for k, how, text, places in found:
-        for second, its in others[k][:1]:
-            leaf = {k: (its.rule_grads[k], its.grads[k])}
-            again = terms.explain(second.values, second.dys, leaf, sizes, places)
-            if not any(says == how for _, says, *_ in again):
-                break
-        else:
-            path = runs.subject.leaves[runs.diff[k]].path
-            scaled = 0.5 if how.startswith("scale") else 0.0
-            yield _OF_TERM + scaled, Hint(path, "term", text)

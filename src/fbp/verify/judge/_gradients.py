@@ -6,6 +6,7 @@ from fbp.verify.judge._bounds import AT_KINK, algebra_allowed, lost_to_rounding
 from fbp.verify.judge._findings import Findings, LeafRecord
 from fbp.verify.judge._limits import Limits
 from fbp.verify.judge._narrow import Narrow
+from fbp.verify.judge._singularity import at_singularity
 from fbp.verify.probe._probes import Probe
 from fbp.verify.program._numbers import EPS64, largest
 from fbp.verify.rule._derived import holds_fixed
@@ -151,7 +152,7 @@ class Gradients:
         """Judges NaN or infinity, which is right only where the gradient has no finite limit."""
         got = pair.rule_grads[k]
         want = pair.grads[k]
-        says = self.limits.at_singularity(probe, k, got, want)
+        says = at_singularity(self.limits, probe, k, got, want)
         if says is not None:
             self.findings.say(says[0], k, probe, pair, says[1], np.inf)
         elif self.runs.by == "reverse" and not holds_fixed(self.runs):

@@ -12,7 +12,7 @@ from fbp.verify.rule._derived import one_sided_gradients
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
-_STEP = 1e-7
+STEP = 1e-7
 
 
 class Limits:
@@ -44,7 +44,7 @@ class Limits:
                 around: list[list[np.ndarray]] = []
                 # Each round may find limits that the rounds before it did not.
                 for _ in range(4):
-                    around += self._around(values, probe, _STEP, (1, 6, 12)[most - 1], tied)
+                    around += self.around(values, probe, STEP, (1, 6, 12)[most - 1], tied)
                     limits = np.stack([grads[k].ravel() for grads in around])
                     is_one = not np.isfinite(limits).all() or (
                         in_hull(rule, limits, 1e-4)
@@ -103,62 +103,6 @@ class Limits:
             noise = noise + 1j * self.rng.normal(size=a.shape)
         return wide + 0.02 * typical_size(a) * noise
 
-    def at_singularity(
-        self, probe: Probe, k: int, got: np.ndarray, want: np.ndarray
-    ) -> tuple[str, str] | None:
-        """The verdict on NaN or infinity in a rule or its reference, and its text; or None."""
-        bad = ~np.isfinite(got)
-        kind = "NaN" if np.isnan(got).any() else "infinite"
-        if (bad & np.isfinite(want)).any():
-            return (
-                "RANGE",
-                f"{kind} in {bad.sum()} of {bad.size} elements, where autodiff's are not",
-            )
-        if bad.any():
-            # Autodiff's are too: the function has no gradient to compare with there. It is reported
-            # at the given input, where training would start.
-            return ("RANGE", self._not_finite(probe, k, bad, kind)) if probe.as_given else None
-        near, nearer = (
-            np.stack([grads[k].ravel() for grads in self._around(probe.values, probe, step, 8)])
-            for step in (_STEP * 1e3, _STEP)
-        )
-        if not (np.isfinite(near).all() and np.isfinite(nearer).all()):
-            return None
-        size, closer = np.abs(near).max(), np.abs(nearer).max()
-        if closer > 10 * size + 1e-12:
-            return None  # the gradient itself grows without bound
-        low, high = nearer.min(0).reshape(got.shape), nearer.max(0).reshape(got.shape)
-        slack, singular = 1e-2 * closer + 1e-12, ~np.isfinite(want)
-        if (((got < low - slack) | (got > high + slack)) & singular).any():
-            return "WRONG", "outside of the gradient's limits at a singularity"
-        return None
-
-    def _not_finite(self, probe: Probe, k: int, bad: np.ndarray, kind: str) -> str:
-        """Describes a gradient that is not finite at the given input, though the outputs are."""
-        element = int(np.flatnonzero(bad.ravel())[0])
-        where = list(map(int, np.unravel_index(element, bad.shape)))
-        x = np.asarray(probe.values[self.runs.diff[k]])[tuple(where)]
-        around = [grads[k].ravel()[element] for grads in self._around(probe.values, probe, 1e-4, 8)]
-        says = (
-            f"{kind} in {bad.sum()} of {bad.size} elements at the input that was given, where the "
-            f"function is finite: {where if where else 'x'} = {x:.4g}"
-        )
-        if not np.isfinite(around).all():
-            return says
-        low, high = np.real(around).min(), np.real(around).max()
-        if max(abs(low), abs(high)) > 20 * float(self._typical(probe, k)):
-            return f"{says}; beside it the gradient grows without bound"
-        return (
-            f"{says}; beside it the gradient is in [{low:.4g}, {high:.4g}], all of them finite "
-            "choices: guard the argument with jnp.where before the operation, not after it"
-        )
-
-    def _typical(self, probe: Probe, k: int) -> float:
-        """The largest element of the reference gradient at some points further away."""
-        far = [np.abs(grads[k]) for grads in self._around(probe.values, probe, 0.3, 4)]
-        finite = [float(g[np.isfinite(g)].max(initial=0.0)) for g in far]
-        return max([*finite, 1e-30])
-
     def _alone(
         self, probe: Probe, k: int, element: int, off: np.ndarray, most: int
     ) -> tuple[list[Any], dict[int, np.ndarray]]:
@@ -190,7 +134,7 @@ class Limits:
             values[j] = np.where(kept[j], a.astype(moved.dtype), moved)
         return values, kept
 
-    def _around(
+    def around(
         self,
         values: list[Any],
         probe: Probe,

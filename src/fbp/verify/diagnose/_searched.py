@@ -1,0 +1,90 @@
+"""Hints from running the reference again, with something in it changed.
+
+A change counts if it reproduces the wrong gradient on the probe where it was found, and on another
+one where the leaf is wrong.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fbp.verify.diagnose._alterations import alterations
+from fbp.verify.diagnose._scene import close, sizes_of
+from fbp.verify.diagnose._terms import Terms
+from fbp.verify.probe._probes import Probe
+from fbp.verify.report._card import Hint
+from fbp.verify.rule._pair import Pair
+from fbp.verify.rule._runs import Runs
+
+# Ranks among all hints: see `_diagnose`.
+_OF_TERM, _OF_ALTERED = 1.5, 2.5
+
+
+def altered(
+    runs: Runs,
+    pairs: Sequence[tuple[Probe, Pair]],
+    probe: Probe,
+    pair: Pair,
+    ks: list[int],
+    others: dict[int, list[tuple[Probe, Pair]]],
+) -> Iterator[tuple[float, Hint]]:
+    """Hints from the reference with altered cotangents or inputs."""
+    again: dict[str, dict[str, tuple[Any, Any]]] = {}
+
+    def holds_elsewhere(k: int, text: str) -> bool:
+        """Whether the same change reproduces the gradient on another probe, if there is one."""
+        for second, its in others[k][:1]:
+            if second.name not in again:
+                again[second.name] = {
+                    says: (values, dys) for _, says, values, dys in alterations(runs, pairs, second)
+                }
+            change = again[second.name].get(text)
+            return change is not None and close(its.rule_grads[k], runs.exact(*change).grads[k])
+        return True
+
+    for kind, text, values, dys in alterations(runs, pairs, probe):
+        try:
+            other = runs.exact(values, dys)
+        except Exception:
+            continue  # the reference does not take such input
+        flips = [a for a in range(probe.dys[0].ndim) if text.endswith(f"dy flipped along axis {a}")]
+        for k in ks:
+            if flips and pair.grads[k].ndim > flips[0]:
+                turned = np.flip(other.grads[k], flips[0])
+                if close(pair.rule_grads[k], turned) and not close(turned, pair.grads[k]):
+                    path = runs.subject.leaves[runs.diff[k]].path
+                    says = f"drop: rev (flip) of dy and of the gradient along axis {flips[0]}"
+                    yield _OF_TERM, Hint(path, "term", f"{says} reproduces it")
+            if not other.grads or close(other.grads[k], pair.grads[k]):
+                continue
+            if close(pair.rule_grads[k], other.grads[k]) and holds_elsewhere(k, text):
+                path = runs.subject.leaves[runs.diff[k]].path
+                yield _OF_ALTERED, Hint(path, kind, f"{text} reproduces it")
+
+
+def terms_of(
+    runs: Runs,
+    probe: Probe,
+    pair: Pair,
+    ks: list[int],
+    others: dict[int, list[tuple[Probe, Pair]]],
+) -> Iterator[tuple[float, Hint]]:
+    """The reference with one term of its program changed."""
+    try:
+        terms = Terms.of(runs)
+    except Exception:
+        return  # a program that cannot be evaluated with switches gives no hints
+    leaves = {k: (pair.rule_grads[k], pair.grads[k]) for k in ks}
+    sizes = sizes_of(runs, {})
+    found = terms.explain(probe.values, probe.dys, leaves, sizes)
+    for k, how, text, places in found:
+        for second, its in others[k][:1]:
+            leaf = {k: (its.rule_grads[k], its.grads[k])}
+            again = terms.explain(second.values, second.dys, leaf, sizes, places)
+            if not any(says == how for _, says, *_ in again):
+                break
+        else:
+            path = runs.subject.leaves[runs.diff[k]].path
+            scaled = 0.5 if how.startswith("scale") else 0.0
+            yield _OF_TERM + scaled, Hint(path, "term", text)
