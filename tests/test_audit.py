@@ -95,7 +95,7 @@ def test_what_reaches_a_rule_is_what_reaches_it_in_the_program() -> None:
         return [(h**3).sum()]
 
     program = trace(loss, [x, g])
-    (reached,) = harvest(program, [x, g], [np.ones((), np.float32)], [0])
+    (reached,) = harvest(program, [x, g], [0, 1], [np.ones((), np.float32)], [0])
     assert reached.site.lengths == (2,)
     inputs, cotangents = reached.at(1)
     h1 = np.tanh(x) * g

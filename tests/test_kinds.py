@@ -168,6 +168,25 @@ def test_a_rule_inside_shard_map_is_a_part_of_the_whole(factor: float, verdict: 
     assert audited(f, X) == verdict
 
 
+def test_a_rule_that_refuses_a_gradient_which_is_not_asked_for() -> None:
+    def refuse(p: Any, t: Any) -> Any:
+        raise RuntimeError("this is not to be differentiated")
+
+    steps = jax.custom_jvp(lambda n: n * 2)
+    steps.defjvp(refuse)
+    sine = vjp_rule(jnp.sin, lambda x, dy: (jnp.cos(x) * dy,))
+
+    def loss(params: Any, n: Any) -> Any:
+        def step(c: Any, _: Any) -> Any:
+            return sine(c) * steps(lax.stop_gradient(n)), None
+
+        return lax.scan(step, params, None, 3)[0].sum() * steps(n)
+
+    report = fbp.audit(loss, X, jnp.float32(0.7))
+    assert report.verdict == "OK", report
+    assert {site.report.verdict for site in report.sites} == {"OK", "VACUOUS"}
+
+
 # Holes through which a wrong rule would pass.
 
 

@@ -1,35 +1,38 @@
-"""How the work of a rule is cut and laid out: what XLA is given, and on which platform.
+"""Schedules: how the arithmetic of a rule is divided and laid out, by the platform of a program.
 
-A layer's equations are in its own file, of all there is at once. What is here changes how long they
-take and how much memory, never what they compute. What a program is for decides, not the process
-that writes it: `jax.lax.platform_dependent` chooses when the program is lowered.
+A layer's file has its equations, for whole arrays. A schedule changes how long they take and how
+much memory they need, never what they compute. The platform that a program is compiled for decides,
+not the one it is traced on: `jax.lax.platform_dependent` chooses when the program is lowered.
 
-    item                         in programs for  without it, times as long     file
-    blocks of causal queries     all              CPU 1.5  1.6  1.9  2.1        attention.py
-                                      jax 0.12:       1.5  1.5  1.4  1.3
-    a few heads at a time        one CPU          CPU 1.2  2.1  2.4  1.8        attention.py
-                                      jax 0.12:       1.0  1.7  3.3  1.9
-    sums of blocks by columns    all              CPU 0.95 1.1  1.5  1.35       attention.py
-                                      jax 0.12:       0.95 1.2  1.5  1.4
-    attention in kernels         CUDA, see below  H200 5.6 forward, 3.5 back    attention_kernels.py
-    head's axes rounded up       CUDA and ROCm    not measured by itself        unembed.py
-    chunks of tokens             all              in memory: all logits         unembed.py
-    heads in front of places     all              the equations are of matrices heads.py
+    item                        in programs for  time without it / with it           file
+                                                 T =    64  256  512  1,024
+    blocks of causal queries    all              CPU   1.5  1.6  1.9  2.1            attention.py
+                                        jax 0.12       1.5  1.5  1.4  1.3
+    a few heads at a time       one CPU          CPU   1.2  2.1  2.4  1.8            attention.py
+                                        jax 0.12       1.0  1.7  3.3  1.9
+    sums of blocks by columns   all              CPU   0.95 1.1  1.5  1.35           attention.py
+                                        jax 0.12       0.95 1.2  1.5  1.4
+    attention kernels           CUDA, see below  H200 5.6 forward, 3.5 backward   attention_kernels.py
+    head padded to 128          CUDA and ROCm    not measured by itself              unembed.py
+    chunks of tokens            all              memory: logits never exist whole    unembed.py
+    heads before positions      all              the equations are of matrices       heads.py
 
-So a TPU is given blocks of queries, whose parts of dk and dv are summed by columns, and chunks of
-tokens; all heads at once, no kernels, and no axis rounded up.
+So a program for a TPU has blocks of queries, whose parts of dk and dv are summed by columns, and
+chunks of tokens; it takes all heads at once, and has no kernels and no padding. The optimizer
+inside the backward has two schedules of its own: a few rows at a time in programs for one CPU
+(`fbp/ports/_update.py`), and on a GPU a select where others have a branch (`_update_if.py`).
 
-The figures are of attention, forward and backward, of 64, 256, 512 and 1,024 places: medians of 31
+The figures are of attention, forward and backward, by the number of positions T: medians of 31
 rounds of `python experiments/schedules.py`, which turns each item off, in float32 with jax 0.10.2
 on 2 cores of an AMD EPYC; those of the kernels are in `fbp/bench/__init__.py`. An item whose
 figures are near 1 on the newest jax is needless.
 
-Kernels are the one thing that asks the process, which must have a GPU: `jax.export` cannot write
-them, and Pallas takes a while to import. A program for CUDA that a process without a GPU writes, to
-compile it ahead of time, has blocks in their place.
+The kernels alone depend on the process too, which must have a GPU: `jax.export` cannot serialize
+them, and importing Pallas takes a while. A program for CUDA that is traced without a GPU, to be
+compiled ahead of time, has blocks in their place.
 
-Where both schedules are alike for the shapes at hand, there is no choice and nothing is traced
-twice: of few or small heads (`attention._a_few_heads`), of few logits and of sizes that are round
-(`unembed._by_platform`). `tests/test_schedules.py` compares the programs for a TPU and for CUDA of
-hosts with 1 and with 2 CPUs, and runs every branch.
+If the schedules of two platforms are the same for the shapes at hand, because there are few or
+small heads (`attention._a_few_heads`), few logits or round sizes (`unembed._by_platform`), the rule
+is traced once. `tests/test_schedules.py` compares the programs for a TPU and for CUDA that hosts
+with 1 and with 2 CPUs write, and runs every branch.
 """

@@ -1,4 +1,4 @@
-"""Standardizing: mean 0 and variance 1 over some axes, the core of every normalization.
+"""Standardizing: mean 0 and variance 1 over some axes, as batch and group normalization do.
 
     xhat = (x - mean) * rstd,    rstd = 1 / sqrt(var + eps)
 

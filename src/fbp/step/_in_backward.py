@@ -47,7 +47,7 @@ def update_in_backward(
         value, before = earlier[0] + share * value, earlier[1]
 
     state = opt_state if clip is None else clip.inner(opt_state)
-    back = _WayBack.of(objective, optimizer if clip is None else clip.optimizer, params, state)
+    back = _Backward.of(objective, optimizer if clip is None else clip.optimizer, params, state)
     go, scale = jnp.isfinite(value), jnp.ones(())
     if clip is not None and clip.by == EXACT:
         norm = back.norm(params, before, batch, res, share)
@@ -63,20 +63,20 @@ def update_in_backward(
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class _Place:
+class _Slot:
     """Stands in the params for those of the Stack of this number."""
 
     number: int
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stand(Layer):
+class _Marker(Layer):
     """Stands in a model for the Stack of this number, to see where combinators put its params."""
 
     number: int
 
     def init(self, key: Array) -> Any:
-        return _Place(self.number)
+        return _Slot(self.number)
 
     def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
         raise NotImplementedError
@@ -86,7 +86,7 @@ class _Stand(Layer):
 
 
 @dataclasses.dataclass(frozen=True)
-class _WayBack:
+class _Backward:
     """The backward of an objective, with a port around each Stack of its model.
 
     Attributes:
@@ -102,18 +102,18 @@ class _WayBack:
     optimizers: list[Part]
 
     @classmethod
-    def of(cls, objective: Any, optimizer: Any, params: Params, state: PyTree) -> "_WayBack":
-        stood = _with_ports(objective, lambda number, stack: _Stand(number))
+    def of(cls, objective: Any, optimizer: Any, params: Params, state: PyTree) -> "_Backward":
+        marked = _with_ports(objective, lambda number, stack: _Marker(number))
         try:
-            places = jax.eval_shape(stood.init, jax.random.key(0))
+            slots = jax.eval_shape(marked.init, jax.random.key(0))
         except ValueError as error:  # a Tie that reaches into a Stack
             raise ValueError(
                 f"in_backward: expected ties outside of every Stack: {error}"
             ) from error
         tree: Any
-        nodes, tree = jax.tree.flatten(places, is_leaf=lambda node: isinstance(node, _Place))
-        place_of = {node.number: k for k, node in enumerate(nodes) if isinstance(node, _Place)}
-        if not place_of:
+        nodes, tree = jax.tree.flatten(slots, is_leaf=lambda node: isinstance(node, _Slot))
+        slot_of = {node.number: k for k, node in enumerate(nodes) if isinstance(node, _Slot)}
+        if not slot_of:
             raise ValueError(
                 "in_backward: expected a model with a Stack inside Serial, Parallel, Sum, "
                 "Residual, Remat or Tie, found none: take a plain step"
@@ -129,7 +129,7 @@ class _WayBack:
             raise ValueError(refused.format(f"does not: {error}")) from error
         parts, leaves = tree.flatten_up_to(params), itertools.count()
         optimizers = [whole.only([next(leaves) for _ in jax.tree.leaves(p)]) for p in parts]
-        stacks = [place_of[number] for number in range(len(place_of))]
+        stacks = [slot_of[number] for number in range(len(slot_of))]
         for k in stacks:
             own, every = jax.tree.leaves(parts[k]), jax.tree.leaves(state)
             if why_not := optimizers[k].why_not_elementwise(own, every, {1, pieces_of(own)}):

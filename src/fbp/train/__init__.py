@@ -1,9 +1,9 @@
-"""Runs: from data and a task to a folder with weights. The only room with files and folders.
+"""Runs: from data and a task to a folder with weights.
 
 In: a task, which is data and how to learn it (`_tasks`; tables/ reads a table, text/ a text).
 Out: `runs/<name>/` (`_run`): weights, metrics, a picture (`_picture`). `_loop` takes the steps and
-measures; `_train` is the whole of a run for tables, `text/_train` that for text; `_predict` uses
-what came of it.
+measures, and draws the batches of a table (those of a text: `fbp.text`); `_train` is the whole of a
+run for tables, `text/_train` that for text; `_predict` uses a trained model.
 """
 
 from fbp.train._loop import batches as batches

@@ -31,8 +31,8 @@ def audit(
     `custom_vjp` and `custom_jvp` call, also inside jit, scan, cond and remat, starts from the
     inputs and cotangents that reach it in that run. This works for any program: flax, equinox or
     plain JAX. Equal calls, such as those of repeated blocks, are checked once, on the inputs of the
-    first (in a loop, those of its last iteration). Constants that a rule closes over are not
-    differentiated.
+    first (in a loop, those of its last iteration). Operands that do not depend on params, and
+    constants that a rule closes over, are not differentiated.
 
     The gradient of the whole program is compared with that of the same program without its custom
     rules. A rule without which the program has no gradient, such as that of a fixed point, stays in
@@ -65,7 +65,7 @@ def audit(
     if not outs:
         raise ValueError(f"{subject.name}: expected an output with floats")
     dys = [np.ones(program.out_avals[i].shape, program.out_avals[i].dtype) for i in outs]
-    reached = harvest(program, narrow, dys, outs)
+    reached = harvest(program, narrow, subject.differentiable, dys, outs)
     groups: dict[Any, list[Reached]] = {}
     for one in reached:
         groups.setdefault(_alike(one), []).append(one)
@@ -145,11 +145,11 @@ def _subject(one: Reached) -> Subject:
         ]
         return bind(eqn, fitting)
 
-    leaves = tuple(
-        Leaf(name, np.asarray(v) if not is_key(v) else v, is_float(v) and n >= one.site.constants)
-        for n, (name, v) in enumerate(zip(one.site.operands, inputs, strict=True))
-    )
-    return Subject(one.site.name, f, leaves, None, f, as_traced=True)
+    leaves = []
+    for n, (name, v) in enumerate(zip(one.site.operands, inputs, strict=True)):
+        has_gradient = is_float(v) and one.moving[n] and n >= one.site.constants
+        leaves.append(Leaf(name, v if is_key(v) else np.asarray(v), has_gradient))
+    return Subject(one.site.name, f, tuple(leaves), None, f, as_traced=True)
 
 
 def _check_site(one: Reached, budget: Budget, seed: int) -> Report:

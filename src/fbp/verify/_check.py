@@ -104,7 +104,7 @@ def examine(
     strict: bool = False,
 ) -> Report:
     """Runs all stages of a check on a subject."""
-    stages = functools.partial(_examine, subject, reference, cotangent, budget, seed, strict)
+    stages = functools.partial(_stages, subject, reference, cotangent, budget, seed, strict)
     try:
         try:
             return stages()
@@ -130,7 +130,7 @@ def examine(
     return with_misforms(report, subject, misforms)
 
 
-def _examine(
+def _stages(
     subject: Subject,
     reference: Subject | None,
     cotangent: Any,

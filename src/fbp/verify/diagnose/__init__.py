@@ -5,6 +5,7 @@ tried on other probes. There is a file for each kind of explanation: the gradien
 the cotangent (`_invariants`); it is a simple function of the reference
 (`_factors`, `_patterns`, `_residuals`, `_slopes`, `_where`); the reference with another cotangent
 or input reproduces it (`_alterations`); the reference with one part of its program changed
-reproduces it (`_terms`, by `_switches`); `_searched` runs both. `_scene` collects the arrays that they compare. `_repro`
+reproduces it (`_terms`, by `_switches`); `_searched` runs both. `_scene` collects the arrays that
+they compare. `_repro`
 writes a small program that shows the error.
 """

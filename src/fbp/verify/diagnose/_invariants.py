@@ -1,4 +1,4 @@
-"""Invariants of every gradient: it is linear in the cotangents, and all of them reach it."""
+"""Tests invariants of every gradient: it is linear in the cotangents and uses all their rows."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,14 +9,14 @@ from fbp.verify.diagnose._scene import close
 from fbp.verify.program._numbers import largest
 from fbp.verify.rule._runs import Runs
 
-# Longer axes of the cotangent are not looked at row by row.
+# Each row of an axis costs one run, so longer axes of a cotangent are not tested row by row.
 _MOST_ROWS = 16
 
 
 def nonlinear(
     runs: Runs, values: Sequence[Any], dys: Sequence[np.ndarray], ks: Sequence[int]
 ) -> Iterator[tuple[int, str]]:
-    """Leaves whose gradient is not linear in the cotangents, and how."""
+    """Leaves whose gradient is not linear in the cotangents, each with a text that says why."""
 
     def at(factor: float) -> list[np.ndarray]:
         return runs.exact(values, [factor * d for d in dys]).rule_grads
@@ -52,7 +52,7 @@ def nonlinear(
 def unfed(
     runs: Runs, values: Sequence[Any], dys: Sequence[np.ndarray], ks: Sequence[int]
 ) -> Iterator[tuple[int, str]]:
-    """Leaves whose gradient some rows of a cotangent never reach, though they should."""
+    """Leaves whose gradient ignores rows of a cotangent that the reference's gradient uses."""
     for n, dy in enumerate(dys):
         which = f"output {n}'s dy" if len(dys) > 1 else "dy"
         for axis, size in enumerate(dy.shape):

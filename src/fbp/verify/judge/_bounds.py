@@ -1,4 +1,20 @@
-"""Bounds on the error that rounding alone causes in a right gradient: derived, not tuned."""
+"""Bounds on the error that rounding alone causes in a right gradient.
+
+A result of n roundings is off by n eps at the most, relative to the largest number on the way, and
+by about sqrt(n) eps as a rule, since roundings go either way. A wrong term is off by its own size.
+The bounds lie between the two, and no case has a bound of its own.
+
+* In float64 (`algebra_allowed`) the gap is wide. eps^(2/3) = 4e-11 is what n = eps^(-1/3) = 160,000
+  roundings can add up to at the worst; a term that is missing or has a wrong factor moves a
+  gradient by many orders of magnitude more.
+* A computation that cancels loses more. How much is measured: its error in the working dtype is
+  proportional to that dtype's unit, so in float64 it loses eps / unit times as much. The factor of
+  1000 allows for the luck of two different sets of roundings.
+* In the working dtype (`precision_allowed`) autodiff of the same function is the measure: what it
+  loses the function makes anyone lose. Another formula for the same gradient has other roundings:
+  4 standard deviations of a sum of n terms are 4 sqrt(n) units; and exp(u), for any u up to 64 in
+  size, errs by |u| units, because an error of one unit in u is one of |u| units in exp(u).
+"""
 
 import numpy as np
 
@@ -20,9 +36,8 @@ def algebra_allowed(
 ) -> float:
     """The error that a rule in float64 may have against its reference.
 
-    It is eps^(2/3) of the leaf's size, far above the rounding error of a stable sum and far below
-    any term. For computations that lose more, 1000 times the error measured in the working dtype,
-    scaled by the ratio of the rounding units, is added.
+    eps^(2/3) of the leaf's size, plus 1000 times the error measured in the working dtype, scaled by
+    the ratio of the rounding units: see above.
 
     Args:
       eps: the rounding unit of the run in float64.
@@ -43,8 +58,8 @@ def algebra_allowed(
 def precision_allowed(unit: float, control: float, longest_sum: float) -> float:
     """The relative error that a rule in the working dtype may have against the float64 gradient.
 
-    It is 16 times autodiff's error, plus the rounding error of an equivalent formula: 4 sqrt(n)
-    units for the longest sum, of n terms, and 64 units, since exp(u) errs by |u| units (16 in a
-    dtype so coarse that 64 units would leave no digit).
+    16 times autodiff's error, plus the rounding error of another formula for the same: 4 sqrt(n)
+    units for the longest sum, of n terms, and 64 units for an exponential (16 in a dtype so coarse
+    that 64 units would leave no digit): see above.
     """
     return 16 * control + unit * ((64 if unit < 1e-4 else 16) + 4 * longest_sum**0.5)

@@ -27,13 +27,13 @@ def touch_edits(places: list[Place]) -> dict[str, list[Any]]:
         else:
             first = body[1] if _is_text(body[0]) and len(body) > 1 else body[0]
             decorators = getattr(first, "decorator_list", [])
-            if decorators:
-                # The @ of its decorator may be anywhere before it: nothing is inserted.
-                continue
-            start = starts[first.lineno - 1] + first.col_offset
+            begin = starts[(decorators[0].lineno if decorators else first.lineno) - 1]
+            start = source.index(b"@", begin) if decorators else begin + first.col_offset
             # On a line of its own if possible, because a compound statement cannot follow a `;`.
-            alone = not source[starts[first.lineno - 1] : start].strip()
-            indent = source[starts[first.lineno - 1] : start].decode() if alone else ""
+            alone = not source[begin:start].strip()
+            indent = source[begin:start].decode() if alone else ""
+            if decorators and not alone:
+                continue  # an @ that does not begin its line
             new = [[start, start, f"{note}\n{indent}" if alone else f"{note}; "]]
         edits.setdefault(place.file, []).extend(new)
     return edits

@@ -1,9 +1,9 @@
-"""The derivative of the gradient, which is that of the function's second derivatives.
+"""Checks the derivative of a rule's gradient, that is the second derivatives of the function.
 
-At every point the rule's gradient g is differentiated along a random direction, in float64, and
-compared with the derivative of autodiff's gradient. At a kink that one is a choice; what counts
-there is g itself, which is known to be right: where its differences agree from both sides, it has a
-derivative, and no rule may lose it.
+At each point the rule's gradient g is differentiated along a random direction, in float64, and
+compared with the derivative of autodiff's gradient. At a kink the latter depends on the choice of a
+subgradient, so the reference there is g itself, whose values are checked elsewhere: if its
+one-sided finite differences agree, g has a derivative, and the rule must return that.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from fbp.verify.rule._rule import first_line
 from fbp.verify.rule._runs import Runs
 
 NAME = "the gradient differentiated forwards (grad of grad)"
-# Nearer to a kink than this, autodiff's second derivative may be another one.
+# Closer to a kink than this, autodiff's second derivative may follow another convention.
 _SMOOTH = 1e-4
 
 
@@ -29,11 +29,11 @@ def second_derivatives(
     """Compares at the given input, at zero, and at the smoothest of the first few probes.
 
     Args:
-      runs: the programs.
-      pairs: the probes that were run, and what they gave.
+      runs: the rule and the reference.
+      pairs: the probes that were run, with their results.
 
     Returns:
-      What to say of it in a word or two; and for each leaf that is wrong, its number and one line.
+      A short summary, and for each wrong leaf its index and one line of text.
     """
     if runs.draws:
         return "not compared: it draws random numbers", []
@@ -78,7 +78,7 @@ def _allowed(runs: Runs) -> float:
 
 
 def _error(got: np.ndarray, want: np.ndarray, size: float) -> float:
-    """Relative to the larger of the derivative and a thousandth of the gradient's own size."""
+    """The error relative to the size of the derivative, or 1e-3 of the gradient's if larger."""
     if not np.isfinite(got).all():
         return float("inf") if np.isfinite(want).all() else 0.0
     scale = max(largest(want), 1e-3 * size)
@@ -88,7 +88,7 @@ def _error(got: np.ndarray, want: np.ndarray, size: float) -> float:
 def _by_differences(
     runs: Runs, probe: Probe, pair: Pair, moves: Sequence[np.ndarray], k: int
 ) -> np.ndarray | None:
-    """The derivative of the rule's gradient along the moves; None unless both sides agree."""
+    """The derivative of the rule's gradient along `moves`, or None unless both sides agree."""
 
     def at(h: float) -> np.ndarray:
         values = runs.wide(probe.values)
@@ -102,6 +102,6 @@ def _by_differences(
     scale = max(largest(ahead), largest(behind))
     if not scale < np.inf or largest(ahead - behind) > 1e-2 * scale:
         return None
-    # What is left of the differences' own error would be taken for the rule's.
+    # An error of the differences would be reported as the rule's, so it must be small.
     nearer = (at(h / 2) - at(-h / 2)) / h
     return nearer if largest(nearer - (ahead + behind) / 2) <= 1e-7 * max(scale, 1e-3) else None

@@ -92,7 +92,8 @@ def followed(name: str, ins: Sequence[Any], eqn: JaxprEqn) -> Any:
         same = getattr(eqn.invars[0].aval, "shape", None) == getattr(
             eqn.outvars[0].aval, "shape", ()
         )
-        return first if same and name != "gather" else moved_of(first)
+        keeps = same and name not in ("gather", "rev", "transpose")
+        return first if keeps else moved_of(first)
     if name in ("max", "min", "clamp", "select_n"):
         # In a part of its domain it is one of these.
         cases = ins[1:] if name == "select_n" else ins

@@ -1,4 +1,4 @@
-"""A program with one thing changed: without stop_gradient, with longer loops, with ties broken."""
+"""Altered versions of a program: without stop_gradient, with longer loops, or with broken ties."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -13,31 +13,31 @@ from fbp.verify.program._margins import COMPARED
 from fbp.verify.program._program import opened, scan_splits
 
 Function = Callable[..., list[Any]]
-# How many more steps a loop is given, and how much its result may change by them, relatively.
+# How many more steps a loop runs, and the relative change at which it still counts as converged.
 _MORE_STEPS, _STILL = 64, 1e-2
-# How far a tie is moved, relatively: further than rounding in float64 moves it.
+# The relative amount by which ties are broken: larger than rounding errors of float64.
 _NUDGE = 1e-7
 
 
 def free_of_stops(program: ClosedJaxpr) -> Function:
-    """The function of a program with every stop_gradient as the identity."""
+    """The function of a program with every stop_gradient replaced by the identity."""
     return _function(program, _Free())
 
 
 def refined(program: ClosedJaxpr) -> Function:
-    """The function of a program whose loops go on after they have converged.
+    """The function of a program whose converged loops run for more steps.
 
-    If more steps hardly change what a loop carries, the loop is taken to approach a limit, and the
-    result after more steps to be nearer to it. A loop that more steps do change is left as it is.
+    If more steps hardly change the carry of a loop, the loop is assumed to converge, and the carry
+    after more steps to be closer to its limit. Otherwise the loop is left unchanged.
     """
     return _function(program, _Refined())
 
 
 def nudged(program: ClosedJaxpr, signs: Sequence[int]) -> Function:
-    """The function of a program whose ties are broken.
+    """The function of a program with its ties broken.
 
-    Its n-th comparison sees its first operand a little larger if `signs[n]` is 1, a little smaller
-    if it is -1; after the last of them the signs start again.
+    The first operand of the n-th comparison (of clamp, the clamped one) is slightly increased if
+    `signs[n]` is 1, and decreased if it is -1. After the last sign, the signs repeat.
     """
     return lambda *args: _Nudged(signs).run(program.jaxpr, program.consts, args)
 
@@ -58,7 +58,9 @@ class _Nudged(Interpreter):
     def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         name = eqn.primitive.name
         if name in COMPARED and jnp.issubdtype(jnp.result_type(ins[0]), jnp.floating):
-            moved = 1 if name == "clamp" else 0  # clamp takes the lower bound first
+            if eqn.invars[0] is eqn.invars[-1]:
+                return super().primitive(eqn, ins)  # x != x, which asks for NaN
+            moved = 1 if name == "clamp" else 0  # the first operand of clamp is the lower bound
             at = lax.stop_gradient(ins[moved])
             ins = list(ins)
             ins[moved] = ins[moved] + next(self.signs) * _NUDGE * (1 + jnp.abs(at))

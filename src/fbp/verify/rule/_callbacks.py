@@ -1,17 +1,17 @@
-"""Checks that a function makes of its own values at run time, by callbacks that raise."""
+"""Support for functions that check their values at run time in callbacks that raise."""
 
 import contextlib
 import logging
 import re
 from collections.abc import Iterator
 
-# Where jax logs the traceback of a callback that raised.
+# JAX logs the traceback of a callback that raises here.
 _LOGGER = logging.getLogger("jax._src.callback")
 
 
 @contextlib.contextmanager
 def quiet_callbacks() -> Iterator[None]:
-    """Keeps jax from logging what a callback raises: whoever runs the program sees it."""
+    """Keeps JAX from logging exceptions of callbacks: they reach the caller anyway."""
     before, _LOGGER.disabled = _LOGGER.disabled, True
     try:
         yield
@@ -20,6 +20,6 @@ def quiet_callbacks() -> Iterator[None]:
 
 
 def said_by_user(error: RuntimeError) -> str:
-    """The message of the exception inside a callback, from jax's error around it."""
+    """The message of the exception that a callback raised, taken from the error of JAX."""
     found = re.findall(r"^[\w.]+: (.+)$", str(error), flags=re.MULTILINE)
     return (found[-1] if found else str(error).strip().partition("\n")[0])[:200]

@@ -1,4 +1,4 @@
-"""Programs that only some checks need: made of the runs when they are first asked for, and kept."""
+"""Programs that only some checks need, derived from the runs on first use and cached."""
 
 import functools
 import itertools
@@ -19,7 +19,7 @@ from fbp.verify.rule._runs import Runs
 
 Values = Sequence[Any]
 Moves = dict[int, np.ndarray]
-# Of so many comparisons each combination of sides is tried.
+# Every combination of sides is tried for this many comparisons; the others repeat their sides.
 _SIDES = 3
 
 
@@ -29,17 +29,17 @@ def forward_slope(
     """The derivative of <dy, f> along `moves` of some leaves, by forward-mode autodiff.
 
     Args:
-      runs: the programs.
-      values: all leaves.
+      runs: the rule and the reference.
+      values: the values of all leaves.
       dys: the cotangents.
-      moves: by leaf.
-      further: whether the loops of f go on after they have converged.
+      moves: the directions, keyed by leaf; zero for the others.
+      further: whether the converged loops of f run for more steps.
     """
 
     def along(values: list[Any], dys: list[Any], moves: list[Any]) -> Any:
         f = runs.subject.of_floats(_plain(runs, further), values)
         _, along = jax.jvp(f, ([values[i] for i in runs.diff],), (moves,))
-        # jax's vjp contracts without conjugation.
+        # A VJP in JAX contracts without conjugation.
         return sum(jnp.sum(d * a).real for d, a in zip(dys, along, strict=True))
 
     zeros = [np.zeros(np.shape(values[i])) for i in runs.diff]
@@ -50,10 +50,10 @@ def forward_slope(
 def second(
     runs: Runs, values: Values, dys: Values, moves: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The derivatives of the gradients along moves of the differentiable leaves, in float64.
+    """The derivatives of the gradients along `moves` of the differentiable leaves, in float64.
 
     Returns:
-      Those of the rule's gradients, and those of the reference's: [] where it has none.
+      Those of the rule's gradients, and those of the reference's, or [] if it has no reverse mode.
     """
 
     def both(values: list[Any], dys: list[Any], moves: list[Any]) -> Any:
@@ -71,7 +71,7 @@ def second(
 
 
 def refined_gradients(runs: Runs, values: Values, dys: Values) -> list[np.ndarray]:
-    """The reference gradients with loops that go on after they have converged."""
+    """The reference gradients of the program whose converged loops run for more steps."""
 
     def gradients(values: list[Any], dys: list[Any], _: Any) -> Any:
         return _pull(runs, _plain(runs, further=True), values, dys)
@@ -80,7 +80,7 @@ def refined_gradients(runs: Runs, values: Values, dys: Values) -> list[np.ndarra
 
 
 def one_sided_gradients(runs: Runs, values: Values, dys: Values) -> list[list[np.ndarray]]:
-    """The reference gradients with the ties of each comparison broken to either side."""
+    """The reference gradients with ties broken, one list for each combination of sides."""
 
     def gradients(values: list[Any], dys: list[Any], _: Any) -> Any:
         sides = []
@@ -95,7 +95,8 @@ def one_sided_gradients(runs: Runs, values: Values, dys: Values) -> list[list[np
 def holds_fixed(runs: Runs) -> bool:
     """Whether the function has a stop_gradient that its gradient depends on.
 
-    The one inside a softmax makes no difference. Compared at the given input and beside it.
+    The one inside a softmax does not change the gradient. The gradients with and without
+    stop_gradient are compared at the given input and at a random one near it.
     """
     if "stop_gradient" not in primitives(runs.program):
         return False
@@ -127,7 +128,7 @@ def holds_fixed(runs: Runs) -> bool:
 
 
 def _plain(runs: Runs, further: bool) -> Callable[[Values], list[Any]]:
-    """The function without its rules, its loops perhaps going on after they have converged."""
+    """The function without its rules; if `further`, its converged loops run for more steps."""
     program = runs.program
     return (lambda values: refined(program)(*values)) if further else as_function(program)
 
@@ -137,7 +138,7 @@ def _pull(runs: Runs, f: Callable[..., Any], values: Values, dys: Values) -> Any
 
 
 def once(runs: Runs, name: str, make: Callable[[], Any]) -> Any:
-    """What `make` returns the first time: for all runs of the same programs."""
+    """The result of `make`, cached under a name for all runs of the same programs."""
     if name not in runs.shared:
         runs.shared[name] = make()
     return runs.shared[name]
@@ -146,7 +147,7 @@ def once(runs: Runs, name: str, make: Callable[[], Any]) -> Any:
 def _run(
     runs: Runs, name: str, f: Callable[..., Any], values: Values, dys: Values, moves: Values
 ) -> Any:
-    """Runs f of values, cotangents and moves in float64; compiled once."""
+    """Runs f on values, cotangents and moves in float64, compiled on the first call."""
     with jax.enable_x64(True), quiet_callbacks():
         wides = runs.wide(values)
         along = [np.asarray(m, wides[i].dtype) for i, m in zip(runs.diff, moves, strict=False)]

@@ -12,6 +12,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from fbp.verify.program._interpreter import Interpreter, bind
+from fbp.verify.program._moving import moving_outputs
 from fbp.verify.program._program import (
     RULES,
     dtype_of,
@@ -125,14 +126,20 @@ class Harvest(Interpreter):
 
 @dataclasses.dataclass(frozen=True)
 class Reached:
-    """What reaches a site: inputs and cotangents, stacked over the loops around it.
+    """What reaches a site, stacked over the loops around it.
 
-    `cotangents` is empty where the program has no reverse mode.
+    Attributes:
+      site: the call.
+      inputs: its operands.
+      cotangents: those of its outputs; [] if the program has no reverse mode.
+      moving: for each operand, whether it depends on what the program is differentiated with
+        respect to.
     """
 
     site: Site
     inputs: list[np.ndarray]
     cotangents: list[np.ndarray | None]
+    moving: list[bool]
 
     def at(self, which: int) -> tuple[list[Any], list[Any]]:
         """Inputs and cotangents of one iteration, counted over all loops around the site."""
@@ -152,7 +159,11 @@ def sites_of(program: ClosedJaxpr, values: Sequence[Any]) -> list[Site]:
 
 
 def harvest(
-    program: ClosedJaxpr, values: Sequence[Any], dys: Sequence[Any], outs: Sequence[int]
+    program: ClosedJaxpr,
+    values: Sequence[Any],
+    diff: Sequence[int],
+    dys: Sequence[Any],
+    outs: Sequence[int],
 ) -> list[Reached]:
     """The inputs and cotangents of every site, from one forward and backward pass of a program.
 
@@ -162,34 +173,47 @@ def harvest(
     Args:
       program: traced in the dtype of the values.
       values: its inputs.
+      diff: the inputs that it is differentiated with respect to.
       dys: cotangents of its float outputs.
       outs: the indices of those outputs.
     """
-    for in_force in (True, False):
-        try:
-            return _harvest(program, values, dys, outs, in_force)
-        except Exception:
-            continue
     sites = sites_of(program, values)
-    forward = Harvest(in_force=False)
 
-    def inputs_of(values: list[Any]) -> Any:
-        forward.inputs.clear()
+    def inputs_of(values: list[Any]) -> list[list[Any]]:
+        forward = Harvest(in_force=False)
         forward.run(program.jaxpr, program.consts, values)
         return forward.inputs
 
-    inputs = jax.device_get(jax.jit(inputs_of)(list(values)))
-    return [Reached(site, inputs[n], []) for n, site in enumerate(sites)]
+    flat = moving_outputs(
+        jax.make_jaxpr(inputs_of)(list(values)), [i in diff for i in range(len(values))]
+    )
+    each = iter(flat)
+    moving = [[next(each) for _ in site.eqn.invars] for site in sites]
+    inputs: Any = None
+    cotangents: dict[int, Any] = {}
+    for in_force in (True, False):
+        try:
+            inputs, cotangents = _passes(program, sites, values, dys, outs, in_force)
+            break
+        except Exception:
+            continue
+    if inputs is None:
+        inputs = jax.device_get(jax.jit(inputs_of)(list(values)))
+    return [
+        Reached(site, inputs[n], cotangents.get(site.number, []), moving[n])
+        for n, site in enumerate(sites)
+    ]
 
 
-def _harvest(
+def _passes(
     program: ClosedJaxpr,
+    sites: Sequence[Site],
     values: Sequence[Any],
     dys: Sequence[Any],
     outs: Sequence[int],
     in_force: bool,
-) -> list[Reached]:
-    sites = sites_of(program, values)
+) -> tuple[list[Any], dict[int, Any]]:
+    """The inputs of every site, in order, and the cotangents by its number."""
     taps = {
         site.number: [
             jnp.zeros((*site.lengths, *getattr(v.aval, "shape", ())), dtype_of(v))
@@ -209,5 +233,4 @@ def _harvest(
         _, vjp, inputs = jax.vjp(f, taps, has_aux=True)
         return inputs, vjp(dys)[0]
 
-    inputs, cotangents = jax.device_get(jax.jit(pull)(taps, list(dys)))
-    return [Reached(s, inputs[n], cotangents[s.number]) for n, s in enumerate(sites)]
+    return jax.device_get(jax.jit(pull)(taps, list(dys)))
