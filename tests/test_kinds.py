@@ -187,6 +187,52 @@ def test_a_rule_that_refuses_a_gradient_which_is_not_asked_for() -> None:
     assert {site.report.verdict for site in report.sites} == {"OK", "VACUOUS"}
 
 
+def test_a_number_that_a_model_holds_may_be_branched_on() -> None:
+    sine = vjp_rule(jnp.sin, lambda x, dy: (jnp.cos(x) * dy,))
+
+    def loss(model: Any) -> Any:
+        return sine(model["w"]).sum() if model["rate"] == 0.0 else 0.0
+
+    assert fbp.audit(loss, {"w": X, "rate": 0.0}).verdict == "OK"
+
+
+def test_outputs_that_the_loss_does_not_use_need_no_gradient() -> None:
+    rule = jax.custom_vjp(lambda x: (jnp.sin(x), x**2))
+    rule.defvjp(lambda x: ((jnp.sin(x), x**2), x), lambda x, dy: (jnp.cos(x) * dy[0],))
+    assert audited(lambda x: rule(x)[0], X) == "OK"
+    assert audited(lambda x: rule(x)[0] + rule(x)[1], X) == "WRONG"
+
+
+def test_a_rule_that_closes_over_a_value_of_the_loss() -> None:
+    def loss(x: Any) -> Any:
+        weights = jnp.arange(6.0) * 2.0
+        rule = jax.custom_vjp(lambda x: jnp.sin(x) * weights)
+        rule.defvjp(lambda x: (jnp.sin(x) * weights, x), lambda x, dy: (jnp.cos(x) * weights * dy,))
+        return rule(x).sum()
+
+    report = fbp.audit(loss, X)
+    assert max(report.gradients.values()) < 1e-12
+    assert "closes over a value of the loss" in str(report)
+
+
+def test_a_gradient_of_zero_has_no_size_of_its_own() -> None:
+    """A root does not depend on the guess: what is left of it in a loop is no reference."""
+
+    def newton(a: Any, guess: Any) -> Any:
+        def step(x: Any) -> Any:
+            return x - (x**3 + a * x - 1) / (3 * x**2 + a)
+
+        x = lax.while_loop(lambda c: jnp.abs(c - step(c)).max() > 1e-6, step, guess)
+        return step(step(x))
+
+    def bwd(a: Any, guess: Any, dy: Any) -> Any:
+        x = newton(a, guess)
+        return -x / (3 * x**2 + a) * dy, jnp.zeros_like(guess)
+
+    rule = vjp_rule(newton, bwd)
+    assert fbp.check(rule, jnp.asarray([1.0, 2.0]), jnp.asarray([0.7, 0.4])).verdict == "OK"
+
+
 # Holes through which a wrong rule would pass.
 
 

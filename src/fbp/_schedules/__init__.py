@@ -12,7 +12,7 @@ not the one it is traced on: `jax.lax.platform_dependent` chooses when the progr
                                         jax 0.12       1.0  1.7  3.3  1.9
     sums of blocks by columns   all              CPU   0.95 1.1  1.5  1.35           attention.py
                                         jax 0.12       0.95 1.2  1.5  1.4
-    attention kernels           CUDA, see below  H200 5.6 forward, 3.5 backward   attention_kernels.py
+    attention kernels           CUDA, see below  H200 5.6 forward, 3.5 backward attention_kernels.py
     head padded to 128          CUDA and ROCm    not measured by itself              unembed.py
     chunks of tokens            all              memory: logits never exist whole    unembed.py
     heads before positions      all              the equations are of matrices       heads.py

@@ -14,7 +14,7 @@ from fbp.verify.program._interpreter import bind
 from fbp.verify.program._program import dtype_of, rule_calls, trace
 from fbp.verify.report._audit import AuditReport, SiteReport
 from fbp.verify.report._card import Report, worst
-from fbp.verify.rule._rule import fingerprint, first_line
+from fbp.verify.rule._rule import KEEPS, fingerprint, first_line
 from fbp.verify.rule._subject import Leaf, Subject
 from fbp.verify.rule._subject_of import subject_of
 from fbp.verify.sites._harvest import Reached, harvest
@@ -83,6 +83,9 @@ def audit(
         report = _check_site(shown, budget, seed)
         numbers = [one.site.number for one in group]
         effect = whole.error(numbers) if not report.ok else 0.0
+        if report.verdict == "WRONG" and effect <= whole.allowed:
+            name = group[0].site.name
+            notes.append(f"{name} is wrong elsewhere: what reaches it here gives a right gradient")
         choices += numbers if report.verdict == "CONVENTION" else []
         sites.append(SiteReport(group[0].site.name, _place(group[0]), len(group), report, effect))
     hidden = len(whole.names) - len(reached)
@@ -115,8 +118,16 @@ def audit(
     )
 
 
+def _used_outputs(one: Reached) -> list[int]:
+    """The outputs of a call that the loss depends on, by their cotangents; all if there is none."""
+    used = [i for i, c in enumerate(one.cotangents) if c is not None and np.any(c)]
+    return used or list(range(len(one.site.eqn.outvars)))
+
+
 def _cotangents(one: Reached) -> list[np.ndarray]:
-    return [c for c in one.at(-1)[1] if c is not None]
+    """The cotangents of the outputs that the loss depends on."""
+    cotangents = one.at(-1)[1]
+    return [c for c in (cotangents[i] for i in _used_outputs(one) if cotangents) if c is not None]
 
 
 def _alike(one: Reached) -> Any:
@@ -143,8 +154,10 @@ def _subject(one: Reached) -> Subject:
             v if not is_float(v) or v.dtype == d else jax.lax.convert_element_type(v, d)
             for v, d in zip(values, dtypes, strict=True)
         ]
-        return bind(eqn, fitting)
+        outs = bind(eqn, fitting)
+        return [outs[i] for i in used]
 
+    used = _used_outputs(one)
     leaves = []
     for n, (name, v) in enumerate(zip(one.site.operands, inputs, strict=True)):
         has_gradient = is_float(v) and one.moving[n] and n >= one.site.constants
@@ -158,7 +171,14 @@ def _check_site(one: Reached, budget: Budget, seed: int) -> Report:
         return Report(one.site.name, "VACUOUS", notes=("nothing here can be differentiated",))
     dys = _cotangents(one)
     usable = all(np.isfinite(c).all() for c in dys) and any(np.any(c) for c in dys)
-    return _examined(subject, dys if usable else None, budget, seed)
+    report = _examined(subject, dys if usable else None, budget, seed)
+    if report.verdict == "STRUCTURE" and all(KEEPS in hint.text for hint in report.hints):
+        why = (
+            "the rule closes over a value of the loss, which is gone when it is checked: jax.grad "
+            "of the loss works, jax.grad of jax.jit of it does not"
+        )
+        return Report(one.site.name, "UNVERIFIABLE", notes=(why,))
+    return report
 
 
 def _examined(subject: Subject, dys: Any, budget: Budget, seed: int) -> Report:

@@ -56,14 +56,21 @@ class Gradients:
                 "agrees to seven digits only: the function approximates, or its rule does"
             )
             wrong, record.digits = False, 1e-7
+        digits = 64 * self.narrow.unit(k)
+        if wrong and self.runs.subject.as_traced and error <= digits * max(scale, record.usual):
+            # Approximations were chosen for this dtype when the program was traced.
+            self.findings.note("agrees to the digits of the dtype that the program was traced in")
+            wrong, record.digits = False, max(record.digits, digits)
         known_wrong = self.findings.has("WRONG", k)
         if wrong and self.runs.iterates and not known_wrong:
             theirs = self.differences.error_of_loops(probe, pair, k)
-            if error <= 4 * theirs + allowed and theirs <= 1e-3 * scale:
+            # A gradient of zero, as with respect to an initial guess, has no size of its own.
+            size = max(scale, 1e-6 * max(map(largest, pair.grads)))
+            if error <= 4 * theirs + allowed and theirs <= 1e-3 * size:
                 self.findings.note(
-                    f"the reference itself errs by {theirs / scale:.0e}: its loops stop early"
+                    f"the reference itself errs by {theirs / size:.0e}: its loops stop early"
                 )
-                wrong, record.digits = False, max(record.digits, 4 * theirs / scale)
+                wrong, record.digits = False, max(record.digits, 4 * theirs / size)
         if wrong and (pair.margin <= AT_KINK or self.runs.hides_kinks):
             if known_wrong:
                 return  # at a kink, a gradient that is wrong elsewhere is not judged

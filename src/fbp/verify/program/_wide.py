@@ -91,7 +91,7 @@ class Widened(Interpreter):
                 _as(value, dtype_of(atom)) if hasattr(value, "dtype") else value
                 for value, atom in zip(ins, eqn.invars, strict=True)
             ]
-            if floats and name not in _OF_BITS:
+            if floats:
                 self.stuck[name] = min(floats, key=lambda d: jnp.finfo(d).bits)
             return [_wide(out) for out in bind(eqn, narrow)]
         params = dict(eqn.params)

@@ -64,7 +64,7 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
     for keys, value in entries:
         top = keys[0].idx
         path = ".".join(filter(None, [names[top], path_of(keys[1:])]))
-        array = None if top in static else _array(value)
+        array = None if top in static else _array(value, is_argument=len(keys) == 1)
         is_slot.append(array is not None)
         slots.append(value if array is None else len(leaves))
         if array is not None:
@@ -95,11 +95,15 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
     return Subject(name, on_leaves, tuple(leaves), identity, original, arguments, in_float64)
 
 
-def _array(value: Any) -> Any:
-    """The value as an array, or None where it is a Python value that stays as it is."""
+def _array(value: Any, is_argument: bool) -> Any:
+    """The value as an array, or None if it is a Python value that stays as it is.
+
+    A Python number is an array if it is an argument itself. Inside a tree, as the rate of a dropout
+    layer, the program may branch on it.
+    """
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return value if isinstance(value, jax.Array) else np.asarray(value)
-    if isinstance(value, float | complex):
+    if isinstance(value, float | complex) and is_argument:
         return np.asarray(jnp.asarray(value))
     return None
 

@@ -1,6 +1,7 @@
 """The gradient of a whole program, with all, none or some of its rules in use."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from fbp.verify.program._wide import narrow_dtypes, widened
 from fbp.verify.rule._rule import first_line
 from fbp.verify.rule._subject import Subject
 from fbp.verify.sites._sites import rule_source
+
+# The effect of single rules is computed for so many seconds at the most.
+_LONGEST = 20.0
 
 
 class Whole:
@@ -44,6 +48,7 @@ class Whole:
         self.names = [rule_source(eqn)[0] for eqn in rule_calls(self.program)]
         self.kept: list[int] = []
         self.exact: list[np.ndarray] = []
+        self.seconds = 0.0
         try:
             try:
                 self.exact = self._gradient(without_rules(self.program))
@@ -76,9 +81,16 @@ class Whole:
             self.notes.append(text)
 
     def _pull(self, program: Any) -> Callable[..., list[Any]]:
+        """The gradient of a program; of the loss itself for None.
+
+        The loss is differentiated while it is traced, as jit(grad(loss)) does: so its rules may
+        close over values of the trace.
+        """
+        f = self.subject.f if program is None else as_function(program)
+
         def gradient(*values: Any) -> list[Any]:
-            dys = [np.ones(a.shape, a.dtype) for a in filter(is_float, program.out_avals)]
-            return self.subject.pull(as_function(program), values, dys)[1]
+            outs = filter(is_float, self.program.out_avals)
+            return self.subject.pull(f, values, [np.ones(a.shape, a.dtype) for a in outs])[1]
 
         return gradient
 
@@ -105,7 +117,7 @@ class Whole:
         if not self.exact:
             return {}
         try:
-            got = self._gradient(self.program)
+            got = self._gradient(None)
         except Exception as error:
             self._note(error)
             self.exact = []
@@ -117,12 +129,14 @@ class Whole:
 
     def error(self, numbers: Sequence[int]) -> float:
         """How far the rules of these numbers alone move it; NaN where that cannot be told."""
-        if not self.exact or set(numbers) & set(self.kept):
+        if not self.exact or set(numbers) & set(self.kept) or self.seconds > _LONGEST:
             return math.nan
+        started = time.perf_counter()
         try:
             got = self._gradient(without_rules(self.program, [*numbers, *self.kept]))
         except Exception:
             return math.nan
+        self.seconds += time.perf_counter() - started
         return max(map(_relative, got, self.exact), default=0.0)
 
 
