@@ -1,4 +1,4 @@
-"""The platform that a program is for, where a schedule depends on it."""
+"""Choices that depend on the platform a program is compiled for."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,9 @@ from jax import lax
 
 
 def has_several_cpus() -> bool:
-    """Whether the arrays of a program for a CPU may lie on several devices.
+    """Whether the arrays of a program for the CPU may lie on several devices.
 
-    To be asked in the CPU's branch of `lax.platform_dependent` only.
+    To be called only in the CPU branch of `lax.platform_dependent`.
     """
     try:
         return jax.device_count("cpu") > 1
@@ -21,8 +21,8 @@ def has_several_cpus() -> bool:
 def on_cuda(kernels: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
     """A function that runs kernels in a program for CUDA, and `plain` in all others.
 
-    Autodiff of it, which no layer of fbp uses, differentiates `plain`: JAX has no derivative of a
-    kernel.
+    JAX cannot differentiate a kernel, so autodiff of this function differentiates `plain`. No layer
+    of fbp relies on that.
 
     Args:
       kernels: from arrays to arrays.

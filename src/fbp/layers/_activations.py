@@ -1,7 +1,7 @@
-"""Activations: elementwise, without parameters, and cheaper to compute again than to keep.
+"""Activations: elementwise, without parameters, and cheaper to recompute than to keep.
 
-Each backward multiplies dy by the local derivative at x. bfloat16 and float16 are widened inside,
-which costs nothing in a fused program, and rounded once at the end.
+Each backward multiplies dy by the local derivative at x. bfloat16 and float16 are computed in
+float32, which costs nothing in a fused program, and rounded once at the end.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ class Relu(Layer):
         return jnp.where(x <= 0, 0, x), ()
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
-        # y = 0 just where x <= 0. The next layer's backward needs y too, so that asking y and not x
-        # leaves the compiler one array to hold where it would hold two.
+        # y = 0 exactly where x <= 0. The next layer's backward needs y too, so with a test of y
+        # instead of x the compiler holds one array, not two.
         y = jnp.where(x <= 0, 0, x)
         dx = jnp.where(y == 0, 0, dy)
         return (), dx.astype(x.dtype)
@@ -70,7 +70,7 @@ class Tanh(Layer):
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         y = jnp.tanh(at_least_float32(x))
-        # From y, which the next layer needs too. Where y rounds to +-1 the slope rounds to 0.
+        # Uses y, which the next layer needs too. Where y rounds to +-1 the slope rounds to 0.
         dx = dy * (1 - y * y)
         return (), dx.astype(x.dtype)
 
@@ -79,7 +79,7 @@ class Tanh(Layer):
 class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)); dx = dy * y * (1 - y). Raises TypeError when x is not a float array.
 
-    1 - y is not computed by that subtraction, which would lose its digits where y is near 1.
+    1 - y is not computed by subtraction, which would lose digits where y is near 1.
     """
 
     cheap = True
@@ -135,11 +135,11 @@ class Silu(Layer):
 
 
 def sigmoid_and_slope(x: Array) -> tuple[Array, Array]:
-    """s = 1 / (1 + exp(-x)) and its derivative s * (1 - s), by one exponential.
+    """Returns s = 1 / (1 + exp(-x)) and its derivative s * (1 - s), from one exponential.
 
-    e = exp(-|x|) cannot overflow: 1 / (1 + e) is the larger of s and 1 - s, and e times it the
-    other. (Not by `jnp.abs`, whose own derivative at 0 is 0: what is differentiated there is the
-    formula for x >= 0, which holds on both sides.)
+    e = exp(-|x|) cannot overflow; 1 / (1 + e) is the larger of s and 1 - s, e / (1 + e) the other.
+    |x| is not computed by `jnp.abs`, whose derivative at 0 is 0: autodiff of this function would be
+    wrong there. With `where`, autodiff uses the formula for x >= 0, which is right at 0.
     """
     e = jnp.exp(jnp.where(x < 0, x, -x))
     larger = 1 / (1 + e)

@@ -18,10 +18,10 @@ class Scale(Layer):
         dw = sum(x * dy)       over the batch axes
         dx = w * dy
 
-    Shapes: w `shape`, x and y (..., *shape). The params are w itself.
+    Shapes: w `shape`, x and y (..., *shape). params is w itself.
 
     Args:
-      shape: shape of w: () for one weight, (D,) for one a feature.
+      shape: shape of w; () for a single weight, (D,) for one weight per feature.
       w_init: initializer of w.
       dtype: dtype of w.
 
@@ -57,10 +57,10 @@ class Bias(Layer):
         db = sum(dy)           over the batch axes
         dx = dy
 
-    Shapes: b `shape`, x and y (..., *shape). The params are b itself.
+    Shapes: b `shape`, x and y (..., *shape). params is b itself.
 
     Args:
-      shape: shape of b: () for one bias, (D,) for one a feature.
+      shape: shape of b; () for a single bias, (D,) for one bias per feature.
       b_init: initializer of b.
       dtype: dtype of b.
 

@@ -15,44 +15,44 @@ from fbp.layers._attention_inputs import unpacked
 
 @dataclasses.dataclass(frozen=True)
 class Attention(Layer):
-    """Every query takes a mean of the values, weighted by how well their keys match it.
+    """For each query, the mean of the values, weighted by how well their keys match the query.
 
         s  = scale * q k^T,  then  cap * tanh(s / cap)  with a softcap
-        p  = softmax(s) over the keys that the query may see, 0 for the others
+        p  = softmax(s) over the keys that the query may see, 0 for all others
         y  = p v
 
         dv = p^T dy
         dp = dy v^T
         ds = p * (dp - sum_keys(p * dp))               softmax's transposed Jacobian
-             times 1 - (s / cap)^2 with a softcap      s here as capped
+             times 1 - (s / cap)^2 with a softcap      s: the capped scores
         dq = scale * ds k
         dk = scale * ds^T q
 
-    Heads of queries that share a head of keys and values add up in dk and dv.
+    dk and dv are summed over the query heads that share a head of keys and values.
 
-    p is as large as T times S and is not kept. `res` is lse = log sum exp(s), one number a query:
-    p = exp(s - lse) is computed again from q and k. A query that may see no key at all has y = 0
+    p has T x S numbers per head and is not kept. `res` is lse = log sum exp(s), one number per
+    query: p = exp(s - lse) is recomputed from q and k. A query that may see no key at all has y = 0
     and all gradients 0.
 
-    Which queries and heads are taken together, and where kernels of a GPU take the place of all
-    this, is told by `fbp/_schedules/attention.py`.
+    `fbp/_schedules/attention.py` decides which queries and heads are computed together, and when
+    GPU kernels replace the code below.
 
     Shapes: x = (q, k, v) or (q, k, v, mask): q (..., T, H, K), k (..., S, G, K), v (..., S, G, M),
-    mask (..., S) of bools, true for keys that may be seen (padding is false). G divides H.
+    mask (..., S) of bools, True for keys that may be seen, False for padding. G divides H.
     y (..., T, H, M). With `causal`, S = T.
 
     Args:
-      causal: whether a query sees only keys up to its own place.
-      window: how many keys a causal query sees, its own the last; None for all.
-      softcap: the cap, which keeps |s| below it; None for none.
-      scale: of the scores; 1 / sqrt(K) by default.
-      fused: whether a GPU may use kernels.
+      causal: whether a query sees only keys up to its own position.
+      window: number of keys that a causal query sees, the last at its own position; None for all.
+      softcap: bound on |s|, the cap; None for no bound.
+      scale: factor of the scores; 1 / sqrt(K) by default.
+      fused: whether to use kernels on a GPU.
 
     Raises:
       ValueError: shapes do not match; G does not divide H; a window without `causal`.
-      TypeError: q, k or v is not a float array, or the mask not one of bools.
+      TypeError: q, k or v is not a float array, or the mask is not of bools.
 
-    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017; keeping lse alone is due to
+    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017; keeping only lse is due to
     Rabe and Staats, arXiv:2112.05682, and Dao et al., "FlashAttention", NeurIPS 2022.
     """
 
@@ -87,29 +87,29 @@ class Attention(Layer):
         return (), dx if mask is None else (*dx, None)
 
     def _attend(self, q: Array, k: Array, v: Array, places: Places) -> tuple[Array, Array]:
-        """y and lse of a block: some queries and all keys that they may see."""
+        """Returns y and lse of a block: some queries and all keys that they may see."""
         s = self._scores(q, k, places)
         top = lax.stop_gradient(s.max(-1, keepdims=True, initial=-jnp.inf))
         e = jnp.exp(s - jnp.where(top == -jnp.inf, 0, top))
         total = e.sum(-1, keepdims=True)
         sees_none = total == 0
         total = jnp.where(sees_none, 1, total)
-        # exp(s - inf) = 0: where nothing is seen, p is 0 in the backward too.
+        # exp(s - inf) = 0: for a query that sees no key, p is 0 in the backward too.
         lse = jnp.where(sees_none, jnp.inf, top + jnp.log(total))
-        # e v / total, not (e / total) v: y has mostly fewer numbers to divide than e.
+        # e v / total, not (e / total) v: y usually has fewer numbers to divide than e.
         return _product(e.astype(v.dtype), v) / total, lse[..., 0]
 
     def _gradients(
         self, q: Array, k: Array, v: Array, places: Places, lse: Array, dy: Array
     ) -> tuple[Array, Array, Array]:
-        """dq of a block, and its part of dk and dv."""
+        """Returns dq of a block, and its contribution to dk and dv."""
         s = self._scores(q, k, places)
         p = jnp.exp(s - lse[..., None])
         dv = _product(p.mT.astype(dy.dtype), dy)
         dp = _product(dy, v.mT)
         ds = p * (dp - (p * dp).sum(-1, keepdims=True))
         if self.softcap is not None:
-            # A score of -inf has p = 0, and ds with it.
+            # A score of -inf has p = 0, hence ds = 0.
             ds = ds * (1 - jnp.where(s == -jnp.inf, 0, s / self.softcap) ** 2)
         ds = (self.scale_of(q) * ds).astype(q.dtype)
         dq = _product(ds, k)
@@ -117,7 +117,7 @@ class Attention(Layer):
         return dq, dk, dv
 
     def _scores(self, q: Array, k: Array, places: Places) -> Array:
-        """s, -inf where a query does not see a key."""
+        """Returns s, -inf where a query does not see a key."""
         s = self.scale_of(q) * _product(q, k.mT)
         if self.softcap is not None:
             s = self.softcap * jnp.tanh(s / self.softcap)
@@ -144,7 +144,7 @@ class Attention(Layer):
 
     def steps(self, params: tuple[()], x: Any, state: Any) -> tuple[Array, Any]:
         q, k, v, _ = unpacked(self, [jnp.moveaxis(a, 0, -3) for a in x])
-        # Places to come are zeros that are not seen.
+        # Later positions hold zeros, which no query sees.
         keys, values, place = state
         keys = lax.dynamic_update_slice_in_dim(keys, k, place, -2)
         values = lax.dynamic_update_slice_in_dim(values, v, place, -2)
@@ -155,6 +155,6 @@ class Attention(Layer):
 
 
 def _product(a: Array, b: Array) -> Array:
-    """a b, summed in at least float32."""
+    """The matrix product a b, summed in at least float32."""
     total = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
     return jnp.matmul(a, b, preferred_element_type=total)

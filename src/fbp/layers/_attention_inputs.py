@@ -1,4 +1,4 @@
-"""What attention takes: q, k, v and a mask, of shapes that go together."""
+"""The inputs of attention: checks q, k, v and the mask, and groups them by head."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from fbp._schedules.heads import by_head
 
 
 def unpacked(layer: Any, x: Any) -> tuple[Array, Array, Array, Array | None]:
-    """q, k and v by heads of keys, and the mask of each, for a layer `Attention`.
+    """Returns q, k, v and the mask of an `Attention` layer, grouped by head of keys.
 
     Raises:
-      ValueError, TypeError: as `Attention` says.
+      ValueError, TypeError: as documented in `Attention`.
     """
     if not isinstance(x, tuple | list) or len(x) not in (3, 4):
         got = f"{len(x)} arrays" if isinstance(x, tuple | list) else type(x).__name__

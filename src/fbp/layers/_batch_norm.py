@@ -1,4 +1,4 @@
-"""Batch normalization, in training and after."""
+"""Batch normalization, for training and for use after training."""
 
 import dataclasses
 from typing import Any
@@ -22,14 +22,14 @@ class BatchNorm(Layer):
         dxhat  = scale * dy
         dx     = (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)) / sqrt(var + eps)
 
-    `_standardize.py` derives dx. An example's y depends on the others of its batch. A layer is a
-    pure function and gathers nothing on the way: `fbp.with_batch_statistics` makes of a trained
-    model one whose mean and var are fixed. Keeps mean and var, of one number a channel.
+    `_standardize.py` derives dx. y of an example depends on the other examples of its batch. A
+    layer is a pure function and keeps no running averages: `fbp.with_batch_statistics` turns a
+    trained model into one whose mean and var are fixed. res: mean and var, one number per channel.
 
     Shapes: x and y (..., n), scale and bias (n,).
 
     Args:
-      n: channels.
+      n: number of channels.
       eps: added to the variance, so that equal numbers are not divided by 0.
       dtype: dtype of the parameters, which start at 1 and 0.
 
@@ -74,7 +74,7 @@ class BatchNorm(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class FixedBatchNorm(Layer):
-    """Batch normalization after training: mean and var are constants, and each example is alone.
+    """Batch normalization after training: constant mean and var, no dependence between examples.
 
         xhat   = (x - mean) / sqrt(var + eps)
         y      = scale * xhat + bias
@@ -82,13 +82,13 @@ class FixedBatchNorm(Layer):
         dbias  = sum(dy)
         dx     = scale * dy / sqrt(var + eps)
 
-    mean and var lie beside scale and bias in params, to be saved with them. They are measured, not
-    learned: their gradients are 0 by definition.
+    mean and var are part of params, so that they are saved with scale and bias. They are measured,
+    not learned: their gradients are defined to be 0.
 
     Shapes: x and y (..., n), all params (n,).
 
     Args:
-      n: channels.
+      n: number of channels.
       eps: added to the variance.
       dtype: dtype of the parameters. scale and var start at 1, bias and mean at 0.
 

@@ -1,4 +1,4 @@
-"""The convolution of images."""
+"""Convolution of images."""
 
 import dataclasses
 import math
@@ -18,40 +18,40 @@ _LECUN_NORMAL = initializers.lecun_normal()
 
 @dataclasses.dataclass(frozen=True)
 class Conv2D(Layer):
-    """One small Dense, slid over an image: the same weights at every position.
+    """A small Dense that slides over an image, with the same weights at every position.
 
-    Along one axis, and with o a position of the window, k an element of it, s the stride, d the
+    Along one axis, where o is a position of the window, k an element of it, s the stride, d the
     dilation and p the padding before the first pixel (x is 0 outside the image):
 
         y[o]  = sum_k x[s o + d k - p] @ w[k] + b
 
-    Element k meets pixel i at position o just when i = s o + d k - p. So each gradient sums over
-    the same triples (i, o, k), and is a convolution again:
+    At position o, element k lies on pixel i exactly when i = s o + d k - p. So each gradient sums
+    over the same triples (i, o, k), and is again a convolution:
 
         dx[i] = sum_k  dy[(i + p - d k) / s] @ w[k]^T      where s divides i + p - d k
         dw[k] = sum_o  x[s o + d k - p]^T @ dy[o]          summed over the batch axes too
         db    = sum_o  dy[o]
 
-    dx: put s - 1 zeros between the elements of dy, so that the fraction is met where it is whole;
-    the minus sign turns the window around. It is the transposed convolution.
-    dw: stride and dilation change places, as s multiplies the summed o, and d the free k. The
-    batch, summed over, takes the place of the channels, and dy that of a window as large as y.
+    dx: dy is dilated, with s - 1 zeros between its elements, so that terms whose fraction is not
+    whole are 0; the minus sign flips the window. This is the transposed convolution.
+    dw: stride and dilation swap roles, since s multiplies the summed index o and d the free index
+    k. The batch axis, which is summed over, acts as the channels, and dy as the window.
 
-    Groups cut the channels into independent convolutions: output channels of the g-th part see the
-    g-th part of the input's.
+    Groups split the channels into independent convolutions: the g-th part of the output channels
+    sees only the g-th part of the input channels.
 
     Shapes: x (..., H, W, n_in), w (kh, kw, n_in / groups, n_out), b (n_out,), y (..., H', W',
     n_out) with H' = floor((H + padding - d (kh - 1) - 1) / s) + 1.
 
     Args:
-      n_in: channels of x.
-      n_out: channels of y.
+      n_in: number of channels of x.
+      n_out: number of channels of y.
       kernel: size of the window.
       stride: pixels from one position of the window to the next.
-      padding: "SAME" gives H' = ceil(H / stride); "VALID" is none; a number goes on all sides;
-        or ((top, bottom), (left, right)).
+      padding: "SAME" gives H' = ceil(H / stride); "VALID" is no padding; a number is the padding
+        of all sides; or ((top, bottom), (left, right)).
       dilation: pixels from one element of the window to the next.
-      groups: how many convolutions of n_in / groups to n_out / groups channels.
+      groups: number of convolutions, each from n_in / groups to n_out / groups channels.
       bias: whether there is a b; without it params is {"w"} alone.
       w_init: initializer of w. LeCun normal: variance 1 / (kh kw n_in / groups).
       b_init: initializer of b.
@@ -129,7 +129,7 @@ class Conv2D(Layer):
         return like(dparams, params), self._dx(params["w"], x, dy).astype(x.dtype)
 
     def _dx(self, w: Array, x: Array, dy: Array) -> Array:
-        # Input and output channels change places, within each group.
+        # Input and output channels swap, within each group.
         kh, kw, n_in, n_out = w.shape
         w = w[::-1, ::-1].reshape(kh, kw, n_in, self.groups, n_out // self.groups)
         w = w.transpose(0, 1, 4, 3, 2).reshape(kh, kw, n_out // self.groups, self.n_in)
@@ -147,8 +147,8 @@ class Conv2D(Layer):
         return dx.reshape(x.shape)
 
     def _dw(self, x: Array, dy: Array) -> Array:
-        # Just enough on the right for one window of dy a weight, negative where a stride that does
-        # not divide the image has left pixels over.
+        # The padding on the right for which dy has one position per weight. It is negative, a crop,
+        # where the stride leaves pixels over.
         padding = [
             (slide.lo, slide.reach + slide.span - 1 - slide.n - slide.lo)
             for slide in self._window().over(x)
@@ -167,5 +167,5 @@ class Conv2D(Layer):
 
 
 def _one_batch(x: Array) -> Array:
-    """All leading axes as one."""
+    """Returns x with all batch axes merged into one."""
     return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])

@@ -31,8 +31,8 @@ class Dense(Layer):
         dx = dy @ w^T
 
     Each follows from y_o = sum_i x_i w_io + b_o: the local derivatives are dy_o/dw_io = x_i,
-    dy_o/db_o = 1 and dy_o/dx_i = w_io, and the chain rule multiplies them by the dy_o coming from
-    downstream and sums over every path.
+    dy_o/db_o = 1 and dy_o/dx_i = w_io, and the chain rule multiplies them by dy_o, the
+    gradient of the loss with respect to y_o, and sums over every path.
 
     Shapes: x (..., n_in), w (n_in, n_out), b (n_out,), y (..., n_out).
 

@@ -1,4 +1,4 @@
-"""Dropout: noise that takes numbers out."""
+"""Dropout: random numbers of x are set to 0."""
 
 import dataclasses
 
@@ -10,18 +10,18 @@ from fbp._layer import Array, Key, Layer, require_float
 
 @dataclasses.dataclass(frozen=True)
 class Dropout(Layer):
-    """Sets each number to 0 with probability `rate`, and enlarges the rest to keep the mean.
+    """Sets each number to 0 with probability `rate`, and scales up the rest to keep the mean.
 
         y  = m x / (1 - rate)          m = 1 with probability 1 - rate, else 0
         dx = m dy / (1 - rate)
 
-    so that E[y] = x, and evaluation, without a key, is y = x ("inverted" dropout). What is kept for
-    the backward is the key, of some bytes: it draws the same m again.
+    so that E[y] = x. In evaluation, without a key, y = x ("inverted" dropout). res is the key, a
+    few bytes, from which the backward draws the same m again.
 
     Shapes: x and y of any shape. Raises TypeError when x is not a float array.
 
     Args:
-      rate: the share that is taken out, in [0, 1).
+      rate: probability that a number is set to 0, in [0, 1).
 
     Raises:
       ValueError: rate is not in [0, 1).
@@ -42,7 +42,7 @@ class Dropout(Layer):
         return self._drop(x, key), key
 
     def backward(self, params: tuple[()], x: Array, res: Key, dy: Array) -> tuple[tuple[()], Array]:
-        # y is linear in x, and m diagonal: the same function of dy.
+        # y is linear in x with a diagonal Jacobian, so dx is the same function of dy.
         return (), self._drop(dy, res).astype(x.dtype)
 
     def recompute(self, params: tuple[()], x: Array, res: Key) -> Array:

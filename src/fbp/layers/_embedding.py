@@ -1,4 +1,4 @@
-"""Embedding: rows of a table by integers; and its transpose, logits for all rows."""
+"""Embedding: rows of a table looked up by integers; its transpose, Unembed; and Positions."""
 
 import dataclasses
 from typing import Any
@@ -27,27 +27,27 @@ _NORMAL = initializers.normal(0.02)
 
 @dataclasses.dataclass(frozen=True)
 class Embedding(Layer):
-    """Gives each integer a row of a table.
+    """Looks up a row of a table for each integer.
 
         y      = w[x]
-        dw[i]  = sum of dy over all places where x = i       an id that repeats adds up
+        dw[i]  = sum of dy over all positions where x = i    repeated ids add up
         dx     = None                                        an integer has no gradient
 
-    It is the product of one-hot rows with w, and dw = onehot(x)^T dy; but only the rows that were
-    read are touched, by a scatter-add.
+    This equals onehot(x) @ w with dw = onehot(x)^T dy, but dw is a scatter-add that only writes the
+    rows that were read.
 
     Shapes: x (...) of integers, w (V, D), y (..., D).
 
     Args:
-      n: V, how many rows; ids are 0..n-1.
+      n: V, the number of rows; ids are 0..n-1.
       size: D, the size of a row.
-      w_init: initializer of w. Normal with a standard deviation of 0.02, as GPT-2's.
+      w_init: initializer of w. Normal with a standard deviation of 0.02, as in GPT-2.
       dtype: dtype of the parameters.
 
     Raises:
       TypeError: x is not an integer array.
-      ValueError: an id is outside 0..n-1; inside `jit`, where values cannot be looked at, its row
-        is NaN. Params are not of this layer.
+      ValueError: an id is outside 0..n-1; inside `jit`, where values cannot be
+        checked, its row of y is NaN instead. params are not of this layer.
     """
 
     n: int
@@ -90,12 +90,12 @@ class Unembed(Layer):
         dw = dy^T @ x          summed over the batch axes
         dx = dy @ w
 
-    `Dense` without a bias, its matrix stored as the embedding's is, so that `Tie` can make one
-    array of both. Shapes: x (..., D), w (V, D), y (..., V).
+    Same as `Dense` without a bias, but w is stored transposed, as in `Embedding`, so that `Tie` can
+    share one array between both. Shapes: x (..., D), w (V, D), y (..., V).
 
     Args:
       size: D, the size of the last axis of x.
-      n: V, how many rows.
+      n: V, the number of rows.
       w_init: initializer of w. Normal with a standard deviation of 0.02.
       dtype: dtype of the parameters.
 
@@ -126,10 +126,10 @@ class Unembed(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class Positions(Layer):
-    """Adds a learned row to every place of a sequence, so that order can be told.
+    """Adds a learned vector to each position of a sequence, so that y depends on the order.
 
         y_t  = x_t + w_t
-        dw_t = sum of dy_t over the batch axes, 0 beyond the last place of x
+        dw_t = sum of dy_t over the batch axes, 0 for t >= T
         dx   = dy
 
     Shapes: x and y (..., T, D) with T <= n, w (n, D).
@@ -141,8 +141,8 @@ class Positions(Layer):
       dtype: dtype of the parameters.
 
     Raises:
-      ValueError: x has more places than n, or a last axis other than size; params are not of this
-        layer.
+      ValueError: x has more than n positions, or a last axis other than size; params are not of
+        this layer.
       TypeError: x is not a float array.
     """
 

@@ -9,15 +9,15 @@ from fbp._layer import Array, Key, Layer, name_of, require_float, require_traili
 
 @dataclasses.dataclass(frozen=True)
 class Flatten(Layer):
-    """Lays the last axes out as one: from an image to a row of numbers.
+    """Merges the last axes into one: from an image to a vector.
 
     y = x and dx = dy, reshaped.
 
     Shapes: x (..., H, W, C), y (..., H W C). Raises TypeError when x is not a float array,
-    ValueError when it has fewer axes.
+    ValueError when it has fewer axes than `axes`.
 
     Args:
-      axes: how many of the last axes.
+      axes: number of axes to merge, 1 or more.
     """
 
     axes: int = 3
@@ -42,15 +42,15 @@ class Flatten(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class Unflatten(Layer):
-    """Folds the last axis into several: from a row of numbers to an image.
+    """Splits the last axis into several: from a vector to an image.
 
     y = x and dx = dy, reshaped.
 
     Shapes: x (..., H W C), y (..., H, W, C). Raises TypeError when x is not a float array,
-    ValueError when its last axis has another size.
+    ValueError when the size of its last axis is not the product of `shape`.
 
     Args:
-      shape: the axes to make, as in (8, 8, 1).
+      shape: sizes of the new axes, such as (8, 8, 1).
     """
 
     shape: tuple[int, ...]

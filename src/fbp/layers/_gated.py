@@ -1,4 +1,4 @@
-"""Gates of feed-forward layers."""
+"""SwiGLU, the gate of a feed-forward layer."""
 
 import dataclasses
 from typing import Any
@@ -11,21 +11,21 @@ from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_flo
 
 @dataclasses.dataclass(frozen=True)
 class SwiGLU(Layer):
-    """One half of a vector, through SiLU, gates the other half.
+    """Multiplies one half of a vector by SiLU of the other half.
 
-        (a, b) = x in two halves of its last axis
+        (a, b) = the two halves of the last axis of x
         y  = s(a) * b,     s(a) = a * sigmoid(a)
         da = dy * b * sigmoid(a) * (1 + a * (1 - sigmoid(a)))
         db = dy * s(a)
         dx = (da, db)
 
     A gated feed-forward layer is `Serial(up=Dense(D, 2 * F), gate=SwiGLU(), down=Dense(F, D))`:
-    one matrix makes both halves. Cheap: y is not kept but computed again.
+    one matrix computes both halves. Cheap: y is recomputed, not kept.
 
     Shapes: x (..., 2 F), y (..., F).
 
     Raises:
-      ValueError: the last axis of x cannot be halved.
+      ValueError: the size of the last axis of x is odd.
       TypeError: x is not a float array.
 
     Source: Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202, 2020.

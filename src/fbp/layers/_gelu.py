@@ -12,9 +12,9 @@ from fbp.layers._activations import sigmoid_and_slope
 _SQRT_2 = 2.0**0.5
 _SQRT_2_OVER_PI = (2.0 / jnp.pi) ** 0.5
 _SQRT_2_PI = (2.0 * jnp.pi) ** 0.5
-# Hendrycks and Gimpel's cubic term.
+# The coefficient of the cubic term in Hendrycks and Gimpel's tanh formula.
 _CUBIC = 0.044715
-# Beyond |x| = 40 the sigmoid is 0 or 1 to the last bit of float64, and x^3 might overflow.
+# Beyond |x| = 40 the sigmoid is 0 or 1 to float64 precision; x^3 is kept from overflow.
 _SATURATED = 40.0
 
 
@@ -27,7 +27,7 @@ class Gelu(Layer):
         tanh  y  = x * s,   s = sigmoid(2u),   u = sqrt(2/pi) * (x + 0.044715 x^3)
               dx = dy * (s + x * s * (1 - s) * 2 du/dx)
 
-    (1 + tanh(u)) / 2 = sigmoid(2u): the same formula, but the sigmoid keeps its digits for x << 0.
+    The sigmoid equals (1 + tanh(u)) / 2 of the paper, but keeps its digits for x << 0.
     Raises TypeError when x is not a float array.
 
     Args:

@@ -1,4 +1,4 @@
-"""Group normalization: each image by itself."""
+"""Group normalization, over groups of channels of a single image."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from fbp._layer import (
 )
 from fbp.layers._standardize import Statistics, dstandardize, standardize, statistics
 
-# Of an image whose channels are cut into groups, (..., H, W, groups, n / groups).
+# The axes H, W and channels of a group in (..., H, W, groups, n / groups).
 _AXES = (-4, -3, -1)
 
 
@@ -32,15 +32,15 @@ class GroupNorm(Layer):
         dxhat  = scale * dy
         dx     = (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)) / sqrt(var + eps)
 
-    where the means of dx are over the same numbers as mean and var; `_standardize.py` derives it.
+    where the means in dx are over the same axes as mean and var; `_standardize.py` derives dx.
     One group is layer normalization of the whole image, n groups are instance normalization.
-    Keeps mean and var: two numbers a group.
+    res: mean and var, two numbers per group.
 
     Shapes: x and y (..., H, W, n), scale and bias (n,).
 
     Args:
-      groups: into how many groups the channels are cut.
-      n: channels.
+      groups: number of groups that the channels are split into.
+      n: number of channels.
       eps: added to the variance, so that equal numbers are not divided by 0.
       dtype: dtype of the parameters, which start at 1 and 0.
 

@@ -1,4 +1,4 @@
-"""The gated recurrent unit: one step of it."""
+"""One step of a gated recurrent unit."""
 
 import dataclasses
 from typing import Any
@@ -24,17 +24,17 @@ _ORTHOGONAL = initializers.orthogonal()
 
 @dataclasses.dataclass(frozen=True)
 class GRUCell(Cell):
-    """A state that is blended with a candidate g, one gate doing what the LSTM's i and f do.
+    """A state h blended with a candidate g by one gate, k, in place of the LSTM's i and f.
 
-        z = x_t @ w + b,   p = h @ u,    each cut into three
+        z = x_t @ w + b,   p = h @ u,    each split into three
         r = sigmoid(z_r + p_r)           k = sigmoid(z_k + p_k)
         q = p_g + c                      g = tanh(z_g + r * q)
         h' = k * h + (1 - k) * g         y = (h', h')
 
-    r says how much of the past the candidate sees, k how much of the state stays. The reset comes
-    after the product with u, r * (h @ u_g + c), as in cuDNN and PyTorch (whose r, z, n are these
-    r, k, g), and not before it, (r * h) @ u_g, as the paper has it: so all of h @ u is one product.
-    Backward, with dh' = dy_t + what comes from the next step:
+    r is how much of the past the candidate sees, k how much of the state is kept. The reset gate is
+    applied after the product with u, r * (h @ u_g + c), as in cuDNN and PyTorch (whose r, z, n are
+    r, k, g here); the paper applies it before, (r * h) @ u_g. Applied after, h @ u is a single
+    product. Backward, with dh' = dy_t + the gradient from the next step:
 
         da_g = dh' * (1 - k) * (1 - g^2)
         dq   = da_g * r
@@ -45,7 +45,7 @@ class GRUCell(Cell):
         dx_t = dz @ w^T
         dh   = dp @ u^T + dh' * k                              to the step before
 
-    Keeps r, k, g, and q, which is a product.
+    res: r, k, g, and q, which would take a matrix product to recompute.
 
     Shapes: x_t (..., n_in), h and y_t (..., n), w (n_in, 3n), u (n, 3n), b (3n,), c (n,), in the
     order r, k, g. The state is h itself.
@@ -54,7 +54,7 @@ class GRUCell(Cell):
       n_in: size of the last axis of x_t.
       n: size of the state.
       w_init: initializer of w. LeCun normal: variance 1 / n_in.
-      u_init: initializer of the (n, n) matrix of each gate in u. Orthogonal: lengths are kept.
+      u_init: initializer of the (n, n) matrix of each gate in u. Orthogonal: it preserves norms.
       dtype: dtype of the parameters.
 
     Raises:
@@ -122,7 +122,7 @@ class GRUCell(Cell):
         self, params: dict[str, Array], x: Array, state: Array, da: Any
     ) -> tuple[dict[str, Array], Array]:
         dp, da_g = da
-        # Two thirds of dz are those of dp: only what differs was kept for every step.
+        # dz and dp differ in the last third only, so each step keeps dp and da_g.
         da_rk, dq = jnp.split(dp, [2 * self.n], -1)
         dz = jnp.concatenate([da_rk, da_g], -1)
         batch = range(dz.ndim - 1)

@@ -1,4 +1,4 @@
-"""Into attention's heads and out of them: reshapes, which compute nothing."""
+"""SplitHeads and MergeHeads: reshapes before and after attention."""
 
 import dataclasses
 from typing import Any
@@ -7,25 +7,26 @@ import jax.numpy as jnp
 
 from fbp._layer import Array, Key, Layer, name_of, require_float
 
-# Queries, keys and values: (..., T, H, K), (..., T, G, K), (..., T, G, K).
+# Queries (..., T, H, K), keys (..., T, G, K) and values (..., T, G, K).
 Qkv = tuple[Array, Array, Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitHeads(Layer):
-    """Cuts a vector into queries, keys and values, and each of these into heads.
+    """Splits a vector into queries, keys and values, and each of these into heads.
 
-        q, k, v = x in parts of H K, G K and G K numbers
-        dx      = (dq, dk, dv), side by side again
+        q, k, v = x split into H K, G K and G K numbers
+        dx      = (dq, dk, dv) concatenated
 
     Shapes: x (..., (H + 2 G) K), q (..., H, K), k and v (..., G, K).
 
     Args:
-      heads: H, heads of queries.
-      kv_heads: G, heads of keys and of values, shared by H / G heads of queries each; H by default.
+      heads: H, the number of query heads.
+      kv_heads: G, the number of key and value heads, each shared by H / G query heads; by default
+        H.
 
     Raises:
-      ValueError: the last axis of x cannot be cut so; kv_heads does not divide heads.
+      ValueError: H + 2 G does not divide the last axis of x; kv_heads does not divide heads.
       TypeError: x is not a float array.
     """
 
@@ -59,10 +60,10 @@ class SplitHeads(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class MergeHeads(Layer):
-    """Puts the heads side by side: y = x with its last two axes made one; dx = dy reshaped.
+    """Concatenates the heads: y is x with its last two axes merged, dx is dy reshaped.
 
-    Shapes: x (..., H, K), y (..., H K). Raises ValueError when x has not two axes, TypeError when
-    it is not a float array.
+    Shapes: x (..., H, K), y (..., H K). Raises ValueError when x has fewer than two axes,
+    TypeError when it is not a float array.
     """
 
     cheap = True

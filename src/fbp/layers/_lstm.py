@@ -1,4 +1,4 @@
-"""Long short-term memory: one step of it."""
+"""One step of a long short-term memory (LSTM)."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ _ORTHOGONAL = initializers.orthogonal()
 
 
 class LSTMState(NamedTuple):
-    """What an LSTM carries from step to step: its output h, and c, its memory."""
+    """The state of an LSTM: its output h and its memory c."""
 
     h: Array
     c: Array
@@ -33,13 +33,13 @@ class LSTMState(NamedTuple):
 class LSTMCell(Cell):
     """A memory c that is added to, not overwritten, so that gradients survive many steps.
 
-        a = x_t @ w + h @ u + b,      cut into four: a_i, a_f, a_g, a_o
+        a = x_t @ w + h @ u + b,      split into a_i, a_f, a_g, a_o
         i = sigmoid(a_i)    f = sigmoid(a_f)    g = tanh(a_g)    o = sigmoid(a_o)
         c' = f * c + i * g
         h' = o * tanh(c')             y = (h', (h', c'))
 
-    f says how much of the memory stays, i how much of g is written, o how much is shown. Backward,
-    with dh = dy_t + dh' since h' is given twice, and dc' from the next step:
+    f is how much of the memory is kept, i how much of g is written, o how much is output. Backward,
+    with dh' and dc' from the next step, and dh = dy_t + dh' since h' is both output and state:
 
         dc   = dc' + dh * o * (1 - tanh(c')^2)
         da_i = dc * g * i * (1 - i)
@@ -50,22 +50,22 @@ class LSTMCell(Cell):
         dx_t = da @ w^T
         dh   = da @ u^T,     dc = dc * f                        to the step before
 
-    The last is why it was made: from step to step dc is multiplied by f alone, by no matrix and no
-    derivative of a tanh.
+    The last equation is the purpose of the LSTM: from step to step dc is multiplied by f only, not
+    by a matrix or by the derivative of a tanh.
 
-    Keeps the four gates. They are as many numbers as the a they come from, which would have to be
-    kept or multiplied out again; tanh(c') takes four operations and is computed again.
+    res: i, f, g and o. They take no more memory than a, whose recomputation would need matrix
+    products; tanh(c') takes four operations and is recomputed.
 
     Shapes: x_t (..., n_in), h and c (..., n), y_t (..., n), w (n_in, 4n), u (n, 4n), b (4n,), in
-    the order i, f, g, o. c is summed over all steps, so it is at least float32.
+    the order i, f, g, o. c accumulates over all steps, so it is at least float32.
 
     Args:
       n_in: size of the last axis of x_t.
       n: size of the state.
-      forget_bias: where b_f starts. At 0 a new cell would halve its memory every step,
-        sigmoid(0) = 1/2, and with it what its gradients know of the past; at 1 it keeps 0.73.
+      forget_bias: initial value of b_f. At 0, a new cell would halve its memory and dc every step,
+        since sigmoid(0) = 1/2; at 1 it keeps a fraction of 0.73.
       w_init: initializer of w. LeCun normal: variance 1 / n_in.
-      u_init: initializer of the (n, n) matrix of each gate in u. Orthogonal: lengths are kept.
+      u_init: initializer of the (n, n) matrix of each gate in u. Orthogonal: it preserves norms.
       dtype: dtype of the parameters.
 
     Raises:

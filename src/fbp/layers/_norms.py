@@ -1,12 +1,13 @@
-"""Norms over the last axis. Cheap: recomputed from x, of which nothing else is kept.
+"""Norms over the last axis. They are cheap: y is recomputed from x, and there are no residuals.
 
-Both backwards are one derivation. Let y = w * u (+ b) with u = (x - m) r, where m is the mean (0
-for `RMSNorm`) and r = 1 / sqrt(mean((x - m)^2) + eps). With g = w * dy, what comes down to u,
+One derivation serves both backwards. Let y = w * u (+ b) with u = (x - m) r, where m is the mean (0
+for `RMSNorm`) and r = 1 / sqrt(mean((x - m)^2) + eps). With g = w * dy, the gradient of u,
 
     du_j/dx_i = r (1[i = j] - 1/D - u_i u_j / D)
 
-where 1/D is what x_i moves the mean by, and u_i u_j / D what it moves the scale r by. Summed over
-j it is dx = r (g - mean(g) - u mean(g u)): g less its part along the constant, and along u.
+where 1/D is the effect of x_i on the mean (absent in `RMSNorm`) and u_i u_j / D its effect on r.
+Multiplied by g_j and summed over j, dx = r (g - mean(g) - u mean(g u)): g without its components
+along the constant vector (again, not in `RMSNorm`) and along u.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from fbp._layer import Array, Key, Layer, at_least_float32, like, require_params
 
 @dataclasses.dataclass(frozen=True)
 class LayerNorm(Layer):
-    """Shifts and scales every vector to mean 0 and variance 1, then by learned w and b.
+    """Standardizes every vector to mean 0 and variance 1, then scales by w and shifts by b.
 
         u  = (x - mean(x)) * r,     r = 1 / sqrt(var(x) + eps)
         y  = w * u + b
@@ -34,9 +35,9 @@ class LayerNorm(Layer):
 
     Args:
       n: D, the size of the last axis.
-      eps: keeps a constant x from being divided by 0.
+      eps: added to the variance, so that a constant x is not divided by 0.
       bias: whether there is a b; without it params is {"w"} alone.
-      w_init: initializer of w. Ones; b starts at 0.
+      w_init: initializer of w. Ones by default; b starts at 0.
       dtype: dtype of the parameters.
 
     Raises:
@@ -92,7 +93,7 @@ class LayerNorm(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class RMSNorm(Layer):
-    """Scales every vector to a mean square of 1, then by a learned w.
+    """Scales every vector to a mean square of 1, then multiplies it by a learned w.
 
         u  = x * r,     r = 1 / sqrt(mean(x^2) + eps)
         y  = w * u
@@ -103,8 +104,8 @@ class RMSNorm(Layer):
 
     Args:
       n: D, the size of the last axis.
-      eps: keeps x = 0 from being divided by 0.
-      w_init: initializer of w. Ones.
+      eps: added to the mean square, so that x = 0 is not divided by 0.
+      w_init: initializer of w. Ones by default.
       dtype: dtype of w.
 
     Raises:

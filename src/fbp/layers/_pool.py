@@ -1,4 +1,4 @@
-"""Pools: one number for each window of an image, channel by channel."""
+"""Pooling: one number for each window of an image, per channel."""
 
 import dataclasses
 import functools
@@ -19,16 +19,16 @@ class MaxPool2D(Layer):
         dx[i] = sum of dy[o] over the positions o whose maximum is pixel i
 
     where o is a position of the window, k an element of it, s the stride and p the padding before
-    the first pixel, which is never a maximum. Among equal ones the first in reading order (rows
-    first) is taken, and has the whole gradient, as in PyTorch. NaN is larger than any number.
+    the first pixel, which is never a maximum. Among equal maxima, the first in reading order
+    (row by row) gets the whole gradient, as in PyTorch. NaN counts as larger than any number.
 
     Shapes: x (..., H, W, C), y (..., H', W', C) with H' = floor((H + padding - size) / s) + 1.
 
     Args:
-      size: of the window.
-      stride: pixels from one position of the window to the next; None is the size.
-      padding: "SAME" gives H' = ceil(H / stride); "VALID" is none; a number goes on all sides; or
-        ((top, bottom), (left, right)). Smaller than the window.
+      size: size of the window.
+      stride: pixels from one position of the window to the next; None means `size`.
+      padding: "SAME" gives H' = ceil(H / stride); "VALID" is no padding; a number is the padding of
+        all sides; or ((top, bottom), (left, right)). Must be smaller than the window.
 
     Raises:
       ValueError: x has no axes H, W, C; the window does not fit into the padded image.
@@ -74,15 +74,15 @@ class AvgPool2D(Layer):
         dx[i] = sum_k dy[(i + p - k) / s] / K      where s divides i + p - k
 
     where o is a position of the window, k an element of it, s the stride and p the padding before
-    the first pixel. It is the convolution with weights 1 / K and its transpose: see `Conv2D`.
+    the first pixel. These are the convolution with weights 1 / K and its transpose: see `Conv2D`.
 
     Shapes: x (..., H, W, C), y (..., H', W', C) with H' = floor((H + padding - size) / s) + 1.
 
     Args:
-      size: of the window.
-      stride: pixels from one position of the window to the next; None is the size.
-      padding: "SAME" gives H' = ceil(H / stride); "VALID" is none; a number goes on all sides; or
-        ((top, bottom), (left, right)). Smaller than the window.
+      size: size of the window.
+      stride: pixels from one position of the window to the next; None means `size`.
+      padding: "SAME" gives H' = ceil(H / stride); "VALID" is no padding; a number is the padding of
+        all sides; or ((top, bottom), (left, right)). Must be smaller than the window.
 
     Raises:
       ValueError: x has no axes H, W, C; the window does not fit into the padded image.
@@ -142,7 +142,7 @@ class GlobalAvgPool2D(Layer):
 def _window(layer: MaxPool2D | AvgPool2D) -> Window:
     size, stride = layer.size, layer.stride
     window = Window(layer, size, size if stride is None else stride, layer.padding)
-    # A window that lies in the padding alone would have nothing to pool.
+    # A window that lies entirely in the padding would have nothing to pool.
     if window.sides and any(
         max(side) >= k for side, k in zip(window.sides, pair(size), strict=True)
     ):
@@ -154,7 +154,10 @@ def _window(layer: MaxPool2D | AvgPool2D) -> Window:
 
 
 def _elements(x: Array, slides: tuple[Slide, Slide]) -> list[tuple[tuple[int, int], Array]]:
-    """For each element k of the window, in reading order, x at it: y's shape, one a position."""
+    """Returns, for each element of the window in reading order, its index and x there.
+
+    Each x has the shape of y: one pixel per position of the window.
+    """
     rows, columns = slides
     x = _pad(x, (rows.lo, rows.hi, 0), (columns.lo, columns.hi, 0), fill=-jnp.inf)
     return [
@@ -173,7 +176,7 @@ def _first_larger(y: Array, x: Array) -> Array:
 
 def _window_sums(x: Array, size: tuple[int, int], stride: tuple[int, int]) -> Array:
     batch = (1,) * (x.ndim - 3)
-    # A number and no array: a sum that starts from it is one that has a derivative of its own.
+    # Only with a constant 0, not a traced one, is this a reduce_window_sum, which has a derivative.
     zero = x.dtype.type(0)
     return lax.reduce_window(x, zero, lax.add, (*batch, *size, 1), (*batch, *stride, 1), "VALID")
 
@@ -181,6 +184,6 @@ def _window_sums(x: Array, size: tuple[int, int], stride: tuple[int, int]) -> Ar
 def _pad(
     x: Array, rows: tuple[int, int, int], columns: tuple[int, int, int], fill: float = 0
 ) -> Array:
-    """`lax.pad` of H and W: before, behind (negative crops) and between."""
+    """`lax.pad` of H and W: low, high (negative to crop) and interior padding of each."""
     none = (0, 0, 0)
     return lax.pad(x, jnp.asarray(fill, x.dtype), (*(none,) * (x.ndim - 3), rows, columns, none))

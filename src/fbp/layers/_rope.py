@@ -1,4 +1,4 @@
-"""Rotary positions: where a query or a key is, as an angle it is turned by."""
+"""Rotary position embedding: queries and keys are rotated by angles that depend on position."""
 
 import dataclasses
 import math
@@ -14,11 +14,11 @@ from fbp.layers._heads import Qkv
 
 @dataclasses.dataclass(frozen=True)
 class Llama3Scaling:
-    """Slower turns for contexts longer than those trained on, as Llama 3.1 has them.
+    """Lower frequencies for contexts longer than those trained on, as in Llama 3.1.
 
-    A frequency f has the wavelength 2 pi / f. With C the original context: wavelengths shorter than
-    C / high keep their frequency, those longer than C / low have theirs divided by `factor`, and
-    between the two f becomes a mean of both, ((1 - s) / factor + s) f with
+    A frequency f has the wavelength 2 pi / f. With C the original context, wavelengths shorter than
+    C / high keep their frequency, and those longer than C / low have it divided by `factor`. In
+    between, f becomes the weighted mean ((1 - s) / factor + s) f with
     s = (C / wavelength - low) / (high - low).
 
     Raises:
@@ -47,27 +47,28 @@ class Llama3Scaling:
 
 @dataclasses.dataclass(frozen=True)
 class Rope(Layer):
-    """Turns queries and keys by angles that grow with their place; values stay as they are.
+    """Rotates queries and keys by angles that grow with position; values are unchanged.
 
-        (a, b) = q in two halves of its last axis,     angle_ti = t * base^(-2 i / K)
-        y  = (a cos - b sin, b cos + a sin)            a turn by the angle
-        dq = (da cos + db sin, db cos - da sin)        the turn back: its transpose is its inverse
+        (a, b) = the two halves of q's last axis,      angle_ti = t * base^(-2 i / K)
+        y  = (a cos - b sin, b cos + a sin)            rotation by the angle
+        dq = (da cos + db sin, db cos - da sin)        its transpose, which is its inverse
 
-    and so for k. The product of a query with a key depends on their distance alone. Linear in x
-    and without parameters: the backward needs nothing but the places.
+    and likewise for k. The product of a query with a key then depends only on the distance between
+    their positions. y is linear in x, so the backward needs only the positions.
 
     Shapes: x = (q, k, v), q (..., T, H, K), k and v (..., T, G, K), K even. y as x.
 
     Args:
-      base: the slowest angle turns once in about 2 pi * base places.
+      base: the lowest frequency completes one turn in about 2 pi * base positions.
       scaling: changes the frequencies, as `Llama3Scaling` does.
 
     Raises:
-      ValueError: the last axis cannot be halved.
-      TypeError: x is not of float arrays.
+      ValueError: q or k has fewer than 3 axes, or an odd K.
+      TypeError: q or k is not a float array.
 
     Source: Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding",
-    arXiv:2104.09864, 2021; halves, not neighbours, are paired as in Llama's published weights.
+    arXiv:2104.09864, 2021; pairs are taken from the two halves, not from adjacent numbers, as in
+    Llama's published weights.
     """
 
     base: float = 10_000.0
@@ -102,16 +103,16 @@ class Rope(Layer):
     ) -> tuple[Qkv, tuple[Array, Array, Array]]:
         q, k, v = x
         cos, sin, place = state
-        # One angle for all heads and all of the batch at a place.
+        # At a position, the angles are the same for all heads and all of the batch.
         here = len(q), *(1,) * (q.ndim - 2), -1
         c, s = (lax.dynamic_slice_in_dim(a, place, len(q)).reshape(here) for a in (cos, sin))
         q, k = (turned(at_least_float32(a), c, s).astype(a.dtype) for a in (q, k))
         return (q, k, v), (cos, sin, place + len(q))
 
     def angles(self, length: int, size: int) -> np.ndarray:
-        """The angles of places 0..length-1 for heads of this size: (length, size / 2).
+        """Returns the angles of positions 0..length-1 for heads of this size: (length, size / 2).
 
-        In float64, when the program is made: in float32 the angle of place 10,000 is off by 1e-3.
+        Computed in float64 at trace time: in float32 the angle of position 10,000 is off by 1e-3.
         """
         frequencies = self.base ** (-np.arange(0, size, 2, dtype=np.float64) / size)
         if self.scaling is not None:
@@ -121,13 +122,13 @@ class Rope(Layer):
     def _turn(self, x: Array, sign: int) -> Array:
         wide = at_least_float32(x)
         angles = self.angles(x.shape[-3], x.shape[-1])
-        # One angle for all heads of a place.
+        # At a position, the angles are the same for all heads.
         cos = jnp.asarray(np.cos(angles)[:, None, :], wide.dtype)
         sin = jnp.asarray(sign * np.sin(angles)[:, None, :], wide.dtype)
         return turned(wide, cos, sin).astype(x.dtype)
 
 
 def turned(x: Array, cos: Array, sin: Array) -> Array:
-    """The pairs (a, b), the two halves of x, each turned by an angle."""
+    """Returns x with each pair (a, b), taken from its two halves, rotated by its angle."""
     a, b = jnp.split(x, 2, -1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)

@@ -16,9 +16,9 @@ class Softmax(Layer):
         y_i  = exp(x_i) / sum_j exp(x_j)
         dx_i = y_i * (dy_i - sum_j y_j dy_j)
 
-    from dy_j/dx_i = y_j (1[i = j] - y_i). Every row of dx sums to zero: adding the same number to
-    all scores changes nothing. Shapes: x and y (..., C). Raises TypeError when x is not a float
-    array, ValueError when it has no axis.
+    from dy_j/dx_i = y_j (1[i = j] - y_i). Every row of dx sums to 0, since adding the same number
+    to all scores does not change y. Shapes: x and y (..., C). Raises TypeError when x is not a
+    float array, ValueError when it has no axis.
     """
 
     cheap = True

@@ -1,4 +1,4 @@
-"""How a window slides over an image: what convolutions and pools share."""
+"""Geometry of a window that slides over an image, for convolution and pooling."""
 
 import dataclasses
 from typing import Any
@@ -13,14 +13,15 @@ Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
 class Slide:
     """One axis of an image, and the window that slides along it.
 
-    At position o its element k lies on pixel i = s o + d k - lo; those outside are padding.
+    At position o, element k of the window lies on pixel i = s o + d k - lo; pixels outside 0..n-1
+    are padding.
 
     Attributes:
-      n: pixels.
-      k: elements of the window.
+      n: number of pixels.
+      k: number of elements of the window.
       s: stride, pixels from one position to the next.
       d: dilation, pixels from one element to the next.
-      lo, hi: padding before the first pixel and behind the last.
+      lo, hi: padding before the first pixel and after the last.
     """
 
     n: int
@@ -32,31 +33,31 @@ class Slide:
 
     @property
     def span(self) -> int:
-        """Pixels from the first element of the window to its last."""
+        """Pixels from the first element of the window to its last, both included."""
         return self.d * (self.k - 1) + 1
 
     @property
     def m(self) -> int:
-        """Positions: the size of the output."""
+        """Number of positions, the size of the output."""
         return (self.lo + self.n + self.hi - self.span) // self.s + 1
 
     @property
     def reach(self) -> int:
-        """Pixels from the first position to the last: the output with s - 1 gaps between."""
+        """Pixels from the first position to the last, both included: the output dilated by s."""
         return self.s * (self.m - 1) + 1
 
     def spread(self, k: int) -> tuple[int, int, int]:
-        """`lax.pad`'s padding that puts output o on its element k's pixel, s o + d k - lo."""
+        """Padding for `lax.pad` that puts output o on the pixel of element k, s o + d k - lo."""
         low = self.d * k - self.lo
         return low, self.n - low - self.reach, self.s - 1
 
     @property
     def back(self) -> tuple[int, int]:
-        """Padding of dy, spread with s - 1 gaps, with which a flipped window slides back to dx.
+        """Padding of dy, dilated by s, over which the flipped window slides to compute dx.
 
-        On it pixel i of dx is position i. Its window ends on the output where the forward's
-        begins: at i + lo of the spread dy, span - 1 before which it starts. So span - 1 - lo are
-        put in front, and behind what makes n positions.
+        Pixel i of dx is position i of the flipped window. Its last element reads dilated dy at
+        i + lo (k = 0 in the forward), its first at i + lo - (span - 1). So the padding in front is
+        span - 1 - lo, and that behind is the one that gives n positions.
         """
         return self.span - 1 - self.lo, self.n - self.reach + self.lo
 
@@ -67,12 +68,13 @@ class Window:
 
     Args:
       owner: the layer, for the errors.
-      size, stride, dilation: one number for both axes, or one each.
-      padding: "SAME" gives ceil(n / stride) positions, half of the padding (the smaller half) in
-        front; "VALID" is none; a number goes on all sides; or ((top, bottom), (left, right)).
+      size, stride, dilation: one number for both axes, or a pair.
+      padding: "SAME" gives ceil(n / stride) positions, with half of the padding, rounded down, in
+        front; "VALID" is no padding; a number is the padding of all sides; or
+        ((top, bottom), (left, right)).
 
     Raises:
-      ValueError: a size, stride or dilation below 1, a negative padding, or another word.
+      ValueError: a size, stride or dilation below 1, a negative padding, or an unknown string.
     """
 
     owner: Any
@@ -108,10 +110,10 @@ class Window:
         return self.padding
 
     def over(self, x: Array) -> tuple[Slide, Slide]:
-        """The window over the rows and over the columns of x (..., H, W, C).
+        """Returns the slides of the window over the rows and the columns of x (..., H, W, C).
 
         Raises:
-          ValueError: x is no image, or the window is larger than its padded sides.
+          ValueError: x has no axes H, W, C, or the window does not fit into the padded image.
         """
         if x.ndim < 3:
             raise ValueError(
@@ -136,12 +138,12 @@ class Window:
 
 
 def pair(value: Pair) -> tuple[int, int]:
-    """One number for both axes, or one each."""
+    """Returns a pair: the value itself, or one number twice."""
     return value if isinstance(value, tuple) else (value, value)
 
 
 def _are_whole(values: Any, least: int = 0) -> bool:
-    """Whether it is a pair of whole numbers, none of them below `least`."""
+    """Whether `values` is a pair of integers, neither of them below `least`."""
     return (
         isinstance(values, tuple)
         and len(values) == 2
