@@ -1,4 +1,4 @@
-"""Losses: where the forward pass turns round."""
+"""Losses: each returns its value and dloss/dy, with which the backward pass starts."""
 
 from fbp.losses._classification import SigmoidCrossEntropy as SigmoidCrossEntropy
 from fbp.losses._classification import SoftmaxCrossEntropy as SoftmaxCrossEntropy

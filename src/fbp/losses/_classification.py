@@ -1,4 +1,4 @@
-"""Losses for choices: cross-entropy from logits, stable at any finite logit."""
+"""Classification losses: cross-entropy from logits, stable for all finite logits."""
 
 import dataclasses
 from typing import Any
@@ -37,18 +37,18 @@ class SoftmaxCrossEntropy(Loss):
 
     q is the target distribution: one-hot for an integer label, and with smoothing
     (1 - label_smoothing) q + label_smoothing / C. Rows whose label is `ignore` do not count, and n
-    is the number of rows that do; with none the loss is 0. With `Weighted(target, weight)` each
-    1/n is weight / sum(weight) over the rows that count.
+    is the number of rows that count; if none counts, the loss is 0. With `Weighted(target, weight)`
+    each 1/n is replaced by weight / sum(weight) over the rows that count.
 
     Shapes: y (..., C); target (...) of integers, or (..., C) of floats.
 
     Args:
-      label_smoothing: the part of each target spread evenly over all classes.
-      ignore: the label of rows that do not count, or None.
+      label_smoothing: the fraction of each target that is spread evenly over all classes.
+      ignore: label of rows that do not count, or None.
 
     Raises:
       ValueError: shapes do not match; a label is outside 0..C-1 and not `ignore`. Inside `jit`,
-        where values cannot be looked at, such a label makes the loss NaN.
+        where values cannot be checked, such a label makes the loss NaN.
       TypeError: y is not a float array.
     """
 
@@ -71,13 +71,13 @@ class SoftmaxCrossEntropy(Loss):
         weight = self._row_weight(target, weight)
         q = self._distribution(target, weight, y)
 
-        # log p = z - log sum exp z, with z shifted so that its largest is 0: exp cannot overflow,
-        # and the loss of a confident row is not lost in the rounding of a large logit.
+        # log p = z - log sum exp z, with z shifted so that its maximum is 0: exp cannot overflow,
+        # and a small loss is not rounded away against large logits.
         z = at_least_float32(y)
         z = z - z.max(-1, keepdims=True)
         sum_exp = jnp.exp(z).sum(-1, keepdims=True)
         p = jnp.exp(z) / sum_exp
-        # Where q = 0 a class contributes nothing, even at log p = -inf.
+        # A class with q = 0 contributes nothing, even where log p = -inf.
         losses = -jnp.where(q == 0, 0, q * (z - jnp.log(sum_exp))).sum(-1)
 
         share = shares(self, weight, losses.shape, losses.dtype)
@@ -93,14 +93,14 @@ class SoftmaxCrossEntropy(Loss):
         return jnp.sum(jnp.ones(rows[:1]) if weight is None else weight)
 
     def _row_weight(self, target: Array, weight: Array | None) -> Array | None:
-        """The weight of each row, 0 where its label is ignored; None where all count the same."""
+        """Returns the weight of each row, 0 if its label is ignored; None for equal weights."""
         if self.ignore is None or not _are_labels(target):
             return weight
         counts = (target != self.ignore).astype(float)
         return counts if weight is None else broadcast_weight(self, weight, counts.shape) * counts
 
     def _distribution(self, target: Array, weight: Array | None, y: Array) -> Array:
-        """q, the target distribution of each row."""
+        """Returns q, the target distribution of each row."""
         classes = y.shape[-1] if y.ndim else 0
         if not classes:
             raise ValueError(f"SoftmaxCrossEntropy: expected y (..., C), got shape {y.shape}")
@@ -117,7 +117,7 @@ class SoftmaxCrossEntropy(Loss):
         if labels:
             allowed = (target >= 0) & (target < classes)
             if weight is not None:
-                # Rows that do not count, the ignored ones among them, may have any label.
+                # Rows of weight 0, such as ignored ones, may have any label.
                 allowed |= broadcast_weight(self, weight, target.shape) == 0
             if not isinstance(allowed, jax.core.Tracer) and not allowed.all():
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""What losses that compare y with its target element by element share."""
+"""Base class of losses that compare y with its target element by element."""
 
 import abc
 from typing import Any
@@ -10,11 +10,11 @@ from fbp.losses._mean import shares, unweighted, weighted_sum
 
 
 class Elementwise(Loss):
-    """The mean of a function of y and its target, element by element."""
+    """The mean over all elements of a function of y and target."""
 
     @abc.abstractmethod
     def element(self, y: Array, target: Array) -> tuple[Array, Array]:
-        """Returns the loss of each element and its derivative by y."""
+        """Returns the loss of each element and its derivative with respect to y."""
 
     def value_and_grad(
         self, params: tuple[()], y: Array, target: Any
@@ -22,7 +22,7 @@ class Elementwise(Loss):
         require_float(self, y, "y")
         target, weight = unweighted(target)
         if jnp.shape(target) != y.shape:
-            # Broadcasting (B, 1) against (B,) would average B * B differences without a word.
+            # Broadcasting (B, 1) against (B,) would silently average B * B differences.
             raise ValueError(
                 f"{name_of(self)}: expected target to have the shape of y, {y.shape}, "
                 f"got shape {jnp.shape(target)}"

@@ -1,4 +1,4 @@
-"""Means over examples, with weights."""
+"""Weighted means over examples."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ from fbp._layer import Array, at_least_float32, name_of
 
 
 class Weighted(NamedTuple):
-    """A target whose examples do not all count the same.
+    """A target with weights for its examples.
 
     The loss becomes sum(weight * loss) / sum(weight). `weight` has the shape of the target or of
-    its first axes: (B,) weighs whole examples. A weight of 0 takes an example out of the loss,
-    whatever its y and target are. Weights that are all 0 give a loss of 0.
+    its first axes: (B,) weighs whole examples. An example of weight 0 has no effect on the loss,
+    even if its y or target is not finite. If all weights are 0, the loss is 0.
     """
 
     target: Any
@@ -21,15 +21,15 @@ class Weighted(NamedTuple):
 
 
 def unweighted(target: Any) -> tuple[Any, Array | None]:
-    """Splits `Weighted(target, weight)`; a bare target has no weights."""
+    """Splits `Weighted(target, weight)`; for any other target the weight is None."""
     if not isinstance(target, Weighted):
         return target, None
-    # A sum of many weights overflows float16 and rounds away in bfloat16.
+    # In float16 a sum of many weights may overflow; in bfloat16 it loses small terms.
     return target.target, at_least_float32(jnp.asarray(target.weight))
 
 
 def broadcast_weight(owner: Any, weight: Array, shape: tuple[int, ...]) -> Array:
-    """Gives every element of `shape` the weight of its first axes."""
+    """Broadcasts `weight`, which has the first axes of `shape`, to `shape`."""
     if weight.shape != shape[: weight.ndim]:
         raise ValueError(
             f"{name_of(owner)}: expected weight to have the first axes of {shape}, "
@@ -40,10 +40,10 @@ def broadcast_weight(owner: Any, weight: Array, shape: tuple[int, ...]) -> Array
 
 
 def shares(owner: Any, weight: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
-    """What each element contributes to the mean: weight / sum(weight), or 1/n without weights.
+    """Returns the coefficients of the mean: weight / sum(weight), or 1/n without weights.
 
-    Returns an array of `shape`, or a scalar where all are alike. If nothing counts (no element, or
-    only zero weights) the shares are 0, and with them the mean and its gradient.
+    They are an array of `shape`, or a scalar without weights. If all weights are 0, so are the
+    coefficients, the mean and its gradient.
     """
     if weight is None:
         return jnp.asarray(1 / max(1, math.prod(shape)), dtype)
@@ -53,5 +53,5 @@ def shares(owner: Any, weight: Array | None, shape: tuple[int, ...], dtype: Any)
 
 
 def weighted_sum(share: Array, losses: Array) -> Array:
-    """sum(share * losses), where a share of 0 takes even an infinite or NaN loss out."""
+    """Returns sum(share * losses), without losses of share 0, even if they are inf or NaN."""
     return jnp.where(share == 0, 0, share * losses).sum()

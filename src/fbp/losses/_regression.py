@@ -1,4 +1,4 @@
-"""Losses for numbers: how far y is from its target, averaged over all elements."""
+"""Regression losses: the distance of y from its target, averaged over all elements."""
 
 import dataclasses
 
@@ -15,8 +15,8 @@ class MeanSquaredError(Elementwise):
         loss = (1/n) sum (y - target)^2
         dy   = (2/n) (y - target)
 
-    Shapes: y and target alike, of any rank; n counts all their elements. With
-    `Weighted(target, weight)` each 1/n is weight / sum(weight).
+    Shapes: y and target have the same shape, of any rank; n is the number of elements. With
+    `Weighted(target, weight)` each 1/n is replaced by weight / sum(weight).
 
     Raises:
       ValueError: the shapes of y and target differ.
@@ -46,7 +46,7 @@ class MeanAbsoluteError(Elementwise):
 
 @dataclasses.dataclass(frozen=True)
 class Huber(Elementwise):
-    """Squared near the target, absolute far from it, so that outliers pull with bounded force.
+    """Squared error near the target and absolute error far from it, so that dy is bounded.
 
         loss = (1/n) sum  e^2 / 2                    where |e| <= delta,   e = y - target
                           delta (|e| - delta / 2)    elsewhere
@@ -55,7 +55,7 @@ class Huber(Elementwise):
     Shapes, weights and errors as for `MeanSquaredError`.
 
     Args:
-      delta: where the parabola ends, in the units of y.
+      delta: the |e| at which the loss turns from quadratic to linear.
 
     Source: Huber, "Robust Estimation of a Location Parameter", Ann. Math. Statist. 35, 1964.
     """
@@ -69,5 +69,5 @@ class Huber(Elementwise):
     def element(self, y: Array, target: Array) -> tuple[Array, Array]:
         error = y - target
         clipped = jnp.clip(error, -self.delta, self.delta)
-        # c (e - c/2) is e^2/2 inside, where c = e, and delta (|e| - delta/2) outside.
+        # With c = clipped, c (e - c/2) is e^2/2 for |e| <= delta, else delta (|e| - delta/2).
         return clipped * (error - clipped / 2), clipped

@@ -1,4 +1,4 @@
-"""A language model's head and its loss in one: logits that never exist whole."""
+"""A language model's head fused with its loss, so that only some logits exist at a time."""
 
 import dataclasses
 from typing import Any
@@ -32,37 +32,39 @@ class UnembedCrossEntropy(Loss):
         lse  = log sum_v exp(z_v),     p = exp(z - lse)
         loss = (1/n) sum_tokens  lse - sum_v q_v z_v  +  z_loss * lse^2
         dz   = (1/n) (p (1 + 2 z_loss lse) - q)
-               times 1 - (z / cap)^2 with a softcap            z here as capped
+               times 1 - (z / cap)^2 with a softcap            z: the capped logits
         dy   = dz w
         dw   = dz^T y                                          summed over the tokens
 
-    q is one-hot at the label, or (1 - label_smoothing) onehot + label_smoothing / V. Labels equal
-    to `ignore` do not count, and n is the number that do; with none the loss is 0. With
-    `Weighted(target, weight)` each 1/n is weight / sum(weight) over those that count.
+    q is one-hot at the label, or (1 - label_smoothing) onehot + label_smoothing / V. Tokens
+    whose label is `ignore` do not count, and n is the number of tokens that count; if none counts,
+    the loss is 0. With `Weighted(target, weight)` each 1/n is replaced by weight / sum(weight) over
+    the tokens that count.
 
-    The loss turns round here, so a chunk's gradient is at hand as soon as its logits are: one
-    `lax.scan` over chunks computes both, three products with w and not four, and holds the logits
-    of one chunk at a time: chunk * V numbers where T * V would be. On a GPU w has rows of zeros
-    behind it, up to a size that its products like; their logits are -inf.
+    Since a loss starts the backward pass, the gradient of a chunk can be computed as soon as its
+    logits are known. One `lax.scan` over chunks computes both, with three matrix products per
+    chunk, not the four that recomputing logits would take, and holds chunk * V logits at a time
+    instead of T * V. On a GPU w may be padded with rows of zeros, to a size for which matrix
+    products are fast; the logits of these rows are -inf.
 
     Shapes: y (..., D), target (...) of integers, w (V, D).
 
     Args:
       size: D, the size of the last axis of y.
-      n: V, how many classes.
-      chunk: at most this many tokens a chunk; None is 1,024, or as many as have 2^25 logits (of
-        float32 128 MiB) if those are fewer. All chunks are about as large.
-      label_smoothing: the part of each target spread evenly over all classes.
-      ignore: the label of tokens that do not count, or None.
+      n: V, the number of classes.
+      chunk: largest number of tokens in a chunk; None means 1,024, or fewer if these have more than
+        2^25 logits (128 MiB in float32). All chunks have about the same size.
+      label_smoothing: the fraction of each target that is spread evenly over all classes.
+      ignore: label of tokens that do not count, or None.
       z_loss: weight of lse^2, which keeps logits from drifting.
-      softcap: keeps |z| below it; None for none.
+      softcap: bound on |z|, the cap; None for no bound.
       w_init: initializer of w. Normal with a standard deviation of 0.02.
       dtype: dtype of w.
 
     Raises:
       ValueError: shapes do not match; a label is outside 0..V-1 and not `ignore`. Inside `jit`,
-        where values cannot be looked at, such a label makes the loss NaN.
-      TypeError: y is not a float array, or target not one of integers.
+        where values cannot be checked, such a label makes the loss NaN.
+      TypeError: y is not a float array, or target is not of integers.
 
     Source: softmax's gradient as in `SoftmaxCrossEntropy`; z-loss: Chowdhery et al., "PaLM", 2022.
     """
@@ -102,7 +104,7 @@ class UnembedCrossEntropy(Loss):
         return value, like({"w": dw}, params), dy.reshape(y.shape)
 
     def _gradients(self, w: Array, chunk: Tokens) -> tuple[Array, Array, Array]:
-        """A chunk's part of the loss and of dw, and its dy."""
+        """Returns a chunk's contribution to the loss and to dw, and its dy."""
         value, dz = self._turn(w, chunk)
         dtype = jnp.result_type(chunk.y, w)
         dz = dz.astype(dtype)
@@ -111,7 +113,7 @@ class UnembedCrossEntropy(Loss):
         return value, dw, dy.astype(chunk.y.dtype)
 
     def _turn(self, w: Array, chunk: Tokens) -> tuple[Array, Array]:
-        """A chunk's part of the loss, and its dz."""
+        """Returns a chunk's contribution to the loss, and its dz."""
         y, label, share = chunk
         wide = share.dtype
         z = jnp.matmul(y, w.T, preferred_element_type=wide)
@@ -129,7 +131,7 @@ class UnembedCrossEntropy(Loss):
         even = self.label_smoothing / self.n
         sure = 1 - self.label_smoothing
         is_label = jnp.arange(len(w)) == label[:, None]
-        # lse - sum q z, of z less its top: of a confident token little is lost in large logits.
+        # lse - sum q z, from z - top: a small loss is not rounded away against large logits.
         of_label = jnp.where(is_label, z - top, 0).sum(-1, keepdims=True)
         losses = jnp.log(total) - sure * of_label
         if even:
@@ -140,7 +142,7 @@ class UnembedCrossEntropy(Loss):
 
         dz = e / total * (1 + 2 * self.z_loss * lse) - jnp.where(is_label, sure + even, even)
         if self.softcap is not None:
-            # Of what is no class dz is only finite: it multiplies zeros, and its dw is left out.
+            # In padding, dz only has to be finite: it multiplies zeros, and its dw is dropped.
             dz = dz * (1 - jnp.where(is_class, z / self.softcap, 0) ** 2)
         return value, jnp.where(share == 0, 0, share * dz)
 
@@ -148,7 +150,7 @@ class UnembedCrossEntropy(Loss):
         return self._weights(*unweighted(target)).sum()
 
     def _tokens(self, params: dict[str, Array], y: Array, target: Any) -> Tokens:
-        """All tokens and what each contributes to the loss, by shapes and labels that are right."""
+        """Returns all tokens and their shares of the mean, after checks of shapes and labels."""
         require_trailing(self, y, (self.size,), "y")
         require_params(self, params, w=(self.n, self.size))
         target, weight = unweighted(target)
@@ -174,7 +176,7 @@ class UnembedCrossEntropy(Loss):
         return Tokens(y.reshape(-1, self.size), target.ravel(), share.ravel())
 
     def _weights(self, target: Array, weight: Array | None) -> Array:
-        """The weight of each token, 0 where its label is ignored."""
+        """Returns the weight of each token, 0 if its label is ignored."""
         target = at_least_int32(jnp.asarray(target))
         counts = jnp.ones(target.shape)
         if self.ignore is not None:
