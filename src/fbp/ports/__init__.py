@@ -1,8 +1,8 @@
-"""Ports: wrappers that change which parameters a layer takes, and what comes back for them.
+"""Ports: wrappers that change the parameters a layer takes, and what is returned as their gradient.
 
-A combinator passes params down and hands dparams up without looking at either. So a wrapper may
-take other params than its layer, and return something else in the place of dparams: a sum of two
-gradients, gradients of another dtype, nothing at all.
+A combinator passes params down and dparams up without inspecting them. So a wrapper may take other
+params than its layer, and return something else in place of dparams: a sum of two gradients,
+gradients in another dtype, zeros, or updated params.
 """
 
 from fbp.ports._cast import Cast as Cast

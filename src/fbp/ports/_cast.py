@@ -1,4 +1,4 @@
-"""Masters in one precision, arithmetic in another."""
+"""Mixed precision: parameters in one dtype, arithmetic in another."""
 
 import dataclasses
 from typing import Any
@@ -15,19 +15,19 @@ from fbp.ports._tie import Tie
 
 @dataclasses.dataclass(frozen=True)
 class Cast(Layer):
-    """Runs a layer in another dtype than its parameters are kept in.
+    """Runs a layer in another dtype than that of its parameters.
 
         y       = f(cast(params), cast(x))        in `dtype`
         dparams = cast(df/dparams^T dy)           back in the dtype of params
         dx      = cast(df/dx^T dy)                back in the dtype of x
 
-    With float32 params and dtype=bfloat16: masters that small updates are not lost in, products
-    that run at bfloat16's speed. The transpose of a cast is the cast back. Integers stay as they
-    are.
+    With float32 params and dtype=bfloat16, matrix products run at bfloat16's speed, while small
+    updates of the params are not rounded away. The transpose of a cast is the cast back. Integers
+    are not cast.
 
     Args:
       layer: f.
-      dtype: what it computes in.
+      dtype: the dtype of its arithmetic.
     """
 
     layer: Layer
@@ -65,21 +65,21 @@ class Cast(Layer):
         return jax.eval_shape(self.cast, x)
 
     def cast(self, tree: PyTree) -> PyTree:
-        """The arrays of a tree, those of floats in `dtype`."""
+        """Returns the tree with its float arrays cast to `dtype`."""
         return jax.tree.map(lambda a: a.astype(self.dtype) if _is_float(a) else a, tree)
 
 
 def mixed_precision(model: Layer, dtype: DTypeLike = jnp.bfloat16) -> Layer:
-    """Returns the model with a `Cast` around each layer: masters as they are, arithmetic in dtype.
+    """Returns the model with a `Cast` around each layer: params unchanged, arithmetic in dtype.
 
-    As `Cast(model, dtype)`, but each block of a `Stack` casts its own params when its turn comes,
-    so that no copy of all of them in dtype is alive; and gradients that meet, as those of tied
-    arrays, are summed in the dtype of the masters.
+    Unlike `Cast(model, dtype)`, each block of a `Stack` casts its own params when it runs, so that
+    all params in dtype never exist at once; and gradients of a shared array, such as a tied one,
+    are summed in the dtype of the params.
 
     Args:
-      model: any layer. `Serial`, `Parallel`, `Sum`, `Stack` and `Tie` are gone into. The x of a
-        Stack must be of dtype, as it is after any other layer.
-      dtype: what it computes in.
+      model: any layer. The layers inside `Serial`, `Parallel`, `Sum`, `Stack` and `Tie` are wrapped
+        one by one. The x of a Stack must be of dtype, as it is after any other layer.
+      dtype: the dtype of its arithmetic.
     """
     if isinstance(model, Stack):
         return map_held(lambda block: Cast(block, dtype), model)

@@ -1,7 +1,7 @@
-"""An optimizer whose update acts on each element alone, and so on any part of the parameters.
+"""Optimizers whose update is elementwise, so that it can be applied to a part of the parameters.
 
-It can update one copy of a Stack, or a few rows of it, before the gradients of the other copies are
-known. Whether an optimizer is one is read from its jaxpr.
+Such an optimizer can update one copy of a Stack, or a few rows of it, before the gradients of the
+other copies are known. Its jaxpr decides whether an optimizer is elementwise.
 """
 
 import dataclasses
@@ -22,22 +22,22 @@ _ELEMENTWISE = {
     *("cosh", "eq", "ne", "ge", "gt", "le", "lt", "and", "or", "not", "xor", "is_finite"),
     *("select_n", "ceil", "floor", "round", "convert_element_type", "copy", "stop_gradient"),
 }
-# Equations that do what the programs that they hold do.
+# Primitives that run the jaxprs in their params; the equations of these are checked instead.
 _CALLS = {"jit", "pjit", "closed_call", "eval_jaxpr", "cond", "custom_jvp_call", "custom_vjp_call"}
 _SHARED = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """An optimizer of some of the parameters: the others are masked, as `optax.masked` does it.
+    """An optimizer of some of the parameters; the others are masked as in `optax.masked`.
 
     Attributes:
       optimizer: an optax optimizer of all parameters.
       tree: the structure of all parameters.
       state_tree: the structure of the optimizer's state.
-      owners: for each leaf of the state, the number of the parameter that it goes with; -1 if all
+      owners: for each leaf of the state, the index of the parameter that it belongs to; -1 if all
         parameters share it, such as a count of updates.
-      numbers: which parameters these are, among the leaves of all.
+      numbers: indices of the parameters of this part among the leaves of all.
     """
 
     optimizer: Any
@@ -48,10 +48,11 @@ class Part:
 
     @classmethod
     def whole(cls, optimizer: Any, params: Params, state: PyTree) -> "Part":
-        """The optimizer of all parameters.
+        """Returns the part with all parameters.
 
         Raises:
-          ValueError: the state has no leaf of its own for each parameter, as if it flattened them.
+          ValueError: the leaves of the state do not correspond to parameters, for example because
+            the optimizer flattens them.
         """
         tree: Any = jax.tree.structure(params)
         numbers = tuple(range(tree.num_leaves))
@@ -70,23 +71,23 @@ class Part:
         return cls(optimizer, tree, state_tree, tuple(jax.tree.leaves(owners)), numbers)
 
     def only(self, numbers: Sequence[int]) -> "Part":
-        """The optimizer of some of all parameters."""
+        """Returns the part with these parameters only."""
         return dataclasses.replace(self, numbers=tuple(numbers))
 
     def owns(self, leaf: int) -> bool:
-        """Whether a leaf of the state goes with one of these parameters."""
+        """Whether a leaf of the state belongs to a parameter of this part."""
         return self.owners[leaf] in self.numbers
 
     def update(
         self, grads: Sequence[Array], params: Sequence[Array], state: Sequence[Array]
     ) -> tuple[list[Array], list[Array]]:
-        """The next params, and all leaves of the next state.
+        """Returns the next params, and all leaves of the next state.
 
         Args:
-          grads: the gradients, of these parameters or of the same part of each.
-          params: these parameters, or that part.
-          state: all leaves of the state, of which those of these parameters are that part too.
-            Those of other parameters are returned as they are.
+          grads: gradients of this part's parameters, or the same slice of each gradient.
+          params: this part's parameters, or the same slice of each.
+          state: all leaves of the state, those of this part's parameters sliced likewise. Leaves of
+            other parameters are returned unchanged.
         """
         needed = [owner in (_SHARED, *self.numbers) for owner in self.owners]
         seen = [s if n else optax.MaskedNode() for s, n in zip(state, needed, strict=True)]
@@ -99,7 +100,7 @@ class Part:
         return jax.tree.leaves(optax.apply_updates(masked, updates)), left
 
     def _masked(self, leaves: Sequence[Array]) -> Params:
-        """All parameters, those that are not here masked."""
+        """Returns the tree of all parameters, with those outside this part masked."""
         every: list[Any] = [optax.MaskedNode()] * self.tree.num_leaves
         for number, leaf in zip(self.numbers, leaves, strict=True):
             every[number] = leaf
@@ -108,15 +109,16 @@ class Part:
     def why_not_elementwise(
         self, params: Sequence[Array], state: Sequence[Array], pieces: Collection[int]
     ) -> str:
-        """Why the update of an element depends on others; "" if it acts on each element alone.
+        """Returns why the update is not elementwise; "" if it is.
 
-        Every equation with an array in it must be an elementwise primitive: so no number can come
-        of an array. And the program must be the same for all copies of a Stack and for one.
+        Every equation with an array operand or result must be an elementwise primitive, so that no
+        scalar is computed from an array. And the program must be the same for all copies of a
+        Stack, for one copy, and for a piece of one.
 
         Args:
-          params: these parameters, stacked copies of a layer's.
+          params: the parameters of this part, those of a Stack.
           state: all leaves of the state.
-          pieces: in how many pieces a copy may be updated.
+          pieces: the numbers of pieces that a copy may be updated in.
         """
 
         def program(pieces: int) -> list[JaxprEqn]:
@@ -147,7 +149,7 @@ def _is_masked(node: Any) -> bool:
 
 
 def _equations(program: Any) -> Iterator[JaxprEqn]:
-    """The equations of a program and of those inside it."""
+    """Yields the equations of a jaxpr and of all jaxprs inside it."""
     for eqn in program.eqns:
         yield eqn
         for value in jax.tree.leaves(eqn.params, is_leaf=lambda v: isinstance(v, ClosedJaxpr)):
@@ -164,6 +166,6 @@ def _is_elementwise(eqn: JaxprEqn) -> bool:
 
 
 def _numbers(eqn: JaxprEqn) -> tuple[Any, ...]:
-    """What an equation does, and the numbers in it."""
+    """Returns an equation's primitive, the exponent of an integer_pow, and its literals."""
     literals = [np.asarray(v.val).tolist() if isinstance(v, Literal) else None for v in eqn.invars]
     return eqn.primitive.name, eqn.params.get("y"), *literals

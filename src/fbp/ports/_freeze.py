@@ -1,4 +1,4 @@
-"""Parameters that do not learn."""
+"""Layers whose parameters are not trained."""
 
 import dataclasses
 
@@ -10,14 +10,14 @@ from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
 
 @dataclasses.dataclass(frozen=True)
 class Freeze(Layer):
-    """A layer whose parameters stay as they are: dparams = 0, dx as the layer's.
+    """A layer whose parameters are not trained: dparams = 0, dx as in the layer.
 
-    Nobody reads the layer's own dparams, so in a compiled program they are never computed: the
-    backward of a frozen `Dense` is dy @ w^T and nothing else. See `trainable` for an optimizer
-    that keeps no state for them either.
+    The layer's own dparams are not used, so a compiled program does not compute them: the backward
+    of a frozen `Dense` is only dy @ w^T. See `trainable` for an optimizer that keeps no state for
+    frozen parameters.
 
     Args:
-      layer: what to freeze.
+      layer: the layer to freeze.
     """
 
     layer: Layer

@@ -1,4 +1,4 @@
-"""Fine-tuning with few parameters."""
+"""LoRA: fine-tuning with few parameters."""
 
 import dataclasses
 from typing import Any
@@ -14,27 +14,27 @@ from fbp.ports._freeze import Freeze
 
 @dataclasses.dataclass(frozen=True)
 class LoRA(Layer):
-    """A frozen `Dense` plus a product of two thin matrices that learn.
+    """A frozen `Dense` plus a trained product of two matrices of low rank.
 
         y  = dense(x) + c * (x @ a) @ b,     c = alpha / rank
         da = c * x^T @ (dy @ b^T)
         db = c * (x @ a)^T @ dy              both summed over the batch axes
-        dx = ddense/dx + c * (dy @ b^T) @ a^T
+        dx = (dx of dense) + c * (dy @ b^T) @ a^T
 
-    The gradient of a dense matrix w would be x^T dy; a and b are reached from it by the chain rule
-    of the product a b, w / rank times smaller. That of the frozen parameters is 0 and is never
-    formed. b starts at 0, so that y starts as the dense layer's. See `trainable` for the optimizer.
+    The effective matrix is w + c a b. Its gradient would be dw = x^T dy, whence da = c dw b^T and
+    db = c a^T dw by the chain rule, but dw is never formed. The gradients of the frozen parameters
+    are 0. b starts at 0, so that y starts equal to dense(x). See `trainable` for the optimizer.
 
-    Shapes: x (..., n_in), a (n_in, rank), b (rank, n_out), y (..., n_out). Params are
-    {"dense": those of the dense layer, "a", "b"}.
+    Shapes: x (..., n_in), a (n_in, rank), b (rank, n_out), y (..., n_out). params is
+    {"dense": params of the dense layer, "a": a, "b": b}.
 
     Args:
       dense: the layer to tune.
-      rank: of the product.
-      alpha: its scale; `rank` by default, so that c = 1.
+      rank: the size of the axis that a and b share.
+      alpha: scale of the product; `rank` by default, so that c = 1.
 
     Raises:
-      TypeError: it is not given a Dense.
+      TypeError: dense is not a Dense.
       ValueError: rank is below 1; the last axis of x is not n_in.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
@@ -60,7 +60,7 @@ class LoRA(Layer):
         return self.around(self.dense.init(dense_key), key)
 
     def around(self, dense_params: dict[str, Array], key: Array) -> dict[str, Any]:
-        """Params that hold the dense layer's, with a and b as they start."""
+        """Returns params made of those of the dense layer and of initial a and b."""
         dtype = self.dense.dtype
         return {
             "dense": dense_params,
@@ -69,7 +69,7 @@ class LoRA(Layer):
         }
 
     def merged(self, params: dict[str, Any]) -> dict[str, Array]:
-        """Params of the dense layer alone that computes the same: w + c a b."""
+        """Returns params of a `Dense` that computes the same function, with matrix w + c a b."""
         dense = params["dense"]
         w = dense["w"] + self.scale * (params["a"] @ params["b"])
         return {**dense, "w": w.astype(dense["w"].dtype)}

@@ -1,4 +1,4 @@
-"""The norm of a Stack's gradient, of which one copy's is alive at a time."""
+"""The squared norm of a Stack's gradient, summed copy by copy."""
 
 import dataclasses
 
@@ -12,9 +12,9 @@ from fbp.ports._update import UpdateParams
 
 @dataclasses.dataclass(frozen=True)
 class SquaredNorm(Layer):
-    """Gives the sum of squares of a Stack's dparams in their place, without stacking them.
+    """Returns the sum of squares of a Stack's dparams in place of dparams, without stacking them.
 
-    Takes `UpdateParams`, of which it needs `params` and adds `grads`.
+    Takes `UpdateParams` and uses only `params` and `grads`, which is added to dparams.
     """
 
     layer: Stack

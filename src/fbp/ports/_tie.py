@@ -1,4 +1,4 @@
-"""One array in two places."""
+"""Tied parameters: one array used in two places."""
 
 import dataclasses
 from typing import Any
@@ -11,21 +11,21 @@ from fbp._tree import path_of
 
 @dataclasses.dataclass(frozen=True)
 class Tie(Layer):
-    """Uses one parameter of a layer in two places of it.
+    """Uses one array for two parameters of a layer.
 
         f(params) = layer(params with the array at source also at target)
         d[source] = d[source] of the layer + d[target] of the layer
 
-    The two places are a fan-out of one array, so its gradient is the sum of both. Params have the
-    array at `source`, and None at `target`.
+    The array fans out to two places, so its gradient is the sum of both gradients. params has the
+    array at `source` and None at `target`.
 
     Args:
-      layer: any layer with named params, as `Serial(embed=..., unembed=...)`.
-      source: the path of the array that is kept, as "embed.w".
-      target: the path of the other place, "unembed.w".
+      layer: any layer with named params, such as `Serial(embed=..., unembed=...)`.
+      source: path of the array that is kept, such as "embed.w".
+      target: path of the array that it replaces, such as "unembed.w".
 
     Raises:
-      ValueError: a path is not in the layer's params; the two have different shapes or dtypes.
+      ValueError: a path is not in the layer's params; the two arrays differ in shape or dtype.
 
     Source: Press and Wolf, "Using the Output Embedding to Improve Language Models", EACL 2017.
     """
@@ -66,15 +66,15 @@ class Tie(Layer):
         return self.layer.steps(self.untied(params), x, state)
 
     def untied(self, params: Params) -> Params:
-        """The layer's own params: the array in both places."""
+        """Returns the layer's own params, with the array in both places."""
         return _with(params, self.target, self._get(params, self.source))
 
     def kept(self, params: Params) -> Params:
-        """Params of the layer with None in the second place."""
+        """Returns the layer's params with None at `target`."""
         return _with(params, self.target, None)
 
     def tied(self, dparams: Params) -> Params:
-        """The gradient of the one array: the sum of both places' gradients."""
+        """Returns dparams of the tied params: the gradients of both places are summed."""
         source, target = (self._get(dparams, path) for path in (self.source, self.target))
         return _with(self.kept(dparams), self.source, add(source, target))
 
@@ -86,7 +86,7 @@ class Tie(Layer):
 
 
 def _with(tree: PyTree, path: str, value: Any) -> PyTree:
-    """The tree with another leaf, or None, at a path."""
+    """Returns the tree with the leaf at a path replaced by `value`, which may be None."""
 
     def put(keys: tuple[Any, ...], leaf: Any) -> Any:
         return value if _path(keys) == path else leaf
@@ -95,5 +95,5 @@ def _with(tree: PyTree, path: str, value: Any) -> PyTree:
 
 
 def _path(keys: tuple[Any, ...]) -> str:
-    # A key without a name is of what only passes params on.
+    # Layers that only pass params on contribute keys without a name.
     return ".".join(filter(None, path_of(keys).split(".")))

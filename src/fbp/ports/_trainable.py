@@ -1,4 +1,4 @@
-"""Which parameters of a model learn."""
+"""The mask of a model's trainable parameters."""
 
 import dataclasses
 
@@ -12,13 +12,14 @@ from fbp.ports._lora import LoRA
 
 
 def trainable(model: Layer) -> PyTree:
-    """Returns the tree of the model's params with true where they learn, false where frozen.
+    """Returns a tree like the model's params: True for trained parameters, False for frozen ones.
 
-    An optimizer keeps no state for what is frozen, and does not decay it, with
+    With it, an optimizer keeps no state for frozen parameters and does not decay them:
 
         optax.masked(optax.adamw(1e-4), fbp.trainable(model))
 
-    whose updates of the other parameters are their gradients: the zeros of `Freeze` and `LoRA`.
+    `optax.masked` returns the gradients of masked parameters as their updates; those of parameters
+    frozen by `Freeze` and `LoRA` are 0.
     """
     marked = map_layers(lambda layer: _Marks(layer) if _is_port(layer) else layer, model)
     shapes = jax.eval_shape(marked.init, jax.random.key(0))
@@ -31,7 +32,7 @@ def _is_port(layer: Layer) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Marks(Layer):
-    """Starts with bools in the places of what is frozen; combinators put them where they belong."""
+    """Has bools in place of frozen params; the `init` of combinators puts them into the tree."""
 
     port: Layer
 

@@ -1,4 +1,4 @@
-"""The optimizer inside the backward pass."""
+"""Update: runs the optimizer inside the backward pass."""
 
 import dataclasses
 import functools
@@ -17,9 +17,9 @@ from fbp.ports._elementwise import Part
 from fbp.ports._squares import no_squares, sum_of_squares
 from fbp.ports._update_if import update_if
 
-# On a CPU the arrays of a copy are updated a few rows at a time, this many numbers of the largest
-# array or more: so the new params and state of few rows lie beside the old ones, not those of a
-# whole copy. Fewer would save no memory that counts.
+# On a CPU a copy is updated in pieces of a few rows, with at least this many numbers of its largest
+# array each, so that the temporaries are those of one piece, not of a whole copy. Smaller pieces
+# would not save a significant amount of memory.
 _FEWEST_NUMBERS = 2**18
 
 
@@ -27,11 +27,12 @@ class UpdateParams(NamedTuple):
     """The params of an `Update`.
 
     Attributes:
-      params: the layer's own.
-      state: the optimizer's.
-      go: a bool; without it params and state stay as they are.
-      grads: a gradient to add to the layer's, as of other parts of the batch; None for none.
-      squares: the sum of squares of the gradient, which `backward` tells.
+      params: params of the layer.
+      state: state of the optimizer.
+      go: a bool; if False, params and state are not changed.
+      grads: a gradient to add to that of the layer, such as that of other parts of the batch, or
+        None.
+      squares: the sum of squares of the gradient, set by `backward`.
     """
 
     params: Params
@@ -43,18 +44,18 @@ class UpdateParams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Update(Layer):
-    """Gives the next params in the place of dparams: the optimizer runs inside the backward.
+    """Returns the next params in place of dparams: the optimizer runs inside the backward.
 
         g                      = dparams of the layer
         next params and state  = optimizer(g, params, state)
 
-    Around a `Stack` this happens within the reverse scan, copy by copy: the gradient of one copy is
-    alive at a time, and params and state are written where they were read, if the caller gives them
-    away (`donate_argnums`). `fbp.step_of(..., in_backward=True)` does this to whole models.
+    Around a `Stack` this happens within the reverse scan, copy by copy: the gradient of only one
+    copy is alive at a time, and params and state are updated in-place if the caller donates them
+    (`donate_argnums`). `fbp.step_of(..., in_backward=True)` applies this to the Stacks of a model.
 
     Args:
       layer: any layer.
-      optimizer: an optax optimizer. Around a Stack, its update must act on each element alone.
+      optimizer: an optax optimizer. Around a Stack, its update must be elementwise.
 
     Raises:
       ValueError: around a Stack, the optimizer's update of an element depends on others.
@@ -99,7 +100,7 @@ class Update(Layer):
         return self.layer.steps(params.params, x, state)
 
     def _part(self, params: UpdateParams) -> Part:
-        """The optimizer of these params, which may be a part of a larger tree."""
+        """Returns the optimizer of these params, which may be part of a larger tree."""
         if isinstance(self.optimizer, Part):
             return self.optimizer
         part = Part.whole(self.optimizer, params.params, params.state)
@@ -113,7 +114,7 @@ class Update(Layer):
 
 
 def summed(earlier: Params | None, g: Params) -> Params:
-    """A gradient, and what earlier parts of the batch gave, in the dtypes of the gradient."""
+    """Returns g plus the gradient of earlier parts of the batch, in the dtypes of g."""
     if earlier is None:
         return g
     return jax.tree.map(lambda a, b: (a + b).astype(b.dtype), earlier, g)
@@ -122,7 +123,7 @@ def summed(earlier: Params | None, g: Params) -> Params:
 def _update_in_scan(
     stack: Stack, part: Part, old: UpdateParams, res: PyTree, dy: PyTree
 ) -> tuple[UpdateParams, PyTree]:
-    """The backward of a Stack, each copy updated as soon as its gradient is known."""
+    """Runs the backward of a Stack and updates each copy as soon as its gradient is known."""
     tree: Any
     state_tree: Any
     state, state_tree = jax.tree.flatten(old.state)
@@ -130,7 +131,7 @@ def _update_in_scan(
     owned = [i for i in range(len(state)) if part.owns(i)]
 
     def next_of(g: list[Array], params: list[Array], stacked: list[Array]) -> list[list[Array]]:
-        """The next params, and the next leaves of the state that go with them."""
+        """Returns the next params, and the next leaves of the state that belong to them."""
 
         def one(was: list[list[Array]]) -> list[list[Array]]:
             whole = list(state)
@@ -156,7 +157,7 @@ def _update_in_scan(
     (new, stacked, squares), _, dx = stack.walk_back(
         lambda walked: tree.unflatten(walked[0]), res, dy, walked, take
     )
-    # The numbers that parameters share, such as a count of updates, change once.
+    # State that all parameters share, such as a count of updates, is updated once.
     shared = update_if(old.go, lambda state: part.only(()).update([], [], state)[1], state)
     for i, leaf in zip(owned, stacked, strict=True):
         shared[i] = leaf
@@ -167,10 +168,10 @@ def _update_in_scan(
 def _rewrite(
     next_of: Any, pieces: int, g: list[Array], stacked: list[list[Array]], i: Array
 ) -> list[list[Array]]:
-    """Params and state with copy i updated in this many pieces, one after another."""
+    """Returns params and state with copy i updated in this many pieces, one after another."""
 
     def cut(a: Array) -> Array:
-        """Stacked copies as stacked pieces, those of each copy one after another."""
+        """Splits the copies along the first axis of a into pieces, in order."""
         return a if pieces == 1 else a.reshape(len(a) * pieces, a.shape[1] // pieces, *a.shape[2:])
 
     def piece(c: Array | int, whole: list[list[Array]]) -> list[list[Array]]:
@@ -188,9 +189,9 @@ def _rewrite(
 
 
 def pieces_of(stacked: list[Array]) -> int:
-    """In how many pieces each copy is updated on a CPU.
+    """Returns the number of pieces in which each copy is updated on a CPU.
 
-    1 where it has several devices: each may hold a part of the axis that would be cut.
+    It is 1 if there are several CPU devices, since the axis to split may be sharded over them.
     """
     if has_several_cpus() or any(leaf.ndim < 2 for leaf in stacked):
         return 1

@@ -1,4 +1,4 @@
-"""An update that may be skipped."""
+"""A conditional update of params and optimizer state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +11,15 @@ from fbp._layer import Array, PyTree
 
 
 def update_if(go: Array, update: Callable[[PyTree], PyTree], old: PyTree) -> PyTree:
-    """`update(old)`, or without `go` the old arrays.
+    """Returns `update(old)` if `go`, else `old`.
 
-    If the caller gives these away, the new ones are written in their place. Were they computed in
-    any case and then selected, the compiler would copy the moments, because it writes them while it
-    still reads them for the params.
+    If the caller donates `old`, the update is in-place. With a select after an unconditional update
+    the compiler would copy the moments, since it writes the new ones while it still reads the old
+    ones for the params; so this is a branch, except on a GPU.
 
     Args:
       go: a bool.
-      update: from params and state to the next ones, of the same shapes and dtypes.
+      update: maps params and state to the next ones, of the same shapes and dtypes.
       old: params and state.
 
     Raises:
@@ -35,12 +35,12 @@ def update_if(go: Array, update: Callable[[PyTree], PyTree], old: PyTree) -> PyT
         return lax.cond(go, checked, lambda old: old, old)
 
     def selecting(go: Array, old: PyTree) -> PyTree:
-        # On a GPU a branch waits for the host. Read once, ahead of all writing, `old` keeps the
-        # compiler from a copy of a whole stack for what it might still read.
+        # On a GPU a branch waits for the host. With the barrier, `old` is read once, before any
+        # write; without it, the compiler copies a whole stack in case it is read later.
         old = lax.optimization_barrier(old)
         return jax.tree.map(lambda a, b: jnp.where(go, a, b), checked(old), old)
 
-    # What is set by hand, such as a learning rate, may be weakly typed, and would stay so.
+    # Values set by hand, such as a learning rate, may be weakly typed; this makes them strong.
     old = jax.tree.map(lambda a: jnp.asarray(a, jnp.asarray(a).dtype), old)
     return lax.platform_dependent(go, old, cuda=selecting, rocm=selecting, default=branching)
 
