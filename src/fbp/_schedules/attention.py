@@ -1,8 +1,9 @@
-"""Attention's schedule: blocks of causal queries, a few heads at a time on a CPU, kernels on a GPU.
+"""Schedule of attention: blocks of causal queries, few heads at a time on a CPU, kernels on a GPU.
 
-The equations are `Attention._attend` and `Attention._gradients`, of some queries and the keys they
-may see. Here they are called with blocks of both. All arrays lead with (..., G): q (..., G, T R,
-K), k (..., G, S, K), v (..., G, S, M), mask (..., G, S), lse (..., G, T R), dy (..., G, T R, M).
+The equations are in `Attention._attend` and `Attention._gradients`, for some queries and the keys
+that they may see. Here they are called block by block. The leading axes of all arrays are (..., G):
+q (..., G, T R, K), k (..., G, S, K), v (..., G, S, M), mask (..., G, S), lse (..., G, T R),
+dy (..., G, T R, M).
 """
 
 import functools
@@ -23,27 +24,27 @@ Rule = Callable[..., Any]
 
 
 class Places(NamedTuple):
-    """Of a block: the places of its queries (T,) and of its keys (S,), and a mask of these."""
+    """Positions of the queries (T,) and of the keys (S,) of a block, and a mask of the keys."""
 
     queries: Array
     keys: Array
     mask: Array | None = None
 
 
-# Causal queries come in up to 4 blocks of 32 places and more, and up to 8 of 128 and more: of these
-# the limit counts that allows the most. On a CPU a single block of 128 places took 1.4 times as
-# long as 4 (jax 0.12: 1.8 times), and 4 blocks of 1,024 places 1.05 times as long as 8. Smaller
-# ones save less than it costs to start them.
+# Causal queries are split into at most 4 blocks of at least 32 positions, or at most 8 of at least
+# 128, whichever are more. On a CPU, 1 block took 1.4 times as long as 4 at 128 positions (jax 0.12:
+# 1.8 times), and 4 blocks took 1.05 times as long as 8 at 1,024. Smaller blocks save less than
+# their overhead.
 _BLOCKS = ((4, 32), (8, 128))
-# A CPU takes so many heads at a time that a block of them has at most this many scores, 1 MiB in
-# float32; and all at once where a head has so few that there is nothing to gain.
+# On a CPU, the heads taken at a time have together at most `_MOST_SCORES` scores in a block, 1 MiB
+# in float32. Heads with fewer than `_FEWEST_SCORES` are taken all at once: splitting gains nothing.
 _MOST_SCORES, _FEWEST_SCORES = 2**18, 2**13
 
 
 def attend(
     layer: Any, rule: Rule, q: Array, k: Array, v: Array, mask: Array | None
 ) -> tuple[Array, Array]:
-    """y and lse of all queries, by a rule for those of a block: (q, k, v, places) -> y, lse."""
+    """Returns y and lse, from a rule for a block: (q, k, v, places) -> y, lse."""
     blocks = blocks_of(layer, q, k)
 
     def plain(q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, Array]:
@@ -71,7 +72,7 @@ def gradients(
     lse: Array,
     dy: Array,
 ) -> tuple[Array, Array, Array]:
-    """dq, dk and dv of all, by a rule for a block: (q, k, v, places, lse, dy) -> dq, dk, dv."""
+    """Returns dq, dk and dv, from a rule for a block: (q, k, v, places, lse, dy) -> dq, dk, dv."""
     blocks = blocks_of(layer, q, k)
 
     def plain(
@@ -94,19 +95,19 @@ def gradients(
 
 
 def blocks_of(layer: Any, q: Array, k: Array) -> list[Block]:
-    """Which queries are taken together, and the keys they may see."""
+    """Returns the queries of each block, and the keys that they may see."""
     if layer.causal:
         return causal_blocks(k.shape[-2], layer.window, queries_a_key(q, k))
     return [(slice(0, q.shape[-2]), slice(0, k.shape[-2]))]
 
 
 def causal_blocks(t: int, window: int | None = None, each: int = 1) -> list[Block]:
-    """Blocks of causal queries, each with no more keys than its last query may see.
+    """Returns blocks of causal queries, each with only the keys that some of its queries may see.
 
     Args:
-      t: how many places there are.
-      window: how many keys a query sees, its own the last; None for all.
-      each: how many queries a place has.
+      t: number of positions.
+      window: number of keys that a query sees, the last at its own position; None for all.
+      each: number of queries per position.
     """
     n = max(1, *(min(most, t // fewest) for most, fewest in _BLOCKS))
     size = -(-t // n) or 1
@@ -119,8 +120,8 @@ def causal_blocks(t: int, window: int | None = None, each: int = 1) -> list[Bloc
 
 
 def _summed(parts: Sequence[Array], seen: Sequence[slice], like: Array) -> Array:
-    """The sum of parts for keys that blocks have seen. By columns, (K, S), in which XLA's CPU has
-    fewer numbers to turn round."""
+    """Sums the contributions of blocks to the keys that they see. They are summed by columns, as
+    (K, S), so that XLA's CPU backend transposes fewer numbers."""
     total = jnp.zeros(like.mT.shape, at_least_float32(like).dtype)
     for part, keys in zip(parts, seen, strict=True):
         total = total.at[..., keys].add(part.mT.astype(total.dtype))
@@ -136,17 +137,17 @@ def _places(q: Array, k: Array, mask: Array | None, rows: slice, keys: slice) ->
 def _a_few_heads(
     f: Callable[..., Any], blocks: list[Block], q: Array, k: Array, *others: Any
 ) -> Any:
-    """f of all heads; in a program for one CPU of so few at a time that their scores stay in its
-    cache."""
+    """Applies f to all heads at once, or, in a program for a single CPU, to so few at a time that
+    their scores stay in its cache."""
     heads = math.prod(k.shape[:-2])
     scores = max((rows.stop - rows.start) * (keys.stop - keys.start) for rows, keys in blocks)
     few = max(1, _MOST_SCORES // max(1, scores))
-    # Those of a symbolic shape are not counted.
+    # The number of heads may be symbolic.
     if not isinstance(heads, int) or few >= heads or scores < _FEWEST_SCORES:
         return f(q, k, *others)
 
     def on_cpu(*arrays: Any) -> Any:
-        if has_several_cpus():  # each may have its own heads
+        if has_several_cpus():  # The heads may be sharded over them.
             return f(*arrays)
         return of_heads(lambda *a: lax.map(lambda part: f(*part), a, batch_size=few), *arrays)
 
@@ -154,9 +155,9 @@ def _a_few_heads(
 
 
 def _kernels(layer: Any, q: Array, k: Array, v: Array, mask: Array | None) -> Any:
-    """The kernels that take the place of all this in a program for CUDA; None where they do not
-    fit, or where this process has no GPU: `jax.export` does not write them, and to import them for
-    nothing takes a while."""
+    """Returns the kernels that replace the blocks in a program for CUDA, or None if they do not
+    support the arrays or this process has no GPU: `jax.export` cannot serialize kernels, and their
+    import is slow."""
     if not layer.fused or jax.default_backend() != "gpu" or mask is not None:
         return None
     from fbp._schedules.attention_kernels import FusedAttention, fits

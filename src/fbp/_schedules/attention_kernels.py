@@ -1,16 +1,16 @@
-"""Attention as kernels of a GPU, forward and backward: its scores never leave the chip.
+"""Attention as GPU kernels, forward and backward: the scores stay in on-chip memory.
 
-A program of a kernel takes one block of queries past all keys that they see, or one block of keys
-past all queries that see them:
+Each program of a kernel loops over all keys that one block of queries sees, or over all queries
+that see one block of keys:
 
-    attend        y = sum_keys exp(s - top) v, scaled again whenever top, the maximum, grows;
+    attend        y = sum_keys exp(s - top) v, rescaled whenever top, the running maximum, grows,
                   divided by total = sum_keys exp(s - top);  lse = top + log total
-    by queries    p = exp(s - lse),  dp = dy v^T,  D = sum_keys p dp,  and past the keys once more
+    by queries    p = exp(s - lse),  dp = dy v^T,  D = sum_keys p dp;  in a second loop
                   dq = scale * sum_keys p (dp - D) k
     by keys       dv = sum_queries p dy,  dk = scale * sum_queries p (dp - D) q
 
-Source: Dao et al., "FlashAttention", NeurIPS 2022, and Dao, "FlashAttention-2", ICLR 2024. They
-have D = y dy from y, which they keep; here it is summed from the scores, and lse alone is kept.
+Source: Dao et al., "FlashAttention", NeurIPS 2022, and Dao, "FlashAttention-2", ICLR 2024. There,
+y is kept and D = sum(y dy); here only lse is kept, and D is summed from p and dp.
 """
 
 import dataclasses
@@ -26,22 +26,22 @@ from fbp._layer import Array, at_least_float32
 from fbp._schedules.kernel_blocks import Blocks, padded, unseen
 
 _DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
-# GPUs whose blocks have more than 100 KiB of memory: A100, H100 and H200, B200.
+# Compute capabilities with more than 100 KiB of shared memory per block: A100, H100/H200, B200.
 _LARGE = ("8.0", "9.0", "10.0")
 
 
 def fits(q: Array, k: Array, v: Array) -> bool:
-    """Whether the kernels are for such arrays, on the GPU that is here."""
+    """Whether the kernels support these arrays on the GPU of this process."""
     # Shapes may be symbolic.
     sizes = (*q.shape, *k.shape, v.shape[-1])
     if not all(isinstance(n, int) and n > 0 for n in sizes):
         return False
     if not q.dtype == k.dtype == v.dtype or q.dtype not in _DTYPES:
         return False
-    # Of several devices each has its own heads.
+    # With several devices, heads may be sharded.
     if jax.device_count() > 1 or jax.sharding.get_abstract_mesh().manual_axes:
         return False
-    # Triton needs an Ampere, and wide heads the memory of the larger chips.
+    # Triton needs an Ampere GPU or newer; wide heads need the shared memory of `_LARGE` ones.
     capability = getattr(jax.devices()[0], "compute_capability", "0")
     width = max(q.shape[-1], v.shape[-1])
     is_wide = width * q.dtype.itemsize > 128
@@ -50,16 +50,16 @@ def fits(q: Array, k: Array, v: Array) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class FusedAttention:
-    """Attention of heads of keys, each with R queries a place, neighbours of one another.
+    """Attention for N heads of keys, each with R adjacent queries per position.
 
     Shapes: q (N, T R, K), k (N, S, K), v (N, S, M); y and dy (N, T R, M), lse (N, T R).
 
     Attributes:
-      scale: of the scores.
-      each: R, which places are told by; 1 where they do not matter.
-      causal: whether a query sees only keys up to its own place; then S = T.
-      window: how many keys it sees then, its own the last; None for all.
-      softcap: the cap of the scores; None for none.
+      scale: factor of the scores.
+      each: R, from which a query's position is computed; 1 if not causal.
+      causal: whether a query sees only keys up to its own position; then S = T.
+      window: number of keys that a causal query sees, the last at its own position; None for all.
+      softcap: bound on the scores; None for no bound.
       interpret: whether to run the kernels without a GPU, slowly.
     """
 
@@ -71,7 +71,7 @@ class FusedAttention:
     interpret: bool = False
 
     def forward(self, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-        """y and lse."""
+        """Returns y and lse."""
         whole = [padded(a) for a in (q, k, v)]
         rows = whole[0].shape[:2]
         y = jax.ShapeDtypeStruct((*rows, whole[2].shape[2]), v.dtype)
@@ -82,7 +82,7 @@ class FusedAttention:
     def backward(
         self, q: Array, k: Array, v: Array, lse: Array, dy: Array
     ) -> tuple[Array, Array, Array]:
-        """dq, dk and dv."""
+        """Returns dq, dk and dv."""
         of = Blocks(self, k.shape[1])
         whole = [padded(a) for a in (q, k, v, lse, dy)]
         dq, d = of.run(_by_queries, "q__qq", whole, "qq", (whole[0], whole[3]))
@@ -92,7 +92,7 @@ class FusedAttention:
         return dq, dk, dv
 
 
-# The kernels. A `ref` of theirs is of a block where `run` was told so, and else of all.
+# The kernels. `Blocks.run` is told which of their refs hold one block; the others hold all rows.
 
 
 def _attend(of: Blocks, q_ref: Any, k_ref: Any, v_ref: Any, y_ref: Any, lse_ref: Any) -> None:

@@ -1,6 +1,6 @@
-"""How attention lays out its heads: one axis of them in front, two of matrices behind.
+"""Layout of attention's heads: the head axis leads, and the two last axes are those of a matrix.
 
-So its products are fastest.
+Matrix products are fastest in this layout.
 """
 
 import math
@@ -13,14 +13,14 @@ from fbp._layer import Array
 
 
 def by_head(a: Array, groups: int) -> Array:
-    """(..., T, H, K) as (..., G, T R, K): for each head of keys its R queries of every place."""
+    """Rearranges (..., T, H, K) to (..., G, T R, K): per head of keys, R queries per position."""
     *batch, t, heads, size = a.shape
     a = a.reshape(*batch, t, groups, heads // groups, size)
     return a.swapaxes(-4, -3).reshape(*batch, groups, t * (heads // groups), size)
 
 
 def by_place(a: Array, heads: int) -> Array:
-    """(..., G, T R, K) as (..., T, H, K): what `by_head` has turned, back."""
+    """Rearranges (..., G, T R, K) to (..., T, H, K): the inverse of `by_head`."""
     *batch, groups, rows, size = a.shape
     each = heads // groups
     a = a.reshape(*batch, groups, rows // each, each, size)
@@ -28,12 +28,12 @@ def by_place(a: Array, heads: int) -> Array:
 
 
 def queries_a_key(q: Any, k: Any) -> int:
-    """R, where there are as many keys as places."""
+    """Returns R, the number of queries per position, if there are as many keys as positions."""
     return q.shape[-2] // max(1, k.shape[-2]) or 1
 
 
 def of_heads(f: Callable[..., Any], q: Array, k: Array, *others: Any) -> Any:
-    """f of arrays with one axis of heads in front, in place of the axes (..., G)."""
+    """Applies f with the leading axes (..., G) of all arrays merged into one axis of heads."""
     lead = k.shape[:-2]
     arrays = jax.tree.map(
         lambda a: a.reshape(math.prod(lead), *a.shape[len(lead) :]), (q, k, *others)

@@ -1,4 +1,4 @@
-"""Blocks of queries and of keys for the kernels of attention, and which of them see one another."""
+"""Blocks of queries and of keys for the kernels of attention, and which of them interact."""
 
 import dataclasses
 import functools
@@ -13,19 +13,19 @@ from jax.experimental.pallas import triton
 
 from fbp._layer import Array
 
-# Queries and keys in a block: of those tried on an H200 in bfloat16 the fastest in each kernel.
+# Queries and keys in a block: of the sizes tried on an H200 in bfloat16, fastest in every kernel.
 _BLOCK = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Blocks of queries and keys, and which of them see one another.
+    """Blocks of queries and of keys: their sizes, their scores, and which of them interact.
 
     Attributes:
       how: the `FusedAttention`.
-      n_keys: how many keys there are, without what pads them.
-      queries: in a block.
-      keys: in a block.
+      n_keys: number of keys, without padding.
+      queries: number of queries in a block.
+      keys: number of keys in a block.
     """
 
     how: Any
@@ -41,10 +41,10 @@ class Blocks:
         outs: str,
         shapes: Sequence[Any],
     ) -> Any:
-        """Runs a kernel. A letter for each array says what a program has of it: a block of queries
-        ("q"), one of keys ("k"), or all ("_")."""
+        """Runs a kernel. `ins` and `outs` have a letter for each array, which says what a program
+        gets of it: a block of queries ("q"), a block of keys ("k"), or all ("_")."""
         rows, keys = arrays[0].shape[1], arrays[1].shape[1]
-        # Wide heads fill the chip's memory sooner.
+        # Wide heads need smaller blocks to fit into shared memory.
         width = max(a.shape[2] * a.dtype.itemsize for a in arrays[:3])
         block = min(_BLOCK, max(16, 2**14 // width))
         of = dataclasses.replace(self, queries=min(block, rows), keys=min(block, keys))
@@ -67,7 +67,7 @@ class Blocks:
         )(*arrays)
 
     def scores(self, q: Array, k: Array, i: Array, j: Array) -> Array:
-        """s of block i of queries and block j of keys."""
+        """Returns s for block i of queries and block j of keys."""
         how = self.how
         s = how.scale * triton.dot(q, k, trans_b=True)
         if how.softcap is not None:
@@ -84,7 +84,7 @@ class Blocks:
         return jnp.where(sees, s, unseen(s.dtype))
 
     def dscores(self, s: Array, p: Array, dp: Array, d: Array) -> Array:
-        """ds times the scale, what dq and dk are made of."""
+        """Returns scale * ds, from which dq and dk are computed."""
         ds = p * (dp - d[:, None])
         if self.how.softcap is not None:
             ds = ds * (1 - jnp.where(s == unseen(s.dtype), 0, s / self.how.softcap) ** 2)
@@ -92,11 +92,11 @@ class Blocks:
 
     @property
     def window(self) -> int | None:
-        """The window, no wider than all keys, so that sums with it stay in int32."""
+        """The window, limited to the number of keys so that sums with it do not overflow int32."""
         return None if self.how.window is None else min(self.how.window, self.n_keys)
 
     def keys_of(self, i: Array) -> tuple[Any, Any]:
-        """The first of the blocks of keys that block i of queries sees, and the one after them."""
+        """Returns (first, stop) of the blocks of keys that block i of queries sees."""
         after = pl.cdiv(self.n_keys, self.keys)
         if not self.how.causal:
             return 0, after
@@ -108,7 +108,7 @@ class Blocks:
         return start, jnp.minimum(_quotient(last, self.keys) + 1, after)
 
     def queries_of(self, j: Array, rows: int) -> tuple[Any, Any]:
-        """The first of the blocks of queries that see block j of keys, and the one after them."""
+        """Returns (first, stop) of the blocks of queries that see block j of keys."""
         after = rows // self.queries
         if not self.how.causal:
             return 0, after
@@ -120,17 +120,18 @@ class Blocks:
 
 
 def unseen(dtype: Any) -> float:
-    """The score of a key that is not seen. Not -inf, which less itself is no number."""
+    """Returns the score of a key that is not seen. Finite, since -inf - (-inf) is NaN."""
     return float(jnp.finfo(dtype).min)
 
 
 def _quotient(a: Array, b: int) -> Array:
-    """a // b of no negative numbers, which is one instruction."""
+    """Returns a // b for nonnegative a and positive b, in one instruction."""
     return lax.div(a, jnp.asarray(b, a.dtype))
 
 
 def padded(a: Array) -> Array:
-    """With zeros behind, up to what blocks divide: a power of two, or 64 of rows many times."""
+    """Pads a with zeros: the rows to a power of two, or to a multiple of 64 beyond 64, and the
+    columns to a power of two; to at least 16 each."""
     block = min(_BLOCK, max(16, pl.next_power_of_2(a.shape[1])))
     rows = block * pl.cdiv(a.shape[1], block)
     columns = [max(16, pl.next_power_of_2(n)) for n in a.shape[2:]]

@@ -1,7 +1,7 @@
-"""The schedule of a head and its loss: chunks of tokens, of sizes that a GPU's products like.
+"""Schedule of `UnembedCrossEntropy`: chunks of tokens, in sizes that are fast on a GPU.
 
-The equations are those of `UnembedCrossEntropy`, of one chunk. Here they are called with a chunk at
-a time, so that the logits of no more exist.
+The equations of one chunk are in `UnembedCrossEntropy`. Here they are called with one chunk at a
+time, so that only the logits of one chunk exist.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from fbp._layer import Array
 
 
 class Tokens(NamedTuple):
-    """Vectors (N, D), labels (N,), and what each contributes to the mean."""
+    """Vectors (N, D), labels (N,), and each token's coefficient in the mean loss (N,)."""
 
     y: Array
     label: Array
     share: Array
 
 
-# A GPU's products are several times faster where every axis is a multiple of this.
+# Matrix products on a GPU are several times faster if every axis is a multiple of this.
 _ALIGNED = 64
-# With fewer logits than this, 4 MiB in float32, the head is little of a step.
+# With fewer logits than this, 4 MiB in float32, the head takes a small part of a step's time.
 _FEWEST_LOGITS = 2**20
 _LOGITS = 2**25
 
@@ -32,13 +32,14 @@ Gradients = Callable[[Array, Tokens], tuple[Array, Array, Array]]
 
 
 def value(turn: Turn, w: Array, tokens: Tokens, most: int | None) -> Array:
-    """The loss of all tokens, by a function of w and a chunk that gives it first.
+    """Returns the loss of all tokens.
 
     Args:
-      turn: the loss of a chunk, and what else it gives, which is left aside.
-      w: (V, D); rows of zeros may come behind it.
-      tokens: all of them.
-      most: tokens a chunk; None for as many as have 2^25 logits, and at most 1,024.
+      turn: maps w and a chunk to the chunk's loss and a second value, which is not used.
+      w: (V, D); `turn` may get it with rows of zeros appended.
+      tokens: all tokens.
+      most: largest number of tokens in a chunk; None for 1,024, or fewer so that a chunk has at
+        most 2^25 logits.
     """
 
     def run(align: int, w: Array, tokens: Tokens) -> Array:
@@ -56,7 +57,7 @@ def value(turn: Turn, w: Array, tokens: Tokens, most: int | None) -> Array:
 def value_and_grad(
     gradients: Gradients, w: Array, tokens: Tokens, most: int | None
 ) -> tuple[Array, Array, Array]:
-    """The loss, dw and dy of all tokens, by a function that gives those of w and a chunk."""
+    """Returns the loss, dw and dy of all tokens, from a function that computes them for a chunk."""
 
     def run(align: int, w: Array, tokens: Tokens) -> tuple[Array, Array, Array]:
         n, w = len(w), _aligned(w, align)
@@ -74,7 +75,7 @@ def value_and_grad(
 
 
 def chunks_of(tokens: Tokens, classes: int, most: int | None, align: int = 1) -> Tokens:
-    """Tokens cut into chunks, the last one filled up with some that do not count."""
+    """Splits tokens into chunks; the last one is padded with tokens of share 0."""
     n, size = _sizes(tokens.y.shape[0], classes, most, align)
 
     def cut(a: Array) -> Array:
@@ -85,14 +86,14 @@ def chunks_of(tokens: Tokens, classes: int, most: int | None, align: int = 1) ->
 
 
 def _sizes(tokens: int, classes: int, most: int | None, align: int) -> tuple[int, int]:
-    """How many chunks there are, and of how many tokens: all of about as many."""
+    """Returns the number of chunks and the number of tokens in each."""
     most = most or max(1, min(1024, _LOGITS // classes))
     n = -(-tokens // most)
     return n, min(most, _up(-(-tokens // max(1, n)), align))
 
 
 def _by_platform(run: Callable[..., Any], w: Array, tokens: Tokens, most: int | None) -> Any:
-    """run, with every axis rounded up in a program for a GPU."""
+    """Calls `run`, with every axis rounded up in a program for a GPU."""
 
     def plain(w: Array, tokens: Tokens) -> Any:
         return run(1, w, tokens)
@@ -108,7 +109,7 @@ def _by_platform(run: Callable[..., Any], w: Array, tokens: Tokens, most: int | 
 
 
 def _aligned(w: Array, align: int) -> Array:
-    """w, with rows of zeros behind it."""
+    """Returns w with rows of zeros appended, up to a multiple of `align`."""
     return jnp.pad(w, ((0, _up(len(w), align) - len(w)), (0, 0)))
 
 

@@ -1,4 +1,4 @@
-"""Dropout: random numbers of x are set to 0."""
+"""Dropout: numbers of x are set to 0 at random."""
 
 import dataclasses
 
