@@ -1,4 +1,4 @@
-"""Depth: the same layer many times, each copy with parameters of its own."""
+"""Stack: copies of one layer in sequence, each with parameters of its own."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,22 +18,23 @@ EVERYTHING, INPUTS = "everything", "inputs"
 class Stack(Layer):
     """n copies of a layer, one after another: y = f(p_n, ... f(p_2, f(p_1, x))).
 
-    The forward is one `lax.scan` over the copies and the backward one reverse scan, so that the
-    program is compiled once whatever n is. Every leaf of params has a leading axis of size n.
+    The forward is one `lax.scan` over the copies and the backward one reverse scan, so that f is
+    compiled once, for any n. Every leaf of params has a leading axis of size n.
 
-    What is kept for the backward is a choice between memory and time:
+    `keep`, which selects what is kept for the backward, trades memory for time:
 
-        keep          kept                            computed again
+        keep          kept                            recomputed
         "everything"  n inputs, n residuals           nothing
         "inputs"      n inputs, 1 residual            every forward
         k             n / k inputs, then k inputs     every forward
                       and k residuals
 
-    where residuals are what a copy itself keeps, those of one copy or of a group of k at a time.
+    where an input is the x of one copy and a residual the res of one copy. With k, the k inputs and
+    residuals are those of one group of k copies at a time, recomputed from the input of the group.
 
     Args:
-      layer: f. It keeps the shape and dtype of x.
-      n: how many copies.
+      layer: f, whose y has the shape and dtype of x.
+      n: number of copies.
       keep: "everything", "inputs", or a number k for the input of every k-th copy.
 
     Raises:
@@ -94,17 +95,18 @@ class Stack(Layer):
         walked: PyTree,
         take: Callable[[PyTree, Array, Params, Params], tuple[PyTree, PyTree]],
     ) -> tuple[PyTree, PyTree, PyTree]:
-        """The backward, which hands over the gradient of one copy after the other.
+        """Runs the backward and passes the gradient of each copy to `take`, from last to first.
 
         Args:
-          params_of: `params_of(walked)` returns the params, stacked.
-          res: as `forward` returned it.
-          dy: the gradient of y.
-          walked: whatever goes along from the last copy to the first.
-          take: `take(walked, i, params_i, dparams_i)` returns the new `walked`, and what to stack.
+          params_of: `params_of(walked)` returns the stacked params.
+          res: residuals from `forward`.
+          dy: gradient with respect to y.
+          walked: initial carry of the scan from the last copy to the first.
+          take: `take(walked, i, params_i, dparams_i)` returns the new `walked`, and an output to
+            stack.
 
         Returns:
-          `walked` at the end, what `take` stacked, and dx. n is at least 1.
+          The final `walked`, the stacked outputs of `take`, and dx. n must be at least 1.
         """
 
         def one(state: tuple[PyTree, PyTree], copy: tuple[Array, PyTree]) -> tuple[Any, PyTree]:
@@ -130,7 +132,7 @@ class Stack(Layer):
             def group(
                 state: tuple[PyTree, PyTree], begin: tuple[Array, PyTree], size: int = size
             ) -> tuple[Any, PyTree]:
-                # As in `Remat`: the second forward waits for dy.
+                # As in `Remat`: the second forward must not start before dy is known.
                 state, (start, x) = lax.optimization_barrier((state, begin))
                 copies = _part((params_of(state[1]), keys), start, size)
                 _, again = self._run(copies, x, size)
@@ -144,7 +146,7 @@ class Stack(Layer):
         return walked, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outs), dx
 
     def _run(self, copies: tuple[Params, Key], x: PyTree, n: int) -> tuple[PyTree, PyTree]:
-        """The forward through n copies, which keeps everything."""
+        """Runs the forward through n copies; returns y and the x and res of each copy."""
 
         def one(x: PyTree, copy: tuple[Params, Key]) -> tuple[PyTree, PyTree]:
             p, k = copy
@@ -155,7 +157,7 @@ class Stack(Layer):
         return lax.scan(one, x, copies, length=n)
 
     def _groups(self) -> list[tuple[int, int, int]]:
-        """(first copy, copies a group, groups): what whole groups leave over comes first."""
+        """Returns (first copy, copies per group, number of groups); a partial group comes first."""
         size = 1 if self.keep == INPUTS else min(int(self.keep), self.n)
         groups, rest = divmod(self.n, size)
         return [(0, rest, 1)] * (rest > 0) + [(rest, size, groups)]
@@ -182,5 +184,5 @@ class Stack(Layer):
 
 
 def _part(stacked: PyTree, start: Array, size: int) -> PyTree:
-    """Some of the copies, one after another."""
+    """Returns `size` consecutive copies."""
     return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size), stacked)

@@ -1,4 +1,4 @@
-"""From training to evaluation: the statistics that batch normalization goes on with."""
+"""Statistics of batch normalization for evaluation, computed from batches of a trained model."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -17,17 +17,17 @@ def with_batch_statistics(
 ) -> tuple[Layer, Params]:
     """Returns the model and params with every `BatchNorm` inside replaced by a `FixedBatchNorm`.
 
-    Its mean and var are the averages over the batches of what each BatchNorm saw, with the
-    variance unbiased, as for the population that a batch of m numbers is drawn from:
+    Its mean and var are averages over the batches of the statistics of each BatchNorm's input. The
+    variance is the unbiased estimate, with m the number of values per channel in a batch:
 
         mean = avg(mean of a batch)        var = avg(m / (m - 1) * var of a batch)
 
-    The model and params given stay as they are, and training can go on with them.
+    The given model and params are not changed, and training can continue with them.
 
     Args:
-      model: a Layer with BatchNorms wherever it may hold layers.
+      model: a Layer with BatchNorms at any depth.
       params: its parameters.
-      batches: inputs x of the model, each of the size it was trained with. No noise is drawn.
+      batches: inputs x of the model, each of the batch size used in training. No noise is drawn.
 
     Raises:
       ValueError: there are no batches.
@@ -40,7 +40,7 @@ def with_batch_statistics(
     def observe(params: Params, x: PyTree) -> PyTree:
         y, res = observed.forward(params, x)
         dparams, _ = observed.backward(params, x, res, jax.tree.map(jnp.zeros_like, y))
-        # Nothing else is asked for, so that nothing else is computed.
+        # Only the statistics are returned, so the compiler drops all other computations.
         return jax.tree.map(lambda d: d if _is_seen(d) else None, dparams, is_leaf=_is_seen)
 
     total, n = None, 0
@@ -64,7 +64,7 @@ def with_batch_statistics(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Seen:
-    """Statistics of one batch, where the gradients of a BatchNorm's parameters would be."""
+    """Statistics of one batch, in place of the gradients of a BatchNorm's parameters."""
 
     mean: Array
     var: Array
@@ -72,10 +72,10 @@ class _Seen:
 
 @dataclasses.dataclass(frozen=True)
 class _Observed(Layer):
-    """A BatchNorm whose backward returns what it saw in the place of dparams.
+    """A BatchNorm whose backward returns the statistics of its input in place of dparams.
 
-    Whatever the layers around it are, they carry dparams out, in the places of the parameters: so
-    the statistics come out too, and of each copy in a `Stack`.
+    The layers around it pass dparams on in the tree of the parameters, so the statistics are
+    returned in that tree too, for each copy in a `Stack`.
     """
 
     norm: BatchNorm

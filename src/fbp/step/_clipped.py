@@ -1,4 +1,4 @@
-"""Gradients of a bounded norm."""
+"""Gradient clipping by the global norm."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ class PreviousNorm(NamedTuple):
     """The state of `Clipped(..., by="previous")`.
 
     Attributes:
-      state: the optimizer's.
-      norm: of the last gradient, before it was clipped; 0 before the first.
+      state: state of the optimizer.
+      norm: norm of the last gradient before clipping; 0 before the first step.
     """
 
     state: PyTree
@@ -27,18 +27,18 @@ class PreviousNorm(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Clipped:
-    """An optimizer that is given gradients of a norm of at most `norm`.
+    """An optimizer whose gradients are first clipped to a global norm of at most `norm`.
 
         g -> g * min(1, norm / ||g||)
 
-    over all parameters together. An optax optimizer like any other; with `in_backward=True` a step
-    runs `optimizer` inside the backward pass, when ||g|| is not yet known. So either
+    where ||g|| is the norm over all parameters together. It is an optax optimizer. With
+    `in_backward=True` a step runs `optimizer` inside the backward pass, before ||g|| is known, so
 
-        by="exact"     the backward runs twice, first for the norm alone: as much time again as
-                       the backward takes, and the same numbers as without `in_backward`
-        by="previous"  the norm of the previous step's gradient is taken for it, which costs
-                       nothing; the first step is not clipped, and after a sudden change one step
-                       is clipped too little
+        by="exact"     runs the backward twice, first only for the norm. This costs the time of one
+                       more backward, and computes the same numbers as without `in_backward`
+        by="previous"  uses the norm of the previous step's gradient instead, at no cost; the first
+                       step is not clipped, and the step at which the norm grows suddenly is
+                       clipped too little
 
     Args:
       optimizer: an optax optimizer.
@@ -77,16 +77,16 @@ class Clipped:
         return updates, self.with_norm(inner, norm, state)
 
     def scale(self, norm: Array) -> Array:
-        """What a gradient of this norm is multiplied by."""
+        """Returns the factor that clips a gradient of this norm."""
         return jnp.where(norm > self.norm, self.norm / norm, 1)
 
     def inner(self, state: PyTree) -> PyTree:
-        """The optimizer's own state."""
+        """Returns the state of the wrapped optimizer."""
         return state.state if self.by == PREVIOUS else state
 
     def with_norm(self, inner: PyTree, norm: Array, before: PyTree) -> PyTree:
-        """The state, from the optimizer's own and the norm of this step's gradient. One that is not
-        finite is no measure for the next step: the state before has a better one."""
+        """Returns the state, made of that of the wrapped optimizer and the norm of this step's
+        gradient. A norm that is not finite is replaced by that of the state before."""
         if self.by == EXACT:
             return inner
         return PreviousNorm(inner, jnp.where(jnp.isfinite(norm), norm, before.norm))

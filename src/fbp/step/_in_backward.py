@@ -20,22 +20,22 @@ from fbp.ports._update import pieces_of, summed
 from fbp.ports._update_if import update_if
 from fbp.step._clipped import EXACT, PREVIOUS, Clipped
 
-# Layers that hand params down, and dparams up, as they are.
+# Layers that pass params down and dparams up. Only Tie changes them: it sums gradients it ties.
 _PASS_ON = (Parallel, Remat, Residual, Serial, Sum, Tie)
 
 
 def update_in_backward(
     objective: Any, optimizer: Any, params: Params, opt_state: PyTree, batch: PyTree, key: Key
 ) -> tuple[Params, PyTree, Array, Array]:
-    """One step; returns the next params and optimizer state, the loss, and whether it was taken.
+    """Takes one step; returns params, optimizer state, the loss, and whether the update was made.
 
-    Each `Stack` is updated within its reverse scan; every other parameter after the backward, as in
-    a plain step. If the loss, or the exact norm of a `Clipped`, is not finite, all stays as it is.
+    Each `Stack` is updated within its reverse scan, all other parameters after the backward, as in
+    a plain step. If the loss, or the exact norm of a `Clipped`, is not finite, nothing is updated.
     """
     clip = optimizer if isinstance(optimizer, Clipped) else None
     earlier, share = None, jnp.ones(())
     if isinstance(objective, Microbatch):
-        # The gradient of all parts but the last, which goes along into the last one's backward.
+        # The gradient of all parts but the last, to be added in the backward of the last.
         earlier, (share, batch, key) = objective.but_last(params, batch, key)
         objective = objective.objective
     for needed in ("model", "forward", "backward"):
@@ -90,10 +90,11 @@ class _Backward:
     """The backward of an objective, with a port around each Stack of its model.
 
     Attributes:
-      objective: an `Objective`, or what has its methods and its `model`.
-      tree: the structure of its params, a part a leaf: each Stack's params, and every other array.
-      stacks: the number of each Stack's part.
-      optimizers: by part, the optimizer of it.
+      objective: an `Objective`, or a value with its methods and a `model`.
+      tree: the structure of its params with parts as leaves: all params of a Stack are one part,
+        every other array is a part.
+      stacks: the index of each Stack's part.
+      optimizers: the optimizer of each part.
     """
 
     objective: Any
@@ -139,7 +140,7 @@ class _Backward:
     def norm(
         self, params: Params, before: Params | None, batch: PyTree, res: PyTree, dvalue: Array
     ) -> Array:
-        """The norm of the gradient, by a backward that keeps none of a Stack."""
+        """Returns the norm of the gradient, by a backward that keeps no gradient of a Stack."""
         ports = _with_ports(self.objective, lambda number, stack: SquaredNorm(stack))
         wrapped = self._wrapped(params, (), jnp.asarray(True), before)
         found = self.tree.flatten_up_to(ports.backward(wrapped, batch, res, dvalue))
@@ -156,7 +157,7 @@ class _Backward:
         res: PyTree,
         dvalue: Array,
     ) -> tuple[Params, PyTree, Array]:
-        """The next params and state, and the norm of the gradient."""
+        """Returns the next params and state, and the norm of the gradient."""
         parts = self.tree.flatten_up_to(params)
         state_tree: Any
         leaves, state_tree = jax.tree.flatten(state)
@@ -184,7 +185,7 @@ class _Backward:
         return self.tree.unflatten(parts), state_tree.unflatten(leaves), jnp.sqrt(squares)
 
     def _wrapped(self, params: Params, state: Any, go: Array, before: Params | None) -> Params:
-        """The params, those of each Stack as its port takes them."""
+        """Returns the params, with those of each Stack as the `UpdateParams` of its port."""
         parts = self.tree.flatten_up_to(params)
         earlier = [None] * len(parts) if before is None else self.tree.flatten_up_to(before)
         for k in self.stacks:
@@ -192,13 +193,13 @@ class _Backward:
         return self.tree.unflatten(parts)
 
     def _others(self, found: list[PyTree], before: Params | None) -> dict[int, PyTree]:
-        """The gradients of the parts that are no Stack's, by the number of the part."""
+        """Returns the gradients of all parts outside Stacks, by the index of the part."""
         earlier = [None] * len(found) if before is None else self.tree.flatten_up_to(before)
         return {k: summed(earlier[k], g) for k, g in enumerate(found) if k not in self.stacks}
 
 
 def _with_ports(objective: Any, port: Callable[[int, Stack], Layer]) -> Any:
-    """The objective, `port(number, stack)` in the place of each Stack of its model."""
+    """Returns the objective with each Stack of its model replaced by `port(number, stack)`."""
     numbers = itertools.count()
 
     def put(layer: Layer) -> Layer:

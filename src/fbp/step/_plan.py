@@ -1,4 +1,4 @@
-"""Choosing what the backward keeps: the fastest step within a budget of bytes."""
+"""Choice of what a Stack keeps for the backward: the fastest step within a memory budget."""
 
 import dataclasses
 import functools
@@ -24,11 +24,11 @@ class Choice:
     """One way to take a training step.
 
     Attributes:
-      keep: of every `Stack`.
+      keep: `keep` of every `Stack`.
       in_backward: whether the optimizer runs inside the backward pass.
-      kept: bytes of what the forward leaves for the backward, as in `fbp.summary`'s ledger.
-      memory: bytes of the compiled step: what it is given, and temporaries.
-      seconds: of a step; None: it was not run, because it is beyond the budget.
+      kept: bytes that the forward keeps for the backward, as in `fbp.summary`'s ledger.
+      memory: bytes of the compiled step: arguments, temporaries, and outputs not in donated memory.
+      seconds: time of a step; None if it was not run, because it exceeds the budget.
     """
 
     keep: str | int
@@ -40,15 +40,15 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What `plan` chose, and from what; `str()` is the table to read.
+    """The choice that `plan` made and its alternatives; `str()` returns them as a table.
 
     Attributes:
-      objective: as given, every `Stack` of its model with the chosen `keep`; its params are the
-        same.
+      objective: the given objective, with the chosen `keep` in every `Stack` of its model; its
+        params are the same.
       chosen: one of `choices`.
-      choices: all, in the order they were tried.
-      budget: bytes.
-      notes: what could not be tried, or is in doubt, a line each.
+      choices: all choices, in the order in which they were tried.
+      budget: the budget in bytes.
+      notes: lines on choices that could not be tried, or on doubtful times.
     """
 
     objective: Any
@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def in_backward(self) -> bool:
-        """For `step_of`."""
+        """The argument `in_backward` for `step_of`."""
         return self.chosen.in_backward
 
     def __str__(self) -> str:
@@ -84,31 +84,32 @@ def plan(
     """Chooses what every `Stack` keeps, and where the optimizer runs, for the fastest step.
 
     Candidates keep everything, all inputs, or the input of every k-th copy, each with the optimizer
-    after or inside the backward pass; whatever `keep` the Stacks have is left aside. Two k are
-    tried, 2 and the one that the ledger says is least, where that is less than all inputs. Of n
-    copies with a bytes of input and r of residuals each,
+    after or inside the backward pass; the present `keep` of the Stacks is ignored. At most two k
+    are tried: 2, and the one that keeps the fewest bytes by the ledger, each only if it keeps less
+    than all inputs do. For n copies with a bytes of input and r bytes of residuals each,
 
         n / k a + k (a + r)    is least at    k = sqrt(n a / (a + r))
 
-    The compiler says what each step needs; those that fit take turns, and the fastest is chosen:
+    The compiler reports the memory of each step. Those within the budget are timed in turns, and
+    the fastest is chosen:
 
         plan = fbp.plan(objective, batch, 4 * 2**30, optimizer=optimizer)
         step = fbp.step_of(plan.objective, optimizer, in_backward=plan.in_backward)
 
-    Up to eight programs are compiled, and each that fits makes some steps with params and a state
-    of its own, which need room beside those that the caller holds.
+    Up to eight programs are compiled, and those within the budget run some steps with params and a
+    state of their own, which need memory in addition to those of the caller.
 
     Args:
       objective: `Objective`, `NextToken`, or a `Microbatch` of one.
       batch: one batch, as arrays.
       budget: bytes for params, optimizer state, batch and temporaries together.
-      optimizer: that of the training; `optax.adamw(1e-3)` by default.
+      optimizer: the optimizer of the training; `optax.adamw(1e-3)` by default.
       key: a key, if the training draws noise.
-      rounds: steps that each candidate is timed for; their median counts.
+      rounds: number of timed steps of each candidate, of which the median is taken.
 
     Raises:
       TypeError: the objective is none of these.
-      ValueError: the model has no Stack; no candidate fits into the budget.
+      ValueError: the model has no Stack; no candidate is within the budget.
     """
     for name, value in (("a budget of 1 byte", budget), ("rounds of 1", rounds)):
         if value < 1:
@@ -164,7 +165,7 @@ def plan(
 
 
 def _keeps(n: int, ledger: dict[str | int, int]) -> list[str | int]:
-    """What to try, by the ledger's bytes of keeping everything, all inputs, and one input."""
+    """Returns the values of `keep` to try, from the bytes kept with everything, inputs, and n."""
     a = (ledger[INPUTS] - ledger[n]) / max(1, n - 1)
     r = (ledger[EVERYTHING] - ledger[INPUTS]) / n
 
@@ -193,7 +194,7 @@ def _stacks(model: Layer) -> list[Stack]:
 
 
 def _keeping(objective: Any, keep: str | int) -> Any:
-    """The objective, every Stack of its model with this `keep`."""
+    """Returns the objective with this `keep` in every Stack of its model."""
     if isinstance(objective, Microbatch):
         return dataclasses.replace(objective, objective=_keeping(objective.objective, keep))
 
@@ -204,7 +205,7 @@ def _keeping(objective: Any, keep: str | int) -> Any:
 
 
 def _kept(objective: Any, params: PyTree, batch: PyTree, key: Key) -> int:
-    """The bytes of what the model's forward leaves for its backward."""
+    """Returns the bytes that the model's forward keeps for its backward."""
     if isinstance(objective, Microbatch):
         batch = jax.tree.map(lambda a: a[: objective.size], batch)
         objective = objective.objective

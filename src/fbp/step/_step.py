@@ -1,4 +1,4 @@
-"""The training step: forward, loss, backward, update, as one compiled program."""
+"""The training step as one compiled program, and many steps in one `lax.scan`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,12 +16,12 @@ from fbp.step._in_backward import update_in_backward
 
 
 class State(NamedTuple):
-    """Everything a step changes.
+    """Everything that a step changes.
 
     Attributes:
-      params: the objective's parameters: of an `Objective`, `params.model` and `params.loss`.
+      params: the objective's parameters; for an `Objective`, `params.model` and `params.loss`.
       opt_state: the optimizer's state.
-      step: how many updates were made, an int32 scalar.
+      step: number of updates made, an int32 scalar.
     """
 
     params: Any
@@ -32,15 +32,15 @@ class State(NamedTuple):
 def init_state(
     model: Layer, loss: Loss, optimizer: optax.GradientTransformation, key: Array
 ) -> State:
-    """Returns the state that training starts from, its parameters drawn with `key`."""
+    """Returns the initial state of training, with parameters drawn from `key`."""
     return state_of(Objective(model, loss).init(key), optimizer)
 
 
 def state_of(params: Params, optimizer: optax.GradientTransformation) -> State:
-    """Returns the state before the first update of these parameters."""
-    # Copies: what is donated is gone, so it must be the state's alone. Some optimizers put the
-    # params themselves, or one array twice, into their state; an initializer may return an array
-    # that its author keeps.
+    """Returns the initial state of training for these parameters."""
+    # Copies, since the state is donated and must not share an array with anything else. Some
+    # optimizers put the params themselves, or one array twice, into their state; an initializer may
+    # return an array that other code holds.
     state = State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
     return jax.tree.map(lambda a: jnp.array(a, dtype=a.dtype), state)
 
@@ -54,17 +54,17 @@ def make_step(
 ) -> Callable[..., tuple[State, Array]]:
     """Returns `step(state, batch, key=None) -> state, value`: one jitted program.
 
-    The state is donated: the new one takes its place in memory, and the old one cannot be used
-    again. `value` is the loss before the update. Noise is drawn with `key` and the step's number.
+    The state is donated: the new one reuses its memory, and the old one cannot be used again.
+    `value` is the loss before the update. Noise is drawn from `key` and the step's number.
 
-    For a small model a call costs more than its arithmetic: `make_steps` takes many at once, and
-    `optax.flatten(optimizer)`, the same update of one long vector, saves another tenth.
+    For a small model a call costs more than its arithmetic: `make_steps` takes many steps in one
+    call, and `optax.flatten(optimizer)`, the same update of one long vector, saves another tenth.
 
     Args:
       model: a Layer from x to y.
       loss: a Loss of y and target.
       optimizer: any optax optimizer.
-      microbatch: examples a part, to take each batch in parts (see `Microbatch`).
+      microbatch: number of examples per part, to process each batch in parts (see `Microbatch`).
     """
     return step_of(objective_of(model, loss, microbatch), optimizer)
 
@@ -78,8 +78,9 @@ def make_steps(
 ) -> Callable[..., tuple[State, Array]]:
     """Returns `steps(state, batches, key=None) -> state, values`: n steps in one `lax.scan`.
 
-    The leaves of `batches` have a leading axis of size n. The same as n calls of `make_step`'s
-    function with the same key, less the price of n - 1 calls: for a small model, most of its time.
+    The leaves of `batches` have a leading axis of size n. The result is that of n calls
+    of `make_step`'s function with the same key, without the overhead of n - 1 calls, which is most
+    of the time of a small model.
 
     Args: as for `make_step`.
     """
@@ -90,19 +91,20 @@ def step_of(
     objective: ObjectiveLike, optimizer: Any, *, in_backward: bool = False
 ) -> Callable[..., tuple[State, Array]]:
     """`make_step` for an objective: `Objective`, `Microbatch`, or any other value with their
-    methods, as `fbp.models.NextToken`. The state is that of `state_of(params, optimizer)`.
+    methods, such as `fbp.models.NextToken`. The state is that of `state_of(params, optimizer)`.
 
     With `in_backward=True` the optimizer runs inside the backward pass: the params and the state of
-    every copy in a `Stack` are written as soon as the copy's gradient is known, so that gradients
-    of one copy are alive at a time where a plain step holds those of all. The numbers are those of
-    the plain step, to rounding, except that a step whose loss is not finite changes nothing.
+    each copy in a `Stack` are updated as soon as the copy's gradient is known, so that only the
+    gradient of one copy is alive at a time, while a plain step holds those of all copies. The
+    numbers are those of the plain step, up to rounding, except that a step whose loss is not finite
+    changes nothing.
 
-    What it costs:
+    Its cost:
 
-        a bounded norm    `fbp.Clipped(optimizer, norm)`: by the exact norm, one more backward; by
-                          the previous step's, nothing
+        a bounded norm    with `fbp.Clipped(optimizer, norm)`: one more backward if by the exact
+                          norm, nothing if by that of the previous step
         a `Microbatch`    the gradient of all parts but the last is kept, as in a plain step; only
-                          the last part's is not
+                          that of the last part is not
         everything else   nothing
 
     The optimizer's update of an element of a Stack must depend on that element alone, as it does
@@ -114,7 +116,7 @@ def step_of(
     Residual, Remat and Tie; all other parameters are updated after the backward, by any optimizer.
 
     Args:
-      objective: what to make small.
+      objective: the objective to minimize.
       optimizer: any optax optimizer, or `fbp.Clipped` of one.
       in_backward: whether each Stack's parameters are updated within its backward.
 
@@ -128,7 +130,7 @@ def step_of(
 def steps_of(
     objective: ObjectiveLike, optimizer: Any, *, in_backward: bool = False
 ) -> Callable[..., tuple[State, Array]]:
-    """`make_steps` for an objective, as `step_of` is `make_step`."""
+    """`make_steps` for an objective, as `step_of` is `make_step` for an objective."""
     step = _step(objective, optimizer, in_backward)
 
     def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Array]:
@@ -138,7 +140,7 @@ def steps_of(
 
 
 def one_by_one(objective: ObjectiveLike, optimizer: Any) -> Callable[..., tuple[State, Array]]:
-    """The same function as `steps_of`'s, by n calls of one step: for what XLA slows in a loop."""
+    """Like `steps_of`, but by n calls of one step: for programs that XLA runs slower in a loop."""
     step = step_of(objective, optimizer)
 
     def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Array]:
@@ -171,7 +173,7 @@ def _step(
             dparams,
             opt_state,
             params,
-            # For the optimizers that ask for more: Polyak steps, plateaus, line searches.
+            # For optimizers that need more arguments: Polyak steps, plateaus, line searches.
             value=value,
             grad=dparams,
             value_fn=lambda p: objective.value(p, batch, key),

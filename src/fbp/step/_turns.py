@@ -1,4 +1,4 @@
-"""Timing steps side by side: programs take turns, so that a slow moment slows all."""
+"""Interleaved timing of steps, so that a slow period of the machine affects all programs alike."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ from fbp.step._step import State
 def take_turns(
     programs: dict[int, Any], state: State, batch: PyTree, key: Key, rounds: int
 ) -> tuple[dict[int, float], bool]:
-    """The median seconds of a step by each program, and whether all losses were finite."""
+    """Returns the median seconds per step of each program, and whether all losses were finite."""
     rng = np.random.default_rng(0)
     seconds: dict[int, list[float]] = {i: [] for i in programs}
     finite = True
@@ -24,6 +24,6 @@ def take_turns(
             began = time.perf_counter()
             state, value = programs[i](state, batch, key)
             finite &= bool(jnp.isfinite(jax.block_until_ready((state, value))[1]))
-            if number:  # The first of each is to warm up.
+            if number:  # The first round is a warm-up.
                 seconds[i].append(time.perf_counter() - began)
     return {i: statistics.median(s) for i, s in seconds.items()}, finite
