@@ -1,4 +1,4 @@
-"""Tables from CSV files."""
+"""Reads tables from CSV files."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 
 
 def read_csv(path: Path, text_columns: frozenset[str]) -> Table:
-    """Reads a CSV file; the columns of `text_columns` stay text whatever they look like."""
+    """Reads a CSV file; the columns in `text_columns` stay text even if they look like numbers."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if "\0" in text:
@@ -27,7 +27,7 @@ def read_csv(path: Path, text_columns: frozenset[str]) -> Table:
     delimiter = max(",;\t", key=unquoted.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        # With the line each row ends in, which is what an editor shows.
+        # Each row with the number of its last line, so that errors name the line an editor shows.
         rows = [(row, reader.line_num) for row in reader]
     except csv.Error as error:
         raise InputError(
@@ -49,7 +49,7 @@ def read_csv(path: Path, text_columns: frozenset[str]) -> Table:
             f"{path}: expected one name a column, got {twice!r} more than once or empty"
         )
     if len(names) == 1:
-        # A blank line is a missing cell: every row has its prediction.
+        # In a single column a blank line is a missing cell, so every line gets a prediction.
         body = [(row or [""], line) for row, line in body]
     else:
         body = [(row, line) for row, line in body if not _is_blank(row)]
@@ -65,7 +65,7 @@ def read_csv(path: Path, text_columns: frozenset[str]) -> Table:
 
 
 def _is_blank(row: list[str]) -> bool:
-    """Whether a line has nothing in it, not even a delimiter."""
+    """Whether a line is empty: it has no text and no delimiter."""
     return not row or (len(row) == 1 and not row[0].strip())
 
 
@@ -74,7 +74,7 @@ def _as_cells(cells: Iterable[str]) -> np.ndarray:
 
 
 def _typed(cells: list[str]) -> np.ndarray:
-    """A float64 column if every cell that is there is a number, else a column of text."""
+    """A float64 column if every cell is a number or missing, else a column of text."""
     numbers = [number_of(cell) for cell in cells]
     if None in numbers:
         return _as_cells(cells)
@@ -82,7 +82,7 @@ def _typed(cells: list[str]) -> np.ndarray:
 
 
 def number_of(cell: str) -> float | None:
-    """The number in a cell, NaN where it is missing, None where it is text."""
+    """The number in a cell: NaN if the cell is missing, None if it is text."""
     cell = cell.strip()
     if cell.lower() in MISSING:
         return math.nan

@@ -1,4 +1,4 @@
-"""Deciding from its rows how a table is to be learned from."""
+"""Decides from a table's rows how to encode it and which rows to hold out."""
 
 import math
 
@@ -12,9 +12,10 @@ MAX_CLASSES = 20
 
 
 def split_rows(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows to train on and those held out: every fifth in the order of the target.
+    """Returns the rows to train on and the held-out rows: every fifth, ordered by target.
 
-    Rows are shuffled first, always alike, then sorted by target: both parts have all kinds.
+    Rows are shuffled with a fixed seed, then sorted by target, so that both parts cover the
+    target's whole range.
     """
     shuffled = np.random.default_rng(0).permutation(len(target))
     order = shuffled[np.argsort(target[shuffled], kind="stable")]
@@ -25,13 +26,15 @@ def split_rows(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def fit_encoding(
     table: Table, target: str, rows: np.ndarray, kind: str | None
 ) -> tuple[Encoding, list[str]]:
-    """Decides from the training rows how to encode a table, and says what it decided.
+    """Decides from the training rows how to encode a table; returns that and lines to print.
 
-    Numbers are standardized, text becomes one column a category. A constant column carries nothing
-    and is left out, as is text with many values (a name, a date): over 50, or half as many as rows.
+    Numbers are standardized; text becomes one column per category. Constant columns are left out.
+    So is text with more than 50 values, or with more than half as many values as there are rows:
+    it is likely a name or a date.
 
     Raises:
-      InputError: a column is empty; no column is left; the target has one value only.
+      InputError: a column is empty; no column is left; the target has only one value, or is text
+        that cannot be regressed on or has too many labels.
     """
     said, columns = [], []
     for name, cells in table.columns.items():

@@ -1,4 +1,4 @@
-"""From the columns of a table to the arrays a network takes, and back."""
+"""Encodes the columns of a table as arrays for a network, and decodes its outputs."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from fbp.train.tables._table import InputError, Table
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column of x: `(cell - offset) / scale`, or, with a category, 1 where the cell is it."""
+    """One column of x: `(cell - offset) / scale`; with a category, 1 if the cell equals it."""
 
     name: str
     offset: float = 0.0
@@ -21,15 +21,15 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """How a table becomes x and target. Everything in it is JSON.
+    """How a table becomes x and target. All its fields can be written as JSON.
 
     Attributes:
       kind: "regression" or "classification".
-      target: the name of the target's column.
+      target: the name of the target column.
       columns: the columns of x.
-      classes: the labels, in the order of their numbers; empty for regression.
-      text_target: whether the labels are text, so that "01" is not 1.
-      offset, scale: of a regression's target: `(cell - offset) / scale`.
+      classes: the labels, in the order of their class numbers; empty for regression.
+      text_target: whether the labels are text, so that "01" and "1" differ.
+      offset, scale: a regression's target is `(cell - offset) / scale`.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Encoding:
 
     @property
     def text_columns(self) -> frozenset[str]:
-        """The columns to read as text, whatever their cells look like."""
+        """The columns to read as text, even if their cells look like numbers."""
         names = {column.name for column in self.columns if column.category is not None}
         return frozenset(names | ({self.target} if self.text_target else set()))
 
@@ -52,7 +52,7 @@ class Encoding:
         return len(self.classes) if self.kind == "classification" else 1
 
     def encode(self, table: Table) -> np.ndarray:
-        """Returns x (rows, columns), float32. A missing cell becomes 0: the mean of its column."""
+        """Returns x (rows, columns), float32. A missing cell becomes 0, its column's mean."""
         x = np.zeros((len(table), len(self.columns)), np.float32)
         for i, column in enumerate(self.columns):
             cells = table.column(column.name)
@@ -91,7 +91,7 @@ class Encoding:
         return np.array([number[label] for label in labels], np.int32)
 
     def unknown(self, table: Table) -> list[str]:
-        """Says what in a table's inputs the network has not learned about."""
+        """Returns lines to print on missing cells and on values never seen in training."""
         said = []
         for name in dict.fromkeys(column.name for column in self.columns):
             cells = table.column(name)
@@ -104,7 +104,7 @@ class Encoding:
         return said
 
     def decode(self, y: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the columns of a prediction file from the network's output."""
+        """Returns the columns of a prediction file, computed from the network's output."""
         if self.kind == "regression":
             return {"prediction": y[:, 0].astype(np.float64) * self.scale + self.offset}
         z = np.exp(y - y.max(-1, keepdims=True))
@@ -122,15 +122,15 @@ class Encoding:
 
 
 def is_missing(cells: np.ndarray) -> np.ndarray:
-    """Which cells hold nothing."""
+    """A boolean mask of the missing cells."""
     if cells.dtype == np.float64:
         return np.isnan(cells)
-    # A label may well be "none": only an empty cell of text is missing.
+    # In text only an empty cell is missing: "none" can be a label.
     return cells == ""
 
 
 def as_text(cells: np.ndarray) -> np.ndarray:
-    """Cells as labels: 3.0 is "3"."""
+    """Cells as text labels: 3.0 becomes "3"."""
     if cells.dtype != np.float64:
         return cells
     return np.array([f"{c + 0.0:.0f}" if c.is_integer() else repr(c) for c in cells.tolist()])

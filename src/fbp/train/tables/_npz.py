@@ -1,4 +1,4 @@
-"""Tables from NPZ files."""
+"""Reads tables from NPZ files."""
 
 import math
 import zipfile
@@ -11,14 +11,14 @@ from fbp.train.tables._table import InputError, Table
 
 
 def read_npz(path: Path) -> Table:
-    """Reads the arrays of an NPZ file; one of several axes becomes a numbered column each."""
+    """Reads an NPZ file; an array of several axes is flattened into numbered columns."""
     columns: dict[str, np.ndarray] = {}
     named = True
     not_npz = InputError(f"{path}: expected an NPZ archive, got something else")
     if not zipfile.is_zipfile(path):
         raise not_npz
     try:
-        # Arrays of Python objects would have to be unpickled, which runs code: never.
+        # Arrays of Python objects are refused: unpickling them can run code.
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:

@@ -1,4 +1,4 @@
-"""Reading a table from a file, by what its name says it is."""
+"""Reads a table from a file, in the format that its suffix names."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from fbp.train.tables._table import InputError, Table
 
 
 def read_table(path: str | Path, text: frozenset[str] = frozenset()) -> Table:
-    """Reads FILE.csv (comma, semicolon or tab; first line names) or FILE.npz (arrays by name).
+    """Reads FILE.csv (comma, semicolon or tab; names in the first line) or FILE.npz (named arrays).
 
     Args:
       path: the file.
-      text: columns that are text even if all their cells look like numbers, as codes do.
+      text: columns to read as text even if all their cells look like numbers, such as codes.
 
     Raises:
-      InputError: the file is missing, is not what its name says, has no rows, rows of different
-        lengths, columns of one name, infinite numbers, or arrays of Python objects.
+      InputError: the file is missing or not in the format of its suffix, or it has no rows, rows
+        of different lengths, duplicate column names, infinite numbers, or arrays of Python objects.
     """
     path = Path(path)
     suffix = path.suffix.lower()

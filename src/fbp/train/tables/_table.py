@@ -13,9 +13,9 @@ class Table:
     """Columns of one length. A column is float64, with NaN where a cell is missing, or text.
 
     Attributes:
-      source: what to call it in messages: a file, or a built-in data set.
+      source: its name in messages: a file, or a built-in data set.
       columns: the columns by name, in the order of the file.
-      named: whether the file itself named its columns (an NPZ array numbers them).
+      named: whether the file names every column; columns of a flattened NPZ array are numbered.
     """
 
     source: str
@@ -26,7 +26,11 @@ class Table:
         return len(next(iter(self.columns.values())))
 
     def column(self, name: str) -> np.ndarray:
-        """The column of that name; an InputError names those there are."""
+        """The column of that name.
+
+        Raises:
+          InputError: there is none; the message suggests or lists existing names.
+        """
         if name not in self.columns:
             near = difflib.get_close_matches(name, self.columns, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {_some(list(self.columns))}"

@@ -1,4 +1,4 @@
-"""The kinds of language models that can be trained: how each is built, and how it writes."""
+"""The language models that can be trained: how each is built and how it generates text."""
 
 import dataclasses
 from typing import Any
@@ -15,12 +15,12 @@ from fbp.train.tables._table import InputError
 
 @dataclasses.dataclass(frozen=True)
 class TextModel:
-    """A language model: ids (..., T) to logits (..., T, V), and how it writes.
+    """A language model: ids (..., T) to logits (..., T, V), with generation.
 
     Attributes:
       model: the layer.
       vocab: V.
-      context: the most tokens it reads at once; None where there is no most.
+      context: the most tokens it reads at once; None if there is no limit.
     """
 
     model: Layer
@@ -29,11 +29,11 @@ class TextModel:
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> "TextModel":
-        """The model of a run's config, as `{"kind": "lstm", "vocab": 256, "width": ...}`.
+        """The model of a run's config, such as `{"kind": "lstm", "vocab": 256, "width": ...}`.
 
         Raises:
-          InputError: it is of a kind that this version does not know, or a size is not one.
-          KeyError, TypeError, ValueError: a size is missing or does not go with the others.
+          InputError: this version does not know the kind, or a size is not a positive integer.
+          KeyError, TypeError, ValueError: a size is missing, unknown or inconsistent with others.
         """
         sizes = {name: size for name, size in spec.items() if name != "kind"}
         for name, size in sizes.items():

@@ -1,4 +1,4 @@
-"""Language models that somebody has trained already: in a run's folder, or in Hugging Face's."""
+"""Loads language models that are already trained, from a run's folder or Hugging Face's format."""
 
 import dataclasses
 import shutil
@@ -17,7 +17,7 @@ from fbp.train._run import CONFIG, Run
 from fbp.train.tables._table import InputError
 from fbp.train.text._model import TextModel
 
-# Where a fine-tuned model is, inside its run's folder.
+# The subfolder of a run's folder that holds a fine-tuned model.
 MODEL = "model"
 TOKENIZER = "tokenizer.json"
 KINDS = ("gpt2", "llama")
@@ -28,11 +28,11 @@ class Pretrained:
     """A language model to start from.
 
     Attributes:
-      folder: where it came from.
+      folder: where it was loaded from.
       kind: "gpt2" or "llama".
       text_model: the model.
       params: its parameters, in float32.
-      tokenizer: of its folder.
+      tokenizer: the tokenizer in its folder.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class Pretrained:
         """Reads config.json, the safetensors files and tokenizer.json of a folder.
 
         Raises:
-          FolderError, InputError: what is wrong with the folder, in one line.
+          FolderError, InputError: the folder cannot be used; the message is one line.
         """
         folder = Path(folder)
         there = read_config(folder).get("model_type")
@@ -63,17 +63,17 @@ class Pretrained:
         return cls(folder, str(there), text_model, params, tokenizer)
 
     def save(self, run: Run, model: Layer, params: Params) -> None:
-        """Leaves a model in the run's folder as a folder of its own, LoRA merged into it."""
+        """Saves a model, with LoRA merged into its weights, in a subfolder of the run's folder."""
         model, params = models.without_lora(model, params)
         models.save_pretrained(run.folder / MODEL, model, params)
         shutil.copyfile(self.folder / TOKENIZER, run.folder / MODEL / TOKENIZER)
 
 
 def load_language_model(folder: str | Path) -> tuple[TextModel, Params, Tokenizer]:
-    """The model of a run, or of a Hugging Face folder, its parameters and its tokenizer.
+    """Returns the model of a run or of a Hugging Face folder, its parameters and its tokenizer.
 
     Raises:
-      FolderError, InputError: what is wrong with the folder, in one line.
+      FolderError, InputError: the folder cannot be used; the message is one line.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -95,7 +95,7 @@ def _vocab(model: Layer) -> int:
 
 
 def _context(model: Layer) -> int | None:
-    """The most tokens a model reads: as many as there are learned positions."""
+    """The most tokens a model reads: its number of learned positions; None if it has none."""
     serial = model.layer if isinstance(model, Tie) else model
     for layer in getattr(serial, "layers", ()):
         if isinstance(layer, Positions):

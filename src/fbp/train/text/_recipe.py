@@ -1,4 +1,4 @@
-"""How a language model is trained and measured: its optimizer, its loss, its bits a byte."""
+"""The optimizer and the metrics of language models: loss, val_loss and bits per byte."""
 
 import math
 from collections.abc import Callable
@@ -20,15 +20,16 @@ from fbp.train.text._task import TextTask
 
 WEIGHT_DECAY = 0.1
 MOST_GRADIENT = 1.0
-# How much is read to measure a loss: enough for two digits after the point of its bits.
+# The tokens used to measure a loss: enough for two decimals of its bits per byte.
 TOKENS_OF_TRAIN, TOKENS_OF_VAL = 2**14, 2**15
 
 
 def text_optimizer(lr: float, steps: int) -> Any:
-    """AdamW on gradients of a norm of at most 1, its rate rising at first, then along a cosine.
+    """AdamW on gradients clipped to a norm of 1; the rate warms up, then falls along a cosine.
 
-    Adam's averages know little in the first steps, so those are small. Only matrices decay: biases
-    and the gains of norms do not make a function complicated.
+    The warm-up keeps steps small while Adam's averages rest on few gradients. Weight decay applies
+    to matrices only, not to biases and the gains of norms, as these add little to the complexity
+    of a function.
     """
     warmup = min(100, steps // 10)
     schedule = optax.warmup_cosine_decay_schedule(
@@ -36,7 +37,7 @@ def text_optimizer(lr: float, steps: int) -> Any:
     )
 
     def decays(params: Params) -> Params:
-        # By their names: a Stack gives biases and gains an axis more, as matrices have.
+        # Chosen by name, not by rank: in a Stack biases and gains have one more axis.
         return jax.tree.map_with_path(lambda keys, _: _is_matrix(path_of(keys)), params)
 
     return optax.chain(
@@ -53,12 +54,10 @@ def _is_matrix(path: str) -> bool:
 def text_evaluator(
     objective: ObjectiveLike, task: TextTask, batch: int
 ) -> Callable[[Params], Metrics]:
-    """Returns `evaluate(params)`: the loss on windows of the text to train on, val_loss on some of
-    the text held out, and what that is in bits a byte:
+    """Returns `evaluate(params)`: the loss on windows of the training text, val_loss on windows of
+    the held-out text, and bits_per_byte, which can be compared between tokenizers:
 
         bits_per_byte = val_loss / ln 2 * tokens / bytes
-
-    which can be compared whatever the tokenizer is.
     """
     parts = {
         "loss": _in_batches(_windows_of(task.train, task.context, TOKENS_OF_TRAIN), batch),
@@ -81,12 +80,12 @@ def text_evaluator(
 
 
 def _windows_of(tokens: np.ndarray, context: int, most: int) -> Windows:
-    """Fixed windows that hold at most so many tokens, or the one that holds more."""
+    """Fixed windows with at most `most` tokens in all, but at least one window."""
     return fixed_windows(tokens, context, max(1, most // context))
 
 
 def _in_batches(windows: Windows, batch: int) -> tuple[Array, Array]:
-    """Windows (W, T) as (W / batch, batch, T): what one batch holds at a time is enough."""
+    """Windows (W, T) as (W / batch, batch, T), so that memory is bounded by one batch."""
     batch = min(batch, len(windows[0]))
     whole = len(windows[0]) // batch * batch
     ids, labels = (jnp.asarray(a[:whole].reshape(-1, batch, a.shape[-1])) for a in windows)

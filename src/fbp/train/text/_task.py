@@ -1,4 +1,4 @@
-"""What a language model can be trained on, and at what sizes."""
+"""The tasks of language models: their text, sizes and settings."""
 
 import dataclasses
 from pathlib import Path
@@ -15,7 +15,7 @@ from fbp.train.text._pretrained import Pretrained
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What the user may ask for; None is the preset's."""
+    """Sizes that the user may set; None takes the preset's."""
 
     preset: str | None = None
     layers: int | None = None
@@ -57,27 +57,28 @@ TEXT_TASKS: dict[str, dict[str, Preset]] = {
 }
 
 
-# Steps small enough to keep what a model knows; LoRA starts from nothing and takes larger ones.
+# The rate is low, to keep what a model has learned; LoRA's factors start at an update of zero and
+# take a higher one.
 _TUNING = Preset(layers=0, width=0, context=128, batch=8, steps=200, lr=1e-4)
 _LORA_LR = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class TextTask:
-    """Tokens, and the network and settings to learn them with unless others are asked for.
+    """Tokens, with the network and the default settings to learn them.
 
     Attributes:
       name: of the task; runs are named after it.
-      data: what the text is called.
+      data: the name of the text.
       model_spec: the network, in JSON.
       tokenizer: of the text.
       train, val: ids (N,) to train on, and to validate on.
-      bytes_per_token: of the text to validate on, in UTF-8.
-      context: tokens a window.
-      steps, batch, lr: updates, windows an update, the highest learning rate.
-      chunks: how often a run measures itself.
-      said: what was decided on the way, to tell the user.
-      start: the model to start from, or None to start at random.
+      bytes_per_token: UTF-8 bytes per token of the validation text.
+      context: tokens per window.
+      steps, batch, lr: updates, windows per update, the highest learning rate.
+      chunks: how many times a run computes its metrics after the start.
+      said: lines to print on decisions made about the data.
+      start: the model to start from, or None for random parameters.
       lora: the rank of LoRA to tune it with; None tunes every parameter.
     """
 
@@ -109,11 +110,11 @@ def text_task(
     Args:
       kind: "lstm" or "gpt".
       data: a text file, or a folder of them; None is 1 MiB of the standard library's source.
-      sizes: of the network, where they are not the preset's.
-      tokenizer: of the text; its bytes unless another is given.
+      sizes: of the network, where they differ from the preset.
+      tokenizer: of the text; by default its tokens are bytes.
 
     Raises:
-      InputError: whatever keeps the text from being learned from, in one line.
+      InputError: the text or a size cannot be used; the message is one line.
     """
     name, *others = TEXT_TASKS[kind]
     if sizes.preset is not None and sizes.preset not in TEXT_TASKS[kind]:
@@ -145,16 +146,16 @@ def tuning_task(
     context: int | None = None,
     lora: int | None = None,
 ) -> TextTask:
-    """A task that goes on training a model, on a file or a folder of text.
+    """A task that fine-tunes a model on a file or a folder of text.
 
     Args:
       start: the model.
       data: as for `text_task`.
-      context: tokens a window; 128, or as many as the model reads, by default.
+      context: tokens per window; by default 128, or fewer if the model reads fewer.
       lora: the rank of LoRA, or None to tune every parameter.
 
     Raises:
-      InputError: whatever keeps the text from being learned from, in one line.
+      InputError: the text or a setting cannot be used; the message is one line.
     """
     most = start.text_model.context
     if context is not None and most is not None and context > most:

@@ -22,12 +22,12 @@ from fbp.train.text._recipe import MOST_GRADIENT, WEIGHT_DECAY, text_evaluator, 
 from fbp.train.text._task import TextTask
 from fbp.verify import cross_check
 
-# What is written as it learns: how often in a run, and how much.
+# The samples generated during training: how many in a run, and their length.
 SAMPLES, SAMPLE_TOKENS = 5, 160
 
 
 def train_text(task: TextTask, settings: Settings, report: Reporter) -> tuple[Run, Fit]:
-    """Checks the gradients, trains, writes as it learns, and leaves the run's folder.
+    """Checks the gradients, trains, generates samples meanwhile, and fills the run's folder.
 
     Raises:
       InputError: the run's folder cannot be made.
@@ -77,7 +77,7 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
             "most_gradient": MOST_GRADIENT,
             "lora": task.lora,
             "model": task.model_spec,
-            # A pretrained model keeps its own beside it.
+            # A pretrained model's tokenizer is saved with the model instead.
             **({} if task.start else {"tokenizer": task.tokenizer.to_json()}),
         }
     )
@@ -98,7 +98,7 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
 
     def log(step: int, metrics: Metrics) -> None:
         run.log(step, {**metrics, **clock.speed(step)})
-        # The last is what a narrow terminal shows.
+        # The speed comes first: a narrow terminal shows only the last metrics.
         report.progress(step, steps, {**clock.speed(step), **metrics})
         if any(clock.step < at <= step for at in to_write):
             text = write(text_model, latest, task, settings.seed)
@@ -122,7 +122,7 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
         task.start.save(run, text_model.model, result.params)
     try:
         run.save_picture(draw_text_run(task.name, run.metrics()))
-    except Exception as error:  # whatever a picture may trip over, what was learned is saved
+    except Exception as error:  # the weights are saved already: a failed picture is only reported
         report.say(f"no picture: {str(error).splitlines()[0] if str(error) else error!r}")
     return result
 
@@ -141,22 +141,22 @@ def _start(task: TextTask, seed: int) -> tuple[TextModel, Params]:
 
 
 def write(text_model: TextModel, params: Params, task: TextTask, seed: int) -> str:
-    """What the model writes after the first token of its text: always from the same key."""
+    """Text generated after the first training token, always with the same key."""
     choice = Choice(temperature=0.8, vocab=task.tokenizer.vocab)
     ids = text_model.generate(params, task.train[:1], SAMPLE_TOKENS, jax.random.key(seed), choice)
     return task.tokenizer.decode(np.concatenate([task.train[:1], ids]))
 
 
 def _quoted(text: str) -> str:
-    """Text as lines a terminal can show: what is neither a sign nor a new line is a dot."""
+    """Text as lines to print; unprintable characters other than a new line become dots."""
     shown = "".join(c if c.isprintable() or c == "\n" else "·" for c in text)
     return "\n".join(f"  | {line}" for line in shown.split("\n"))
 
 
 class _Clock:
-    """Tokens a second, of training alone: what is measured and written in between is not counted.
+    """Tokens per second of training, without the time to evaluate and to generate samples.
 
-    The first chunk's includes the compilation.
+    The first chunk includes compilation.
     """
 
     def __init__(self, tokens_per_step: int):
