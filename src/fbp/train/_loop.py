@@ -1,4 +1,4 @@
-"""The loop: forward, loss, backward, update, the same from one neuron upwards."""
+"""The training loop, the same for every model: forward, loss, backward, update, in chunks."""
 
 import dataclasses
 import itertools
@@ -21,14 +21,14 @@ Metrics = dict[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """What a training run came to.
+    """The result of a training run.
 
     Attributes:
       params: the last good parameters.
-      step: how many updates they have seen.
+      step: the number of updates that led to them.
       metrics: the last metrics.
       trouble: why it stopped early, in one line, or None.
-      interrupted: whether that was Ctrl-C.
+      interrupted: whether it was stopped by Ctrl-C.
     """
 
     params: Params
@@ -39,7 +39,7 @@ class Fit:
 
 
 def make_optimizer(lr: float, steps: int, weight_decay: float | None) -> Any:
-    """AdamW whose rate falls to 0 along a cosine; without a decay, plain gradient descent."""
+    """AdamW with a rate that falls to 0 along a cosine; if `weight_decay` is None, plain SGD."""
     if weight_decay is None:
         return optax.sgd(lr)
     return optax.adamw(optax.cosine_decay_schedule(lr, steps), weight_decay=weight_decay)
@@ -57,20 +57,20 @@ def fit(
     log: Callable[[int, Metrics], None],
     scan: bool = True,
 ) -> Fit:
-    """Trains in chunks of scanned steps, measuring at the end of each.
+    """Trains in chunks of scanned steps, and evaluates at the end of each.
 
-    If a loss is not finite, the chunk is run again from its start up to the update that made it
-    so, exclusively: the parameters returned are the last whose loss was finite. Ctrl-C keeps the
-    parameters of the last measurement.
+    If a loss is not finite, the chunk is run again from its start up to, but without, the update
+    that made it so: the parameters returned are the last whose loss was finite. Ctrl-C keeps the
+    parameters of the last evaluation.
 
     Args:
-      objective: what to make small.
-      params: where to start.
+      objective: the objective to minimize.
+      params: the initial parameters.
       optimizer: any optax optimizer.
       draw: `draw(start, stop)` returns the batches of these steps, stacked.
-      evaluate: metrics of params, among them "loss".
-      steps: how many updates.
-      chunks: into how many chunks they are cut.
+      evaluate: returns the metrics of params, "loss" among them.
+      steps: the number of updates.
+      chunks: the number of chunks the steps are divided into.
       log: called with the number of updates and the metrics, first at 0.
       scan: whether the steps of a chunk are one program.
 
@@ -86,13 +86,13 @@ def fit(
     try:
         log(0, metrics)
         for start, stop in itertools.pairwise(cuts):
-            # A copy: the state that is given away cannot be come back to.
+            # A copy, because `run` donates its state and `safe` may be needed for a replay.
             state, losses = run(jax.tree.map(jnp.copy, safe), draw(start, stop))
             after = evaluate(state.params)
             bad = np.flatnonzero(~np.isfinite(np.asarray(losses)))
             if bad.size or not _finite(after):
-                # Update number `bad` starts from a loss that is not finite: the one before it
-                # made it so.
+                # A step's loss is computed before its update: if the loss of step `bad` is not
+                # finite, the update before it made it so.
                 last = start + (int(bad[0]) if bad.size else stop - start) - 1
                 return _last_good(run, draw, evaluate, safe, start, max(start, last), metrics, log)
             safe, done, metrics = state, stop, after
@@ -113,7 +113,7 @@ def _last_good(
     metrics: Metrics,
     log: Callable[[int, Metrics], None],
 ) -> Fit:
-    """Replays updates start..last-1, fewer until the loss is finite on all data."""
+    """Replays updates start..last-1, or fewer, until all metrics are finite."""
     for step in range(last, start - 1, -1):
         params = safe.params
         if step > start:
@@ -136,7 +136,7 @@ def _last_good(
 def batches(
     x: np.ndarray, target: np.ndarray, batch: int, seed: int
 ) -> Callable[[int, int], PyTree]:
-    """Returns `draw(start, stop)`: batches of shuffled epochs, a function of the step alone."""
+    """Returns `draw(start, stop)`: batches of shuffled epochs, a function of the steps alone."""
     n = len(x)
 
     def order(epoch: int) -> np.ndarray:
@@ -159,7 +159,7 @@ def evaluator(
     most: int = 4096,
 ) -> Callable[[ObjectiveParams], Metrics]:
     """Returns `evaluate(params)`: loss and accuracy on at most `most` training rows, spread evenly,
-    and val_loss and val_accuracy on all rows held out."""
+    and val_loss and val_accuracy on all held-out rows. The accuracies are for classification."""
     every = max(1, -(-len(train[0]) // most))
     parts = {"": jax.device_put(tuple(a[::every] for a in train))}
     if held_out is not None:

@@ -1,4 +1,4 @@
-"""The picture of a run: how the loss fell, and what was learned."""
+"""The picture of a run: plots of its metrics and of the learned function."""
 
 import io
 import warnings
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREY = "#2864a5", "#d9731a", "#8a8a8a"
-# Never pyplot: a figure of our own needs no display, and leaves no global state behind.
+# Figures are made without pyplot, which may need a display and keeps global state.
 
 
 def draw_run(
     task: Task, metrics: list[dict[str, float]], predict: Callable[[np.ndarray], np.ndarray]
 ) -> bytes:
-    """Returns a PNG: the loss, the accuracy where there is one, and for one or two inputs the
-    function that was learned.
+    """Returns a PNG with the loss; for classification, the accuracy; and the learned function of a
+    regression with one numeric input or a classification with two.
 
     Args:
-      task: what was learned.
+      task: the task that was trained on.
       metrics: the lines of the run's metrics.
       predict: from x (rows, columns) to y (rows, outputs).
     """
@@ -50,7 +50,7 @@ def _draw(title: str, panels: list[Callable[["Axes"], None]]) -> bytes:
     from matplotlib.figure import Figure
 
     png = io.BytesIO()
-    # A sign in a user's name that the font lacks is no trouble.
+    # matplotlib warns if its font lacks a character of the user's names: the PNG is still usable.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained", dpi=120)
@@ -117,7 +117,7 @@ def _draw_boundary(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.nd
     def units(cells: np.ndarray, i: int) -> np.ndarray:
         return cells * task.encoding.columns[i].scale + task.encoding.columns[i].offset
 
-    # tab10 has ten colours that tell classes apart, whatever their order.
+    # tab10 has ten distinct colours without an order.
     style: dict[str, Any] = {"cmap": "tab10", "vmin": 0, "vmax": 9}
     ax.pcolormesh(units(a, 0), units(b, 1), classes.reshape(a.shape) % 10, alpha=0.3, **style)
     points = ax.scatter(units(x[:, 0], 0), units(x[:, 1], 1), c=target % 10, s=8, **style)
@@ -134,5 +134,5 @@ def _range(cells: np.ndarray) -> tuple[float, float]:
 
 
 def _plain(name: str) -> str:
-    """A user's name as text: between two dollar signs matplotlib would read a formula."""
+    """A user's name as plain text: matplotlib reads text between two dollar signs as a formula."""
     return name.replace("$", r"\$")

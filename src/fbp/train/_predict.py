@@ -1,4 +1,4 @@
-"""Using a trained network."""
+"""Predicts the rows of a file with a trained network."""
 
 import csv
 import os
@@ -18,14 +18,14 @@ def predict(run: Run, data: Path, out: Path) -> tuple[int, dict[str, float], lis
 
     Args:
       run: a finished run.
-      data: a CSV or NPZ file with the columns it was trained on; the target's may be missing.
-      out: where to write: a column `prediction`, and for classes a probability each.
+      data: a CSV or NPZ file with the columns it was trained on; the target may be missing.
+      out: the file to write: a column `prediction` and, for classes, a probability for each.
 
     Returns:
-      How many rows; how good they are, where the file has the target; what was decided.
+      The number of rows; the accuracy or error, if the file has the target; and lines to print.
 
     Raises:
-      InputError: the run or the file cannot be used; `out` is there already or cannot be written.
+      InputError: the run or the file cannot be used; `out` exists already or cannot be written.
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already and is kept: choose another --out")
@@ -38,14 +38,15 @@ def predict(run: Run, data: Path, out: Path) -> tuple[int, dict[str, float], lis
     try:
         quality = _quality(table, encoding, columns["prediction"])
     except InputError as error:
-        # Labels the network never saw keep it from being judged, not from predicting.
+        # The target cannot be encoded, as with labels never seen in training. The predictions do
+        # not depend on it.
         quality, said = {}, [*said, f"not compared with {encoding.target!r}: {error}"]
     _write(out, columns)
     return len(table), quality, said
 
 
 def _by_position(table: Table, encoding: Encoding) -> tuple[Table, list[str]]:
-    """Takes the numbered columns of an NPZ array for those of the run, if there are as many."""
+    """Renames the numbered columns of an NPZ array to those of the run, if there are as many."""
     names = [column.name for column in encoding.columns]
     given = {name: cells for name, cells in table.columns.items() if name != encoding.target}
     if table.named or set(names) <= set(given) or len(given) != len(names):
@@ -71,7 +72,7 @@ def _quality(table: Table, encoding: Encoding, prediction: np.ndarray) -> dict[s
 
 
 def _write(out: Path, columns: dict[str, np.ndarray]) -> None:
-    # Seven digits are what float32 holds.
+    # float32 holds about seven significant digits.
     cells = [
         [f"{v:.7g}" if isinstance(v, float) else v for v in column.tolist()]
         for column in columns.values()

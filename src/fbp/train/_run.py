@@ -1,10 +1,11 @@
-"""A run's folder: what a training run leaves, and how it is read again.
+"""A run's folder: the files that training writes, and how they are read.
 
-runs/<name>/config.json          what was asked for, the network, how the data was encoded
-            metrics.jsonl        one object a line: step, loss, val_loss, accuracy, val_accuracy
-            weights.safetensors  the model's parameters by their paths, as in `dense_1.w`
-            picture.png          the losses, and what was learned
-            samples.txt          of a language model: what it wrote as it learned
+runs/<name>/config.json          the settings, the network and the encoding of the data
+            metrics.jsonl        one JSON object per line: step, loss, val_loss and others
+            weights.safetensors  the model's parameters by path, such as `dense_1.w`
+            picture.png          plots of the metrics and of the learned function
+            samples.txt          for a language model: texts generated during training
+            model/               for a fine-tuned model, instead of weights.safetensors: the model
 """
 
 import contextlib
@@ -43,10 +44,10 @@ class Run:
 
     @classmethod
     def create(cls, runs: Path, name: str | None, task: str) -> "Run":
-        """Makes a new folder. Without a name it is the task's, with a number where that is taken.
+        """Makes a new folder, by default named after the task, with a number if that is taken.
 
         Raises:
-          InputError: the name is taken or not a plain one, or the folder cannot be made.
+          InputError: the name is taken or not a plain folder name, or the folder cannot be made.
         """
         if name is not None and (name in ("", ".", "..") or Path(name).name != name):
             raise InputError(f"expected --name to be a plain folder name, got {name!r}")
@@ -68,7 +69,7 @@ class Run:
             raise InputError(f"cannot make a folder in {runs}: {error.strerror}") from None
 
     def discard(self) -> None:
-        """Removes the folder of a run that never began."""
+        """Removes the folder of a run that logged nothing."""
         (self.folder / CONFIG).unlink(missing_ok=True)
         self.folder.rmdir()
 
@@ -77,7 +78,7 @@ class Run:
         self._write(CONFIG, (text + "\n").encode())
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds a line to the metrics."""
+        """Adds a line to metrics.jsonl."""
         with open(self.folder / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
 
@@ -91,7 +92,7 @@ class Run:
         self._write(PICTURE, png)
 
     def add_sample(self, step: int, text: str) -> None:
-        """Adds what a language model wrote to the samples."""
+        """Adds a text that a language model generated to samples.txt."""
         with open(self.folder / SAMPLES, "a", encoding="utf-8", errors="replace") as file:
             file.write(f"--- step {step}\n{text}\n")
 
@@ -175,7 +176,7 @@ class Run:
         )
 
     def _write(self, name: str, content: bytes) -> None:
-        """Writes a whole file or none: a reader never finds half of one."""
+        """Writes a file atomically: a reader never sees half of it."""
         partial = self.folder / f"{name}.partial"
         try:
             partial.write_bytes(content)
@@ -187,7 +188,7 @@ class Run:
 
 @contextlib.contextmanager
 def new_run(runs: Path, name: str | None, task: str) -> Iterator[Run]:
-    """A new run's folder, removed again if nothing was learned: its name stays free."""
+    """A new run's folder; if the run fails before it logs metrics, the folder is removed."""
     run = Run.create(runs, name, task)
     try:
         yield run
@@ -198,7 +199,7 @@ def new_run(runs: Path, name: str | None, task: str) -> Iterator[Run]:
 
 
 def _fits(spec: dict[str, Any], encoding: Encoding) -> bool:
-    """Whether a network takes what an encoding makes, and gives what it decodes."""
+    """Whether a network's input and output widths are those of a valid encoding."""
     if encoding.kind not in ("regression", "classification"):
         return False
     numbers = [encoding.offset, encoding.scale]

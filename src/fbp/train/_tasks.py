@@ -1,4 +1,4 @@
-"""What can be trained: the built-in tasks, and a table of one's own."""
+"""The tasks on tables: the built-in ones, and those made from a user's file."""
 
 import dataclasses
 import math
@@ -23,20 +23,20 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Data, and the network and settings to learn them with unless others are asked for.
+    """Data, with the network and the default settings to learn them.
 
     Attributes:
       name: of the task; runs are named after it.
-      encoding: how its table became arrays.
+      encoding: how its table was encoded as arrays.
       train: x and target to train on.
-      held_out: x and target to validate on, or None where there are too few rows.
+      held_out: x and target to validate on, or None if there are too few rows.
       hidden: widths of the hidden layers, or of a convnet's stages; None is a single neuron.
       image: (H, W, channels) of a row of x, for a convnet; None is a multi-layer perceptron.
-      steps, batch, lr: updates, examples an update, learning rate.
+      steps, batch, lr: updates, examples per update, learning rate.
       label_smoothing: of the loss, for classification.
       weight_decay: of AdamW; None is plain gradient descent at a constant rate.
-      chunks: how often a run measures itself.
-      said: what was decided on the way, to tell the user.
+      chunks: the least number of times a run computes its metrics after the start.
+      said: lines to print on decisions made about the data.
     """
 
     name: str
@@ -86,11 +86,12 @@ def build_model(spec: dict[str, Any]) -> Layer:
 
 
 def digits() -> Task:
-    """1,797 handwritten digits of 8x8 pixels, 0 to 16, that ship with scikit-learn."""
+    """scikit-learn's 1,797 handwritten digits: 8x8 pixels with values from 0 to 16."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    # The pixels share one scale: standardizing each would blow up those that are almost always 0.
+    # All pixels share one scale: standardized separately, those that are nearly always 0 would
+    # become very large where they are not.
     columns = tuple(Column(name, offset=8.0, scale=8.0) for name in data.feature_names)
     encoding = Encoding("classification", "digit", columns, tuple("0123456789"))
     table = Table("digits", dict(zip(data.feature_names, data.data.T, strict=True)))
@@ -110,7 +111,7 @@ def digits() -> Task:
 
 
 def convnet() -> Task:
-    """The same digits, seen as images by a small residual network."""
+    """The digits as images, for a small residual network."""
     return dataclasses.replace(
         digits(),
         name="convnet",
@@ -140,7 +141,7 @@ def neuron() -> Task:
 
 
 def curve() -> Task:
-    """300 points of y = sin(2x), which no straight line comes near."""
+    """300 points of y = sin(2x), which a linear model cannot fit."""
     x = np.linspace(-3, 3, 300, dtype=np.float32)[:, None]
     train, held_out = _split(x, np.sin(2 * x))
     encoding = Encoding("regression", "y", (Column("x"),))
@@ -148,7 +149,7 @@ def curve() -> Task:
 
 
 def spiral() -> Task:
-    """400 points of two spirals wound into each other, with a little noise."""
+    """400 points of two interleaved spirals, with a little noise."""
     rng = np.random.default_rng(0)
     turn = np.sqrt(rng.uniform(0.02, 1, (2, 200))) * 3 * np.pi
     arm = np.arange(2)[:, None]
@@ -171,7 +172,7 @@ TASKS: dict[str, Callable[[], Task]] = {
 
 
 def table_task(path: str | Path, target: str, kind: str | None = None) -> Task:
-    """A task from a CSV or NPZ file. Rows without a target are left out, and it is said.
+    """A task from a CSV or NPZ file. Rows without a target are left out and counted in `said`.
 
     Args:
       path: the file.
@@ -179,7 +180,7 @@ def table_task(path: str | Path, target: str, kind: str | None = None) -> Task:
       kind: "regression" or "classification"; inferred from the target when None.
 
     Raises:
-      InputError: whatever keeps the file from being learned from, in one line.
+      InputError: the file cannot be used; the message is one line.
     """
     table = read_table(path)
     missing = is_missing(table.column(target))
@@ -188,7 +189,7 @@ def table_task(path: str | Path, target: str, kind: str | None = None) -> Task:
     said = [f"rows without {target!r}: {missing.sum()}, left out"] if missing.any() else []
     table = Table(table.source, {n: c[~missing] for n, c in table.columns.items()}, table.named)
     cells = table.column(target)
-    # Any order that puts equal targets together serves to split; text sorts as text.
+    # `split_rows` sorts by target; for text any order that keeps equal targets together will do.
     rows, held_out_rows = split_rows(cells)
     encoding, decided = fit_encoding(table, target, rows, kind)
     x, y = encoding.encode(table), encoding.encode_target(table)

@@ -1,4 +1,4 @@
-"""One training run, from its data to its folder."""
+"""One training run on a table, from its data to its folder."""
 
 import dataclasses
 import math
@@ -22,21 +22,21 @@ from fbp.verify import cross_check
 
 
 class Reporter(Protocol):
-    """Who is told how a run goes."""
+    """Receives the output of a run."""
 
     def say(self, text: str) -> None:
         """Shows a line."""
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
-        """Shows a table, its first row the head."""
+        """Shows a table; the first row is its header."""
 
     def progress(self, step: int, steps: int, metrics: dict[str, float]) -> None:
-        """Shows how far it is."""
+        """Shows the current step and its metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the user may ask for; None is the task's own choice."""
+    """Settings that the user may choose; None takes the task's."""
 
     name: str | None = None
     steps: int | None = None
@@ -57,7 +57,7 @@ class Settings:
 
 
 def train(task: Task, settings: Settings, report: Reporter) -> tuple[Run, Fit]:
-    """Checks the gradients, trains, and leaves the run's folder.
+    """Checks the gradients, trains, and fills the run's folder.
 
     Raises:
       InputError: the run's folder cannot be made.
@@ -123,16 +123,16 @@ def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit
         draw,
         evaluator(objective, task.train, task.held_out),
         steps=steps,
-        # A chunk holds the batches of all its steps: at most 64 MiB of them.
+        # A chunk holds the batches of all its steps; more chunks keep that near 64 MiB at most.
         chunks=max(task.chunks, steps * nbytes(first) // 2**26),
         log=log,
-        # In a loop XLA for CPUs runs a convolution several times slower than outside of one.
+        # On a CPU, XLA runs a convolution several times slower inside a loop than outside.
         scan=task.image is None,
     )
     run.save_weights(result.params.model)
     predict = jax.jit(lambda x: model.forward(result.params.model, x)[0])
     try:
         run.save_picture(draw_run(task, run.metrics(), lambda x: np.asarray(predict(x))))
-    except Exception as error:  # whatever a picture may trip over, what was learned is saved
+    except Exception as error:  # the weights are saved already: a failed picture is only reported
         report.say(f"no picture: {str(error).splitlines()[0] if str(error) else error!r}")
     return result

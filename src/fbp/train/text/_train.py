@@ -98,7 +98,7 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
 
     def log(step: int, metrics: Metrics) -> None:
         run.log(step, {**metrics, **clock.speed(step)})
-        # The speed comes first: a narrow terminal shows only the last metrics.
+        # The speed comes first: of the metrics, the progress bar shows the loss and the last one.
         report.progress(step, steps, {**clock.speed(step), **metrics})
         if any(clock.step < at <= step for at in to_write):
             text = write(text_model, latest, task, settings.seed)
