@@ -10,7 +10,7 @@ from jax import lax
 def has_several_cpus() -> bool:
     """Whether the arrays of a program for the CPU may lie on several devices.
 
-    To be called only in the CPU branch of `lax.platform_dependent`.
+    Only the CPU branch of `lax.platform_dependent` may depend on it.
     """
     try:
         return jax.device_count("cpu") > 1

@@ -1,8 +1,8 @@
 """Schedules: how the arithmetic of a rule is divided and laid out, by the platform of a program.
 
 A layer's file has its equations, for whole arrays. A schedule changes how long they take and how
-much memory they need, never what they compute. The platform that a program is compiled for decides,
-not the one it is traced on: `jax.lax.platform_dependent` chooses when the program is lowered.
+much memory they need, never what they compute. `jax.lax.platform_dependent` chooses the schedule
+when the program is lowered, by the platform that it is compiled for, not the one it is traced on.
 
     item                        in programs for  time without it / with it           file
                                                  T =    64  256  512  1,024
@@ -24,15 +24,17 @@ inside the backward has two schedules of its own: a few rows at a time in progra
 
 The figures are of attention, forward and backward, by the number of positions T: medians of 31
 rounds of `python experiments/schedules.py`, which turns each item off, in float32 with jax 0.10.2
-on 2 cores of an AMD EPYC; those of the kernels are in `fbp/bench/__init__.py`. An item whose
-figures are near 1 on the newest jax is needless.
+on 2 cores of an AMD EPYC; those of the kernels are in `fbp/bench/__init__.py`. Above 1, the item
+helps; one that is near 1 at every T on the newest jax can be removed.
 
-The kernels alone depend on the process too, which must have a GPU: `jax.export` cannot serialize
-them, and importing Pallas takes a while. A program for CUDA that is traced without a GPU, to be
-compiled ahead of time, has blocks in their place.
+Two schedules depend on the process that traces the program, too. Kernels are used only if it has a
+GPU, since `jax.export` cannot serialize them and importing Pallas is slow; without one, a program
+for CUDA has blocks in their place. And "one CPU" is a process with one CPU device, whatever its
+number of cores: a program for the CPU from one with several, whose arrays may be sharded, has the
+schedule of a TPU.
 
-If the schedules of two platforms are the same for the shapes at hand, because there are few or
-small heads (`attention._a_few_heads`), few logits or round sizes (`unembed._by_platform`), the rule
-is traced once. `tests/test_schedules.py` compares the programs for a TPU and for CUDA that hosts
-with 1 and with 2 CPUs write, and runs every branch.
+Tracing a rule for two platforms costs two traces. It is traced once where both schedules are the
+same: with few or small heads (`attention._a_few_heads`), and with few logits or sizes that need no
+padding (`unembed._by_platform`). `tests/test_schedules.py` lowers programs for a TPU and for CUDA
+on hosts with 1 and with 2 CPU devices, requires them to be equal, and runs every branch.
 """

@@ -29,7 +29,7 @@ _SHARED = -1
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """An optimizer of some of the parameters; the others are masked as in `optax.masked`.
+    """An optimizer restricted to some parameters: in its `update`, the others are `MaskedNode`s.
 
     Attributes:
       optimizer: an optax optimizer of all parameters.
@@ -111,9 +111,9 @@ class Part:
     ) -> str:
         """Returns why the update is not elementwise; "" if it is.
 
-        Every equation with an array operand or result must be an elementwise primitive, so that no
-        scalar is computed from an array. And the program must be the same for all copies of a
-        Stack, for one copy, and for a piece of one.
+        Every equation with an array operand or result must be elementwise, broadcast a scalar, or
+        call a program of such equations, so that no scalar is computed from an array. And the
+        program must be the same for all copies of a Stack, for one copy, and for a piece of one.
 
         Args:
           params: the parameters of this part, those of a Stack.

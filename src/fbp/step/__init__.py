@@ -1,10 +1,10 @@
 """The training step: forward, loss, backward and update as one compiled program.
 
 In: an objective, an optimizer, a state, a batch. Out: the next state and the loss. `_step` has the
-plain step and the scan of many; `_in_backward` puts an `Update` around each Stack of a model,
-so that the optimizer runs inside the backward (`fbp.ports`);
-`_clipped` bounds the gradient's norm for both; `_plan` chooses what a Stack keeps by a budget of
-memory. Pure: nothing here reads or writes a file.
+plain step and the scan of many. `_in_backward` puts an `Update` around each Stack of a model, so
+that the optimizer runs inside the backward: `fbp/ports/_update.py` passes each gradient from
+`Stack.walk_back` to it. `_clipped` bounds the gradient's norm for both; `_plan` chooses what a
+Stack keeps by a budget of memory. Pure: nothing here reads or writes a file.
 """
 
 from fbp.step._batch_statistics import with_batch_statistics as with_batch_statistics

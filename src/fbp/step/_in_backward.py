@@ -20,7 +20,8 @@ from fbp.ports._update import pieces_of, summed
 from fbp.ports._update_if import update_if
 from fbp.step._clipped import EXACT, PREVIOUS, Clipped
 
-# Layers that pass params down and dparams up. Only Tie changes them: it sums gradients it ties.
+# Layers that hand params to the layers they hold and return their dparams unchanged; only Tie adds
+# gradients, those of tied params.
 _PASS_ON = (Parallel, Remat, Residual, Serial, Sum, Tie)
 
 
@@ -35,7 +36,7 @@ def update_in_backward(
     clip = optimizer if isinstance(optimizer, Clipped) else None
     earlier, share = None, jnp.ones(())
     if isinstance(objective, Microbatch):
-        # The gradient of all parts but the last, to be added in the backward of the last.
+        # The gradient of all microbatches but the last; it is added while the last runs backward.
         earlier, (share, batch, key) = objective.but_last(params, batch, key)
         objective = objective.objective
     for needed in ("model", "forward", "backward"):
@@ -71,7 +72,7 @@ class _Slot:
 
 @dataclasses.dataclass(frozen=True)
 class _Marker(Layer):
-    """Stands in a model for the Stack of this number, to see where combinators put its params."""
+    """Replaces a Stack, so that `model.init` shows where the params of that Stack lie."""
 
     number: int
 

@@ -2,8 +2,8 @@
 
 In: a task, which is data and how to learn it (`_tasks`; tables/ reads a table, text/ a text).
 Out: `runs/<name>/` (`_run`): weights, metrics, a picture (`_picture`). `_loop` takes the steps and
-measures, and draws the batches of a table (those of a text: `fbp.text`); `_train` is the whole of a
-run for tables, `text/_train` that for text; `_predict` uses a trained model.
+measures, and draws the batches of a table (`fbp/text/_windows.py` draws those of a text). `_train`
+is the whole of a run for tables, `text/_train` that for text; `_predict` uses a trained model.
 """
 
 from fbp.train._loop import batches as batches

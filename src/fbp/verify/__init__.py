@@ -4,13 +4,14 @@ The steps of one check, `fbp.check(f, *args)`, and the folders they live in:
 
     _check        reads the arguments and calls the steps below in this order
     rule/         1. f and its arguments become a `Subject`: a function of a list of arrays.
-                  2. It is traced once with its rule and once with the rule removed. Both programs
-                     are compiled, in float64 and in the working dtype: the `Runs`. program/ reads
+                  2. Its program is traced with the rule, and with the rule removed. Both are
+                     compiled, in float64 and in the working dtype: the `Runs`. program/ reads
                      and rewrites the jaxprs.
     probe/        3. Inputs and cotangents are drawn, ordinary ones, then edge cases: `Probe`s.
     judge/        4. On each probe the rule's gradients are compared with the reference's, in
                      float64 (is the formula right?), then in the working dtype (is it precise?).
-                     The error that rounding alone explains is derived in `judge/_bounds.py`.
+                     The tolerance, the error that rounding alone explains, is derived in
+                     `judge/_bounds.py`.
     probe/        5. The rule is run under jit, vmap, scan, ..., and differentiated: `Variants`.
     diagnose/     6. A wrong gradient is explained: which leaf, which elements, which term.
     _summing_up   7. Rows, one verdict, and the smallest errors that would have been caught.
@@ -21,8 +22,8 @@ and takes each rule through steps 2 to 8. `fbp.cross_check` (`_cross_check`) com
 of a whole objective with `jax.grad`. `fbp.register`, the command line and the pytest plugin name
 the rules to check (registry/). mutate/ inserts bugs in a rule to see whether tests find them.
 
-Imports run one way: program, rule, probe, judge, diagnose, then `_check`, then `_audit` and
-registry/. report/ imports none of them.
+Each of these imports only from those before it: program, rule, probe, judge, diagnose, `_check`,
+`_audit` and registry/. report/ imports none of them.
 
 Names are imported on first use, since the pytest plugin lives here and must not import jax.
 """

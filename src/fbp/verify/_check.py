@@ -41,9 +41,9 @@ def check(
     """Checks the hand-written backward rules in a function against rule-free float64 autodiff.
 
     The reference is autodiff of the same function with every custom rule removed from its program,
-    in float64, compared element by element: without finite differences, and without tolerances to
-    tune. Only functions that autodiff cannot differentiate are compared with finite differences,
-    which have an error bound.
+    in float64, compared element by element: without finite differences, and with tolerances that
+    are derived from the rounding, not set. Only functions that autodiff cannot differentiate are
+    compared with finite differences, which have an error bound.
 
     * Algebra: the rule in float64, with several cotangents, on ordinary inputs and on edge cases
       (zeros, ties, rows of different magnitude, constants that the program compares with, repeated
