@@ -1,4 +1,4 @@
-"""The same GPT in Flax NNX and in Equinox, in the style of their documentation."""
+"""The benchmark's GPT in Flax NNX and in Equinox, each in the style of its documentation."""
 
 from typing import Any
 
@@ -15,7 +15,8 @@ def _mean_loss(logits: Any, labels: Any) -> Any:
 
 
 def flax_step(sizes: GPTSizes, params: Any, optimizer: Any, dtype: Any) -> Any:
-    """Returns `run(batches) -> losses`: nnx.jit over the model and nnx.Optimizer."""
+    """Returns `run(batches) -> losses`, by nnx.jit over the model and nnx.Optimizer, and
+    `lower(ids, labels)`, which lowers one step."""
     from flax import nnx
 
     rngs = nnx.Rngs(0)
@@ -81,7 +82,8 @@ def flax_step(sizes: GPTSizes, params: Any, optimizer: Any, dtype: Any) -> Any:
 
 
 def equinox_step(sizes: GPTSizes, params: Any, optimizer: Any, dtype: Any) -> Any:
-    """Returns `run(batches) -> losses`: filter_jit and filter_value_and_grad over the model."""
+    """Returns `run(batches) -> losses`, by filter_jit and filter_value_and_grad over the model, and
+    `lower(ids, labels)`, which lowers one step."""
     import equinox as eqx
 
     key = jax.random.key(0)

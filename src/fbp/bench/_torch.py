@@ -1,4 +1,4 @@
-"""The same GPT in PyTorch, with its fused attention and its fused AdamW."""
+"""The benchmark's GPT in PyTorch, with its fused attention and fused AdamW."""
 
 import contextlib
 import os
@@ -12,16 +12,16 @@ LR, WEIGHT_DECAY = 3e-4, 0.1
 
 
 def torch_step(sizes: GPTSizes, params: Any, compiled: bool, bfloat16: bool) -> Any:
-    """Returns `run(batches) -> losses`, and a function that returns its peak bytes on a GPU."""
+    """Returns `run(batches) -> losses`, and `peak()`, the most GPU bytes held in the first run."""
     import torch
     from torch.nn import functional
 
-    # Memory that is already held on the device is not counted.
+    # Subtracted from the peak: memory that PyTorch already holds for earlier contenders.
     held = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
     most = 0
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    # The same precision as XLA's default on the same device.
+    # The precision of XLA's default on the same device.
     torch.set_float32_matmul_precision("high" if device == "cuda" else "highest")
     leaves: list[Any] = []
 
@@ -31,7 +31,7 @@ def torch_step(sizes: GPTSizes, params: Any, compiled: bool, bfloat16: bool) -> 
         return leaves[-1]
 
     def dense(p: Any, i: int) -> Any:
-        # Transposed once, because `linear` takes weights (out, in).
+        # Stored as (out, in), the layout of `functional.linear`.
         return parameter(np.ascontiguousarray(p["w"][i].T)), parameter(p["b"][i])
 
     embed, positions = parameter(params["embed"]["w"]), parameter(params["positions"]["w"])
