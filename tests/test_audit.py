@@ -130,6 +130,20 @@ def test_no_rule_is_vacuous_and_bad_input_is_one_line() -> None:
 G = normal(7)
 
 
+def test_an_operand_that_no_parameter_reaches_is_named() -> None:
+    rule = scaled_rule(2)
+
+    def loss(w: Any, x: Any) -> Any:
+        return (rule(x @ w, jnp.ones(7)) ** 2).mean()
+
+    report = fbp.audit(loss, jnp.eye(7), BATCH[0])
+    assert report.ok
+    assert report.notes == ("scaled is not checked with respect to g: params do not reach it",)
+    report = fbp.audit(lambda w, x: (rule(x @ w, w[0]) ** 2).mean(), jnp.eye(7), BATCH[0])
+    assert not report.ok
+    assert report.notes == ()
+
+
 @pytest.mark.torch
 def test_flax_and_equinox_programs() -> None:
     nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
@@ -154,7 +168,7 @@ def test_flax_and_equinox_programs() -> None:
     model = eqx.nn.MLP(7, 7, 8, 1, activation=jax.nn.relu, key=jax.random.key(0))
 
     def eqx_loss(model: Any, x: Any) -> Any:
-        return (rule(jax.vmap(model)(x), jnp.ones(7)) ** 2).mean()
+        return (rule(jax.vmap(model)(x), model.layers[-1].bias) ** 2).mean()
 
     report = fbp.audit(eqx_loss, model, BATCH[0])
     assert [site.rule for site in report.culprits] == ["scaled"]

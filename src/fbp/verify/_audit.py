@@ -81,6 +81,10 @@ def audit(
         # The first that the gradient of the whole passes through, not one in a branch not taken.
         shown = next((one for one in group if any(np.any(c) for c in _cotangents(one))), group[0])
         report = _check_site(shown, budget, seed)
+        if constant := _unreached(shown):
+            names = ", ".join(constant)
+            rule = shown.site.name
+            notes.append(f"{rule} is not checked with respect to {names}: params do not reach it")
         numbers = [one.site.number for one in group]
         effect = whole.error(numbers) if not report.ok else 0.0
         if report.verdict == "WRONG" and effect <= whole.allowed:
@@ -163,6 +167,12 @@ def _subject(one: Reached) -> Subject:
         has_gradient = is_float(v) and one.moving[n] and n >= one.site.constants
         leaves.append(Leaf(name, v if is_key(v) else np.asarray(v), has_gradient))
     return Subject(one.site.name, f, tuple(leaves), None, f, as_traced=True)
+
+
+def _unreached(one: Reached) -> list[str]:
+    """The float operands of a call that do not depend on params."""
+    operands = list(zip(one.site.operands, one.at(-1)[0], one.moving, strict=True))
+    return [name for name, v, moves in operands[one.site.constants :] if is_float(v) and not moves]
 
 
 def _check_site(one: Reached, budget: Budget, seed: int) -> Report:
