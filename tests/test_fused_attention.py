@@ -367,7 +367,13 @@ def test_what_does_not_fit_them_goes_without(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("capability", "narrow", "wide"),
-    [("7.5", False, False), ("8.0", True, True), ("8.6", True, False), ("12.0", True, False)],
+    [
+        ("7.5", False, False),
+        ("8.0", True, True),
+        ("8.6", True, False),
+        ("12.0", True, False),
+        ("gfx942", False, False),  # on ROCm
+    ],
 )
 def test_gpus_without_the_room_go_without(
     capability: str, narrow: bool, wide: bool, monkeypatch: pytest.MonkeyPatch

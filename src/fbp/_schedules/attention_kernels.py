@@ -14,6 +14,7 @@ y is kept and D = sum(y dy); here only lse is kept, and D is summed from p and d
 """
 
 import dataclasses
+import re
 from typing import Any
 
 import jax
@@ -43,6 +44,8 @@ def fits(q: Array, k: Array, v: Array) -> bool:
         return False
     # Triton needs an Ampere GPU or newer; wide heads need the shared memory of `_LARGE` ones.
     capability = getattr(jax.devices()[0], "compute_capability", "0")
+    if not re.fullmatch(r"\d+\.\d+", capability):  # "gfx942" on ROCm
+        return False
     width = max(q.shape[-1], v.shape[-1])
     is_wide = width * q.dtype.itemsize > 128
     return width <= 128 and float(capability) >= 8 and (not is_wide or capability in _LARGE)

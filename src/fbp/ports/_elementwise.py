@@ -1,29 +1,20 @@
 """Optimizers whose update is elementwise, so that it can be applied to a part of the parameters.
 
 Such an optimizer can update one copy of a Stack, or a few rows of it, before the gradients of the
-other copies are known. Its jaxpr decides whether an optimizer is elementwise.
+other copies are known. Whether an optimizer is one is read from the jaxpr of its update
+(`_expressions`).
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import optax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from fbp._layer import Array, Params, PyTree
+from fbp.ports._expressions import Expressions, Kind, Value
 
-_ELEMENTWISE = {
-    *("add", "sub", "mul", "div", "rem", "neg", "abs", "sign", "max", "min", "clamp"),
-    *("integer_pow", "pow", "square", "sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log"),
-    *("log1p", "tanh", "logistic", "erf", "sin", "cos", "tan", "atan", "atan2", "asinh", "sinh"),
-    *("cosh", "eq", "ne", "ge", "gt", "le", "lt", "and", "or", "not", "xor", "is_finite"),
-    *("select_n", "ceil", "floor", "round", "convert_element_type", "copy", "stop_gradient"),
-}
-# Primitives that run the jaxprs in their params; the equations of these are checked instead.
-_CALLS = {"jit", "pjit", "closed_call", "eval_jaxpr", "cond", "custom_jvp_call", "custom_vjp_call"}
 _SHARED = -1
 
 
@@ -79,7 +70,11 @@ class Part:
         return self.owners[leaf] in self.numbers
 
     def update(
-        self, grads: Sequence[Array], params: Sequence[Array], state: Sequence[Array]
+        self,
+        grads: Sequence[Array],
+        params: Sequence[Array],
+        state: Sequence[Array],
+        **extra: Any,
     ) -> tuple[list[Array], list[Array]]:
         """Returns the next params, and all leaves of the next state.
 
@@ -88,12 +83,13 @@ class Part:
           params: this part's parameters, or the same slice of each.
           state: all leaves of the state, those of this part's parameters sliced likewise. Leaves of
             other parameters are returned unchanged.
+          **extra: more arguments of the optimizer.
         """
         needed = [owner in (_SHARED, *self.numbers) for owner in self.owners]
         seen = [s if n else optax.MaskedNode() for s, n in zip(state, needed, strict=True)]
         masked = self._masked(params)
         updates, new = self.optimizer.update(
-            self._masked(grads), self.state_tree.unflatten(seen), masked
+            self._masked(grads), self.state_tree.unflatten(seen), masked, **extra
         )
         news = iter(jax.tree.leaves(new))
         left = [next(news) if n else s for s, n in zip(state, needed, strict=True)]
@@ -109,63 +105,103 @@ class Part:
     def why_not_elementwise(
         self, params: Sequence[Array], state: Sequence[Array], pieces: Collection[int]
     ) -> str:
-        """Returns why the update is not elementwise; "" if it is.
+        """Returns why the update of this part, of a Stack, is not elementwise; "" if it is.
 
-        Every equation with an array operand or result must be elementwise, broadcast a scalar, or
-        call a program of such equations, so that no scalar is computed from an array. And the
-        program must be the same for all copies of a Stack, for one copy, and for a piece of one.
+        Each new number must be an elementwise function of the numbers in its place, and of scalars
+        that no parameter or gradient reaches; and it must be the same function for all copies of
+        the Stack, for one copy, and for a piece of one.
 
         Args:
-          params: the parameters of this part, those of a Stack.
+          params: all parameters.
           state: all leaves of the state.
           pieces: the numbers of pieces that a copy may be updated in.
         """
-
-        def program(pieces: int) -> list[JaxprEqn]:
-            def part(a: Any) -> jax.ShapeDtypeStruct:
-                if not pieces:
-                    return jax.ShapeDtypeStruct(a.shape, a.dtype)
-                rows = [n // pieces for n in a.shape[1:2]]
-                return jax.ShapeDtypeStruct((1, *rows, *a.shape[2:]), a.dtype)
-
-            p = [part(a) for a in params]
-            s = [part(a) if self.owns(i) else a for i, a in enumerate(state)]
-            return list(_equations(jax.make_jaxpr(self.update)(p, p, s).jaxpr))
-
+        for leaf, owner in zip(state, self.owners, strict=True):
+            if owner in self.numbers and leaf.shape != params[owner].shape:
+                return "keeps a state of another shape than its parameter"
+        expressions = Expressions()
         try:
-            whole, *parts = (program(n) for n in (0, *pieces))
+            here = self._outputs(expressions, params, state)
+            parts = [self._outputs(expressions, params, state, n) for n in pieces]
         except Exception as error:
             return f"cannot update a part of the parameters: {error}"
-        mixing = [eqn.primitive.name for eqn in whole if not _is_elementwise(eqn)]
-        if mixing:
-            return f"takes {mixing[0]} over parameters"
-        if any(list(map(_numbers, part)) != list(map(_numbers, whole)) for part in parts):
+        for value in here:
+            if value.kind in (Kind.TABLE, Kind.MIXED):
+                return f"takes {value.origin} over parameters"
+        if any(value.kind == Kind.VARIES for value in here[len(self._own_outputs()) :]):
+            return "keeps a number of a parameter for all parameters"
+        if any([v.key for v in part] != [v.key for v in here] for part in parts):
             return "depends on the sizes of parameters"
         return ""
+
+    def why_not_alone(self, params: Sequence[Array], state: Sequence[Array]) -> str:
+        """Returns why the update of this part depends on the others; "" if it does not.
+
+        Args:
+          params: all parameters.
+          state: all leaves of the state.
+        """
+        expressions = Expressions()
+        try:
+            here = self._outputs(expressions, params, state)
+            whole = self._outputs(expressions, params, state, among_all=True)
+        except Exception as error:
+            return f"cannot update a part of the parameters: {error}"
+        same = [v.key for v in here] == [v.key for v in whole]
+        return "" if same else "depends on other parameters, on their number or on the loss"
+
+    def _own_outputs(self) -> list[int]:
+        """Returns the leaves of the state that belong to this part, after its parameters."""
+        return [*self.numbers, *(i for i, n in enumerate(self.owners) if n in self.numbers)]
+
+    def _outputs(
+        self,
+        expressions: Expressions,
+        params: Sequence[Array],
+        state: Sequence[Array],
+        pieces: int = 0,
+        among_all: bool = False,
+    ) -> list[Value]:
+        """Returns this part's new parameters and state, then the shared state, as expressions.
+
+        Args:
+          pieces: 0 for all copies, else the number of pieces that one copy is cut into.
+          among_all: whether all parameters are updated, as in a plain step, or this part alone.
+        """
+
+        def cut(a: Any) -> jax.ShapeDtypeStruct:
+            if not pieces:
+                return jax.ShapeDtypeStruct(a.shape, a.dtype)
+            rows = [n // pieces for n in a.shape[1:2]]
+            return jax.ShapeDtypeStruct((1, *rows, *a.shape[2:]), a.dtype)
+
+        numbers = range(self.tree.num_leaves) if among_all else self.numbers
+        part = self.only(numbers)
+        p = [cut(params[n]) for n in numbers]
+        s = [a if n == _SHARED else cut(a) for a, n in zip(state, self.owners, strict=True)]
+
+        def update(g: Any, p: Any, s: Any, value: Any) -> Any:
+            if not among_all:
+                return part.update(g, p, s)
+            # A plain step gives its optimizer these as well.
+            more = {"value": value, "grad": self.tree.unflatten(g), "value_fn": None}
+            plain = optax.with_extra_args_support(self.optimizer)
+            return dataclasses.replace(part, optimizer=plain).update(g, p, s, **more)
+
+        program = jax.make_jaxpr(update)(p, p, s, jax.ShapeDtypeStruct((), "float32"))
+        inputs = [("g", n, n) for n in numbers] + [("p", n, n) for n in numbers]
+        inputs += [("s", i, n) for i, n in enumerate(self.owners)]
+        named = [
+            expressions.input((kind, i), v.aval, varies=n in self.numbers)
+            for (kind, i, n), v in zip(inputs, program.jaxpr.invars, strict=False)
+        ]
+        named.append(expressions.input(("value",), program.jaxpr.invars[-1].aval, varies=False))
+        outs = expressions.read(program.jaxpr, program.consts, named)
+        new = dict(zip(numbers, outs, strict=False))
+        left = list(zip(outs[len(new) :], self.owners, strict=True))
+        own = [new[n] for n in self.numbers] + [v for v, n in left if n in self.numbers]
+        return own + [v for v, n in left if n == _SHARED]
 
 
 def _is_masked(node: Any) -> bool:
     return isinstance(node, optax.MaskedNode)
-
-
-def _equations(program: Any) -> Iterator[JaxprEqn]:
-    """Yields the equations of a jaxpr and of all jaxprs inside it."""
-    for eqn in program.eqns:
-        yield eqn
-        for value in jax.tree.leaves(eqn.params, is_leaf=lambda v: isinstance(v, ClosedJaxpr)):
-            if isinstance(value, ClosedJaxpr | Jaxpr):
-                yield from _equations(getattr(value, "jaxpr", value))
-
-
-def _is_elementwise(eqn: JaxprEqn) -> bool:
-    arrays: list[Any] = [v.aval for v in (*eqn.invars, *eqn.outvars)]
-    name = eqn.primitive.name
-    if not any(getattr(a, "ndim", 1) for a in arrays) or name in _CALLS:
-        return True
-    return arrays[0].ndim == 0 if name == "broadcast_in_dim" else name in _ELEMENTWISE
-
-
-def _numbers(eqn: JaxprEqn) -> tuple[Any, ...]:
-    """Returns an equation's primitive, the exponent of an integer_pow, and its literals."""
-    literals = [np.asarray(v.val).tolist() if isinstance(v, Literal) else None for v in eqn.invars]
-    return eqn.primitive.name, eqn.params.get("y"), *literals

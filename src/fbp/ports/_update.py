@@ -93,6 +93,9 @@ class Update(Layer):
         new, state = update_if(params.go, update, (params.params, params.state))
         return params._replace(params=new, state=state, squares=sum_of_squares(g)), dx
 
+    def recompute(self, params: UpdateParams, x: PyTree, res: PyTree) -> PyTree:
+        return self.layer.recompute(params.params, x, res)
+
     def start(self, params: UpdateParams, x: PyTree, length: int) -> PyTree:
         return self.layer.start(params.params, x, length)
 

@@ -132,9 +132,14 @@ class _Backward:
         parts, leaves = tree.flatten_up_to(params), itertools.count()
         optimizers = [whole.only([next(leaves) for _ in jax.tree.leaves(p)]) for p in parts]
         stacks = [slot_of[number] for number in range(len(slot_of))]
+        every, states = jax.tree.leaves(params), jax.tree.leaves(state)
         for k in stacks:
-            own, every = jax.tree.leaves(parts[k]), jax.tree.leaves(state)
-            if why_not := optimizers[k].why_not_elementwise(own, every, {1, pieces_of(own)}):
+            pieces = {1, pieces_of(jax.tree.leaves(parts[k]))}
+            if why_not := optimizers[k].why_not_elementwise(every, states, pieces):
+                raise ValueError(refused.format(why_not))
+        others = [n for k in range(len(parts)) if k not in stacks for n in optimizers[k].numbers]
+        for part in (*(optimizers[k] for k in stacks), whole.only(others)):
+            if why_not := part.why_not_alone(every, states):
                 raise ValueError(refused.format(why_not))
         return cls(objective, tree, stacks, optimizers)
 

@@ -140,7 +140,7 @@ def plan(
             step: Any = step_of(_keeping(objective, keep), optimizer, in_backward=in_backward)
             try:
                 program = step.lower(shapes, batch, key).compile()
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 if not in_backward:
                     raise
                 notes.append(f"not tried: {error}")
