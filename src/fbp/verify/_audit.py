@@ -31,8 +31,8 @@ def audit(
     `custom_vjp` and `custom_jvp` call, also inside jit, scan, cond and remat, starts from the
     inputs and cotangents that reach it in that run. This works for any program: flax, equinox or
     plain JAX. Equal calls, such as those of repeated blocks, are checked once, on the inputs of the
-    first (in a loop, those of its last iteration). Operands that do not depend on params, and
-    constants that a rule closes over, are not differentiated.
+    first (in a loop, those of its last iteration). Not differentiated are constants that a rule
+    closes over, and operands that do not depend on params if the rule gives them no gradient.
 
     The gradient of the whole program is compared with that of the same program without its custom
     rules. A rule without which the program has no gradient, such as that of a fixed point, stays in
@@ -81,10 +81,6 @@ def audit(
         # The first that the gradient of the whole passes through, not one in a branch not taken.
         shown = next((one for one in group if any(np.any(c) for c in _cotangents(one))), group[0])
         report = _check_site(shown, budget, seed)
-        if constant := _unreached(shown):
-            names = ", ".join(constant)
-            rule = shown.site.name
-            notes.append(f"{rule} is not checked with respect to {names}: params do not reach it")
         numbers = [one.site.number for one in group]
         effect = whole.error(numbers) if not report.ok else 0.0
         if report.verdict == "WRONG" and effect <= whole.allowed:
@@ -164,15 +160,25 @@ def _subject(one: Reached) -> Subject:
     used = _used_outputs(one)
     leaves = []
     for n, (name, v) in enumerate(zip(one.site.operands, inputs, strict=True)):
-        has_gradient = is_float(v) and one.moving[n] and n >= one.site.constants
+        has_gradient = is_float(v) and n >= one.site.constants
+        has_gradient = has_gradient and (one.moving[n] or _has_gradient(f, inputs, n))
         leaves.append(Leaf(name, v if is_key(v) else np.asarray(v), has_gradient))
     return Subject(one.site.name, f, tuple(leaves), None, f, as_traced=True)
 
 
-def _unreached(one: Reached) -> list[str]:
-    """The float operands of a call that do not depend on params."""
-    operands = list(zip(one.site.operands, one.at(-1)[0], one.moving, strict=True))
-    return [name for name, v, moves in operands[one.site.constants :] if is_float(v) and not moves]
+def _has_gradient(f: Callable[..., Any], values: Sequence[Any], n: int) -> bool:
+    """Whether a rule gives an operand a gradient: it returns one that is not zero everywhere."""
+
+    def floats(v: Any) -> list[Any]:
+        return [out for out in f([*values[:n], v, *values[n + 1 :]]) if is_float(out)]
+
+    draw = np.random.default_rng(0).standard_normal
+    try:
+        outs, pull = jax.vjp(floats, values[n])
+        (gradient,) = pull([draw(out.shape).astype(out.dtype) for out in outs])
+    except Exception:
+        return False
+    return bool(np.any(np.asarray(gradient)))
 
 
 def _check_site(one: Reached, budget: Budget, seed: int) -> Report:
