@@ -142,6 +142,20 @@ def test_operands_that_params_do_not_reach(factor: float, is_ok: bool) -> None:
     assert report.ok == is_ok
 
 
+def test_a_rule_may_refuse_operands_that_params_do_not_reach() -> None:
+    @jax.custom_vjp
+    def scaled(w: Any, x: Any) -> Any:
+        return w * x
+
+    def forward(w: Any, x: Any) -> Any:
+        assert not x.perturbed
+        return w.value * x.value, x.value
+
+    scaled.defvjp(forward, lambda x, dy: (dy * x, None), symbolic_zeros=True)
+    w, x = jnp.arange(1.0, 8.0), BATCH[0][0]
+    assert fbp.audit(lambda w, x: jnp.tanh(scaled(w, x)).sum(), w, x).verdict == "OK"
+
+
 @pytest.mark.torch
 def test_flax_and_equinox_programs() -> None:
     nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")

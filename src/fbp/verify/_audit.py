@@ -161,13 +161,16 @@ def _subject(one: Reached) -> Subject:
     leaves = []
     for n, (name, v) in enumerate(zip(one.site.operands, inputs, strict=True)):
         has_gradient = is_float(v) and n >= one.site.constants
-        has_gradient = has_gradient and (one.moving[n] or _has_gradient(f, inputs, n))
+        has_gradient = has_gradient and (one.moving[n] or _has_gradient(eqn, f, inputs, n))
         leaves.append(Leaf(name, v if is_key(v) else np.asarray(v), has_gradient))
     return Subject(one.site.name, f, tuple(leaves), None, f, as_traced=True)
 
 
-def _has_gradient(f: Callable[..., Any], values: Sequence[Any], n: int) -> bool:
+def _has_gradient(eqn: Any, f: Callable[..., Any], values: Sequence[Any], n: int) -> bool:
     """Whether a rule gives an operand a gradient: it returns one that is not zero everywhere."""
+    if eqn.params.get("symbolic_zeros"):
+        # It is told what is differentiated, and may refuse. JAX cannot call it again after that.
+        return False
 
     def floats(v: Any) -> list[Any]:
         return [out for out in f([*values[:n], v, *values[n + 1 :]]) if is_float(out)]
