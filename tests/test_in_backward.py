@@ -282,6 +282,13 @@ MIXING = {
             s,
         ),
     ),
+    "the loss elsewhere": lambda: optax.GradientTransformationExtraArgs(
+        optax.init_empty_state,
+        lambda g, s, p=None, *, value_fn=None, **_: (
+            jax.tree.map(lambda a: a if value_fn is None else a * value_fn(p), g),
+            s,
+        ),
+    ),
     "two states a number": lambda: optax.GradientTransformation(
         lambda p: jax.tree.map(lambda a: jnp.ones((2, *a.shape)), p),
         lambda g, s, p=None: (g, jax.tree.map(lambda a: a / 2, s)),

@@ -13,7 +13,8 @@ from jax import lax
 from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
 from fbp._platform import has_several_cpus
 from fbp.combinators import Stack
-from fbp.ports._elementwise import Part
+from fbp.ports._elementwise import why_not_elementwise
+from fbp.ports._part import Part
 from fbp.ports._squares import no_squares, sum_of_squares
 from fbp.ports._update_if import update_if
 
@@ -108,7 +109,7 @@ class Update(Layer):
             return self.optimizer
         part = Part.whole(self.optimizer, params.params, params.state)
         leaves, state = jax.tree.leaves(params.params), jax.tree.leaves(params.state)
-        if why_not := part.why_not_elementwise(leaves, state, {1, pieces_of(leaves)}):
+        if why_not := why_not_elementwise(part, leaves, state, {1, pieces_of(leaves)}):
             raise ValueError(
                 "Update: expected an optimizer whose update of each element depends on that "
                 f"element alone; this one {why_not}"

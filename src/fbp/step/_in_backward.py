@@ -13,7 +13,8 @@ from fbp._microbatch import Microbatch
 from fbp.combinators import Parallel, Remat, Residual, Serial, Stack, Sum
 from fbp.combinators._map import map_held
 from fbp.ports import Tie, Update, UpdateParams
-from fbp.ports._elementwise import Part
+from fbp.ports._elementwise import why_not_alone, why_not_elementwise
+from fbp.ports._part import Part
 from fbp.ports._squared_norm import SquaredNorm
 from fbp.ports._squares import sum_of_squares
 from fbp.ports._update import pieces_of, summed
@@ -135,11 +136,11 @@ class _Backward:
         every, states = jax.tree.leaves(params), jax.tree.leaves(state)
         for k in stacks:
             pieces = {1, pieces_of(jax.tree.leaves(parts[k]))}
-            if why_not := optimizers[k].why_not_elementwise(every, states, pieces):
+            if why_not := why_not_elementwise(optimizers[k], every, states, pieces):
                 raise ValueError(refused.format(why_not))
         others = [n for k in range(len(parts)) if k not in stacks for n in optimizers[k].numbers]
         for part in (*(optimizers[k] for k in stacks), whole.only(others)):
-            if why_not := part.why_not_alone(every, states):
+            if why_not := why_not_alone(part, every, states):
                 raise ValueError(refused.format(why_not))
         return cls(objective, tree, stacks, optimizers)
 
