@@ -1,24 +1,21 @@
 """`fbp.audit`: checks every custom rule of a whole program on the values that reach it."""
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from fbp.verify._check import Budget, examine
-from fbp.verify.program._dtypes import is_float, is_key
-from fbp.verify.program._interpreter import bind
-from fbp.verify.program._program import dtype_of, rule_calls, trace
+from fbp.verify.program._dtypes import is_float
+from fbp.verify.program._program import rule_calls, trace
 from fbp.verify.report._audit import AuditReport, SiteReport
 from fbp.verify.report._card import Report, worst
-from fbp.verify.rule._rule import KEEPS, fingerprint, first_line
-from fbp.verify.rule._subject import Leaf, Subject
+from fbp.verify.rule._rule import KEEPS, first_line
+from fbp.verify.rule._subject import Subject
 from fbp.verify.rule._subject_of import subject_of
+from fbp.verify.sites._calls import likeness, place_of, subject_of_call, used_cotangents
 from fbp.verify.sites._harvest import Reached, harvest
-from fbp.verify.sites._sites import rule_source
 from fbp.verify.sites._whole import Whole
 
 
@@ -66,9 +63,10 @@ def audit(
         raise ValueError(f"{subject.name}: expected an output with floats")
     dys = [np.ones(program.out_avals[i].shape, program.out_avals[i].dtype) for i in outs]
     reached = harvest(program, narrow, subject.differentiable, dys, outs)
-    groups: dict[Any, list[Reached]] = {}
+    groups: dict[Any, list[tuple[Reached, Subject]]] = {}
     for one in reached:
-        groups.setdefault(_alike(one), []).append(one)
+        call = subject_of_call(one)
+        groups.setdefault(likeness(one, call), []).append((one, call))
     whole = Whole(subject, notes)
     if whole.kept:
         names = ", ".join(dict.fromkeys(whole.names[n] for n in whole.kept))
@@ -79,15 +77,15 @@ def audit(
     choices: list[int] = []
     for group in groups.values():
         # The first that the gradient of the whole passes through, not one in a branch not taken.
-        shown = next((one for one in group if any(np.any(c) for c in _cotangents(one))), group[0])
-        report = _check_site(shown, budget, seed)
-        numbers = [one.site.number for one in group]
+        used = (pair for pair in group if any(np.any(c) for c in used_cotangents(pair[0])))
+        report = _check_site(*next(used, group[0]), budget, seed)
+        first, numbers = group[0][0], [one.site.number for one, _ in group]
         effect = whole.error(numbers) if not report.ok else 0.0
         if report.verdict == "WRONG" and effect <= whole.allowed:
-            name = group[0].site.name
+            name = first.site.name
             notes.append(f"{name} is wrong elsewhere: what reaches it here gives a right gradient")
         choices += numbers if report.verdict == "CONVENTION" else []
-        sites.append(SiteReport(group[0].site.name, _place(group[0]), len(group), report, effect))
+        sites.append(SiteReport(first.site.name, place_of(first), len(group), report, effect))
     hidden = len(whole.names) - len(reached)
     unseen = [site.rule for site in sites if site.report.verdict == "UNVERIFIABLE"]
     if hidden > 0:
@@ -118,77 +116,10 @@ def audit(
     )
 
 
-def _used_outputs(one: Reached) -> list[int]:
-    """The outputs of a call that the loss depends on, by their cotangents; all if there is none."""
-    used = [i for i, c in enumerate(one.cotangents) if c is not None and np.any(c)]
-    return used or list(range(len(one.site.eqn.outvars)))
-
-
-def _cotangents(one: Reached) -> list[np.ndarray]:
-    """The cotangents of the outputs that the loss depends on."""
-    cotangents = one.at(-1)[1]
-    return [c for c in (cotangents[i] for i in _used_outputs(one) if cotangents) if c is not None]
-
-
-def _alike(one: Reached) -> Any:
-    """A key that is equal for calls of the same rule with the same constants and shapes."""
-    program = fingerprint(_subject(one))
-    return one.site.name, one.site.number if program is None else program
-
-
-def _place(one: Reached) -> str:
-    _, file, line = rule_source(one.site.eqn)
-    if one.site.source is not None:
-        file, line = one.site.source
-    return f"{os.path.basename(file)}:{line}" if file else ""
-
-
-def _subject(one: Reached) -> Subject:
-    """The call of a rule as a subject, with the inputs that reach it."""
-    eqn = one.site.eqn
-    inputs, _ = one.at(-1)
-
-    def f(values: Sequence[Any]) -> list[Any]:
-        dtypes = [dtype_of(v) for v in eqn.invars]
-        fitting = [
-            v if not is_float(v) or v.dtype == d else jax.lax.convert_element_type(v, d)
-            for v, d in zip(values, dtypes, strict=True)
-        ]
-        outs = bind(eqn, fitting)
-        return [outs[i] for i in used]
-
-    used = _used_outputs(one)
-    leaves = []
-    for n, (name, v) in enumerate(zip(one.site.operands, inputs, strict=True)):
-        has_gradient = is_float(v) and n >= one.site.constants
-        has_gradient = has_gradient and (one.moving[n] or _has_gradient(eqn, f, inputs, n))
-        leaves.append(Leaf(name, v if is_key(v) else np.asarray(v), has_gradient))
-    return Subject(one.site.name, f, tuple(leaves), None, f, as_traced=True)
-
-
-def _has_gradient(eqn: Any, f: Callable[..., Any], values: Sequence[Any], n: int) -> bool:
-    """Whether a rule gives an operand a gradient: it returns one that is not zero everywhere."""
-    if eqn.params.get("symbolic_zeros"):
-        # It is told what is differentiated, and may refuse. JAX cannot call it again after that.
-        return False
-
-    def floats(v: Any) -> list[Any]:
-        return [out for out in f([*values[:n], v, *values[n + 1 :]]) if is_float(out)]
-
-    draw = np.random.default_rng(0).standard_normal
-    try:
-        outs, pull = jax.vjp(floats, values[n])
-        (gradient,) = pull([draw(out.shape).astype(out.dtype) for out in outs])
-    except Exception:
-        return False
-    return bool(np.any(np.asarray(gradient)))
-
-
-def _check_site(one: Reached, budget: Budget, seed: int) -> Report:
-    subject = _subject(one)
+def _check_site(one: Reached, subject: Subject, budget: Budget, seed: int) -> Report:
     if not subject.differentiable:
         return Report(one.site.name, "VACUOUS", notes=("nothing here can be differentiated",))
-    dys = _cotangents(one)
+    dys = used_cotangents(one)
     usable = all(np.isfinite(c).all() for c in dys) and any(np.any(c) for c in dys)
     report = _examined(subject, dys if usable else None, budget, seed)
     if report.verdict == "STRUCTURE" and all(KEEPS in hint.text for hint in report.hints):
