@@ -233,6 +233,43 @@ def test_a_gradient_of_zero_has_no_size_of_its_own() -> None:
     assert fbp.check(rule, jnp.asarray([1.0, 2.0]), jnp.asarray([0.7, 0.4])).verdict == "OK"
 
 
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_a_bias_whose_gradient_cancels(is_wrong: bool) -> None:
+    """A normalization takes it out again: all that is left of its gradient is rounding."""
+    rule = vjp_rule(
+        lambda h: jnp.logaddexp(h, 0.0),
+        lambda h, dy: (dy * jax.nn.sigmoid(h) * (1.001 if is_wrong else 1),),
+    )
+
+    def loss(p: Any, x: Any) -> Any:
+        h = x @ p["w"] + p["b"]
+        h = (h - h.mean(0)) / jnp.sqrt(h.var(0) + 1e-5)
+        return (rule(h) ** 2 * jnp.arange(3.0)).mean()
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {"w": jax.random.normal(keys[0], (5, 3)), "b": jax.random.normal(keys[1], 3)}
+    report = fbp.audit(loss, params, jax.random.normal(keys[2], (11, 5)))
+    assert report.verdict == ("WRONG" if is_wrong else "OK")
+
+
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_a_loop_behind_a_stop_gradient(is_wrong: bool) -> None:
+    def f(x: Any) -> Any:
+        held = lax.stop_gradient(x)
+        scale = lax.while_loop(
+            lambda s: (s < held).any(), lambda s: s + 0.1 * held, jnp.ones_like(held)
+        )
+        return jnp.sin(x / scale), scale
+
+    def bwd(x: Any, dy: Any) -> Any:
+        scale = f(x)[1]
+        return (dy * jnp.cos(x / scale) / (scale * scale if is_wrong else scale),)
+
+    rule = vjp_rule(lambda x: f(x)[0], bwd)
+    report = fbp.check(rule, jnp.asarray([0.3, 1.7, 5.0]))
+    assert report.verdict == ("WRONG" if is_wrong else "OK")
+
+
 # Holes through which a wrong rule would pass.
 
 

@@ -31,6 +31,19 @@ def lost_to_rounding(working: np.ndarray, exact: np.ndarray) -> float:
     return largest(np.nan_to_num(np.abs(working - exact), nan=_BOUNDLESS, posinf=_BOUNDLESS))
 
 
+def rounding_of_cancelling(eps: float, unit: float, lost: float) -> float:
+    """What a computation that cancels may lose with the unit eps: see above.
+
+    It is 0 where that is not known, because the working dtype overflows or is no coarser.
+
+    Args:
+      eps: the rounding unit of the run in float64.
+      unit: that of the working dtype.
+      lost: the difference between the runs in the working dtype and in float64.
+    """
+    return 1e3 * eps / unit * lost if eps < unit and lost < _BOUNDLESS / 2 else 0.0
+
+
 def algebra_allowed(
     eps: float, unit: float, scale: float, lost: float, usual: float = 0.0
 ) -> float:
@@ -47,7 +60,7 @@ def algebra_allowed(
       usual: the largest element on ordinary input; where a gradient saturates, terms of about this
         size cancel.
     """
-    allowed = eps ** (2 / 3) * scale + (1e3 * eps / unit * lost if eps < unit else 0.0)
+    allowed = eps ** (2 / 3) * scale + rounding_of_cancelling(eps, unit, lost)
     if lost > 0.1 * scale:
         # The working dtype has no digits left, so it does not show how much float64 lost.
         rest = max(1e-2 * scale, eps ** (2 / 3) * usual)

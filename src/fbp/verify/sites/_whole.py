@@ -1,5 +1,6 @@
 """The gradient of a whole program, with all, none or some of its rules in use."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -8,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from fbp.verify.judge._bounds import lost_to_rounding, rounding_of_cancelling
 from fbp.verify.program._compiled import quick
 from fbp.verify.program._dtypes import is_float, wide
-from fbp.verify.program._numbers import largest
+from fbp.verify.program._numbers import EPS64, largest
 from fbp.verify.program._program import as_function, rule_calls, trace, without_rules
 from fbp.verify.program._wide import narrow_dtypes, widened
 from fbp.verify.rule._rule import first_line
@@ -123,8 +125,8 @@ class Whole:
             self.exact = []
             return {}
         return {
-            self.subject.leaves[i].path: _relative(g, w)
-            for i, g, w in zip(self.diff, got, self.exact, strict=True)
+            self.subject.leaves[i].path: error
+            for i, error in zip(self.diff, self._relative(got), strict=True)
         }
 
     def error(self, numbers: Sequence[int]) -> float:
@@ -137,9 +139,37 @@ class Whole:
         except Exception:
             return math.nan
         self.seconds += time.perf_counter() - started
-        return max(map(_relative, got, self.exact), default=0.0)
+        return max(self._relative(got), default=0.0)
 
+    def _relative(self, got: Sequence[np.ndarray]) -> list[float]:
+        """By leaf, how far a gradient is from the reference, relative to the largest element."""
+        errors = [largest(g - w) for g, w in zip(got, self.exact, strict=True)]
+        sizes = [largest(w) for w in self.exact]
+        if any(error > self.allowed * size for error, size in zip(errors, sizes, strict=True)):
+            # Where all terms cancel, such as in the gradient of a bias before a normalization, what
+            # is left is rounding.
+            errors = [max(e - r, 0.0) for e, r in zip(errors, self._rounding, strict=True)]
+        return [
+            error / size if size else (math.inf if error else 0.0)
+            for error, size in zip(errors, sizes, strict=True)
+        ]
 
-def _relative(got: np.ndarray, want: np.ndarray) -> float:
-    size, error = largest(want), largest(got - want)
-    return error / size if size else (float("inf") if error else 0.0)
+    @functools.cached_property
+    def _rounding(self) -> list[float]:
+        """By leaf, how much the reference may lose to rounding: 0 where that cannot be told."""
+        try:
+            program = trace(self.subject.f, self.subject.values)
+            plain = as_function(without_rules(program, self.kept))
+            dys = [np.ones(a.shape, a.dtype) for a in program.out_avals if is_float(a)]
+            run = quick(
+                lambda *values: self.subject.pull(plain, values, dys)[1], *self.subject.values
+            )
+            narrow = jax.device_get(run(*self.subject.values))
+        except Exception:
+            return [0.0] * len(self.exact)
+        return [
+            rounding_of_cancelling(
+                EPS64, float(jax.numpy.finfo(g.dtype).eps), lost_to_rounding(g, w)
+            )
+            for g, w in zip(narrow, self.exact, strict=True)
+        ]
