@@ -1,5 +1,6 @@
 """Kinds of rules and programs that are met in the libraries of others, each in a small form."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -249,6 +250,31 @@ def test_a_bias_whose_gradient_cancels(is_wrong: bool) -> None:
     keys = jax.random.split(jax.random.key(0), 3)
     params = {"w": jax.random.normal(keys[0], (5, 3)), "b": jax.random.normal(keys[1], 3)}
     report = fbp.audit(loss, params, jax.random.normal(keys[2], (11, 5)))
+    assert report.verdict == ("WRONG" if is_wrong else "OK")
+
+
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_a_rule_that_needs_a_stop_gradient(is_wrong: bool) -> None:
+    """As of a solver's settings, which may not be differentiated."""
+
+    @jax.custom_jvp
+    def scaled(x: Any, by: Any) -> Any:
+        return x * by
+
+    @functools.partial(scaled.defjvp, symbolic_zeros=True)
+    def _(primals: Any, tangents: Any) -> Any:
+        (x, by), (dx, dby) = primals, tangents
+        assert isinstance(dby, jax.custom_derivatives.SymbolicZero)
+        return x * by, dx * by
+
+    def f(x: Any) -> Any:
+        return jnp.sin(scaled(x, lax.stop_gradient(jnp.abs(x).max())))
+
+    def bwd(x: Any, dy: Any) -> Any:
+        by = jnp.abs(x).max()
+        return (dy * jnp.cos(x * by) * (by * by if is_wrong else by),)
+
+    report = fbp.check(vjp_rule(f, bwd), jnp.asarray([0.3, -1.7, 0.9]))
     assert report.verdict == ("WRONG" if is_wrong else "OK")
 
 

@@ -109,11 +109,11 @@ def step_of(
 
     The optimizer's update of an element of a Stack must depend on that element alone, as it does
     for SGD, Adam and their kin, with schedules, and with masks by name or by the number of axes.
-    This is read from the optimizer's jaxpr: every equation with an array in it must be elementwise.
-    Optimizers that take a norm, a mean or a product over a parameter, or that flatten it, are
-    refused. In a program for one CPU, large arrays are updated a few rows at a time, where their
-    rows divide, so that little lies beside them. A Stack is found inside Serial, Parallel, Sum,
-    Residual, Remat and Tie; all other parameters are updated after the backward, by any optimizer.
+    This is read from the jaxpr of its update. Optimizers that take a norm, a mean or a product over
+    a parameter, that flatten it, or that use the loss or the number of parameters are refused. In a
+    program for one CPU, large arrays are updated a few rows at a time, where their rows divide, so
+    that little lies beside them. A Stack is found inside Serial, Parallel, Sum, Residual, Remat and
+    Tie; all other parameters are updated after the backward.
 
     Args:
       objective: the objective to minimize.

@@ -119,7 +119,7 @@ def holds_fixed(runs: Runs) -> bool:
         for values in (given, near):
             try:
                 held, free = _run(runs, "held", both, values, dys, [])
-            except ValueError:  # without stop_gradient there is no gradient, as of a while loop
+            except Exception:  # without stop_gradient there is no gradient, as of a while loop
                 return True
             for a, b in zip(held, free, strict=True):
                 known = np.isfinite(a) & np.isfinite(b)
