@@ -157,6 +157,82 @@ def test_a_rule_may_refuse_operands_that_params_do_not_reach() -> None:
 
 
 @pytest.mark.torch
+def straight_through() -> Any:
+    @jax.custom_vjp
+    def quantize(x: Any) -> Any:
+        return jnp.round(4 * x) / 4
+
+    quantize.defvjp(lambda x: (quantize(x), None), lambda _, dy: (dy,))
+    return quantize
+
+
+def passed_through(x: Any) -> Any:
+    return x + jax.lax.stop_gradient(jnp.round(4 * x) / 4 - x)
+
+
+def test_a_rule_that_is_expected_to_differ() -> None:
+    quantize, x = straight_through(), jnp.asarray([0.3, -1.1, 0.7])
+
+    def loss(w: Any) -> Any:
+        return jnp.sum(jnp.tanh(quantize(w * x)) ** 2)
+
+    w = jnp.float32(0.8)
+    assert fbp.audit(loss, w).verdict == "WRONG"
+    report = fbp.audit(loss, w, expect={"quantize": "a straight-through estimator"})
+    assert report.ok
+    assert report.sites[0].report.verdict == "WRONG"
+    assert "quantize is expected to differ: a straight-through estimator" in str(report)
+    assert fbp.audit(loss, w, expect={"quantize": passed_through}).verdict == "OK"
+    twice = lambda x: 2 * passed_through(x)  # noqa: E731
+    assert not fbp.audit(loss, w, expect={"quantize": twice}).ok
+
+
+def test_exceptions_that_are_not_needed_are_named() -> None:
+    @jax.custom_vjp
+    def cube(x: Any) -> Any:
+        return x**3
+
+    cube.defvjp(lambda x: (cube(x), x), lambda x, dy: (3 * x * x * dy,))
+    x = jnp.asarray([0.3, -1.1, 0.7])
+    report = fbp.audit(lambda x: cube(x).sum(), x, expect={"cube": "unsure", "sqare": "a typo"})
+    assert "cube is right here, and needs no exception" in str(report)
+    assert "no rule named sqare is reached" in str(report)
+    with pytest.raises(TypeError, match="expect of cube: expected a reason or a function, got int"):
+        fbp.audit(lambda x: cube(x).sum(), x, expect={"cube": 3})  # type: ignore[dict-item]
+
+
+def test_a_sampler_that_rejects_is_no_function_of_its_parameters() -> None:
+    @jax.custom_vjp
+    def exponential(rate: Any, key: Any) -> Any:  # from proposals that may be rejected
+        def step(carry: Any) -> Any:
+            key, _, _ = carry
+            key, one, two = jax.random.split(key, 3)
+            x = 5 * jax.random.uniform(one) / jax.lax.stop_gradient(rate)
+            return key, x, jax.random.uniform(two) > jnp.exp(-rate * x)
+
+        return jax.lax.while_loop(lambda c: c[2], step, (key, 0 * rate, True))[1]
+
+    def bwd(res: Any, dx: Any) -> Any:
+        rate, x = res
+        return -dx * x / rate, None
+
+    def fwd(rate: Any, key: Any) -> Any:
+        x = exponential(rate, key)
+        return x, (rate, x)
+
+    exponential.defvjp(fwd, bwd)
+    key = jax.random.key(3)
+
+    def loss(rate: Any) -> Any:
+        return exponential(rate, key) ** 2
+
+    report = fbp.audit(loss, jnp.float32(0.7))
+    assert report.verdict == "UNVERIFIABLE"
+    assert "implicit reparametrisation" in str(report)
+    assert "what breaks it" not in str(report)
+    assert fbp.audit(loss, jnp.float32(0.7), expect={"exponential": "implicit"}).ok
+
+
 def test_flax_and_equinox_programs() -> None:
     nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
     eqx = pytest.importorskip("equinox", reason="equinox is not installed")

@@ -1,6 +1,7 @@
 """Kinds of rules and programs that are met in the libraries of others, each in a small form."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -370,6 +371,36 @@ def test_a_gradient_that_is_not_finite_where_the_input_is(seed: int, budget: Any
     assert fbp.check(safe, x, seed=seed, budget=budget).ok
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_gradient_that_is_nan_only_without_jit(seed: int) -> None:
+    def f(x: Any) -> Any:
+        return jnp.sqrt(jnp.maximum(x, 0)) * (x > 0)
+
+    def slope(x: Any) -> Any:
+        return 0.5 / jnp.sqrt(jnp.maximum(x, 0))
+
+    masked = vjp_rule(f, lambda x, dy: (dy * slope(x) * (x > 0),))
+    chosen = vjp_rule(f, lambda x, dy: (dy * jnp.where(x > 0, slope(jnp.where(x > 0, x, 1)), 0),))
+    x = jnp.asarray([0.0, 1.0, 4.0])
+    report = fbp.check(masked, x, seed=seed)
+    assert report.verdict == "RANGE"
+    assert "without jit: NaN in 1 of 3" in report.leaves[0].says
+    assert fbp.check(chosen, x, seed=seed).ok
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 10))]
+)
+@pytest.mark.parametrize("causal", [True, False])
+def test_an_attention_block_keeps_its_digits(causal: bool, seed: int) -> None:
+    """However large the logits of some probes are: a logsumexp loses what a quotient keeps."""
+    parts = {"norm": fbp.LayerNorm(16), "qkv": fbp.Dense(16, 48), "heads": fbp.SplitHeads(2)}
+    attention = {"attend": fbp.Attention(causal=causal), "merge": fbp.MergeHeads()}
+    block = fbp.Residual(fbp.Serial(**parts, **attention, out=fbp.Dense(16, 16)))
+    x = jax.random.normal(jax.random.key(1), (2, 5, 16))
+    assert fbp.check(block, block.init(jax.random.key(0)), x, budget="fast", seed=seed).ok
+
+
 def quantized(is_wrong: bool) -> Any:
     def f(x: Any, s: Any) -> Any:
         return jnp.clip(jnp.round(x / s), -4, 3) * s
@@ -426,6 +457,112 @@ def test_rows_that_never_reach_a_weight() -> None:
     x, w = (jax.random.normal(jax.random.key(n), s) for n, s in ((0, (7, 3)), (1, (3, 5))))
     report = fbp.check(rule, x, w)
     assert any("the last 3 rows of dy (axis 0) never reach it" in h.text for h in report.hints)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_operands_that_depend_on_one_another(tied: bool) -> None:
+    def logdet(matrix: Any, factor: Any) -> Any:
+        return 2 * jnp.log(jnp.diag(factor)).sum()
+
+    def bwd(matrix: Any, factor: Any, dy: Any) -> Any:
+        return dy * jnp.linalg.inv(matrix), jnp.zeros_like(factor)
+
+    rule = vjp_rule(logdet, bwd)
+    x = jnp.arange(4.0)
+
+    def loss(s: Any) -> Any:
+        k = jnp.exp(-((x[:, None] - x) ** 2) / s**2) + 0.1 * jnp.eye(4)
+        return rule(k, jnp.linalg.cholesky(k) * (1.0 if tied else s))
+
+    report = fbp.audit(loss, jnp.float32(1.2))
+    assert report.verdict == ("CONVENTION" if tied else "WRONG"), report
+    assert ("depend on one another" in str(report)) == tied
+
+
+def test_an_error_that_reaches_no_param_is_an_error() -> None:
+    rule = vjp_rule(lambda x, w: x @ w, lambda x, w, dy: (2 * dy @ w.T, x.T @ dy))
+    report = fbp.audit(lambda w: jnp.sum(rule(jnp.asarray(X2), w) ** 2), jnp.asarray(X2.T))
+    assert report.verdict == "WRONG"
+
+
+X2 = np.random.default_rng(3).normal(size=(3, 5)).astype(np.float32)
+
+
+def approximated(digits: float) -> Any:
+    """A root whose loop stops at a tolerance, with a rule that is off by so much."""
+
+    def root(a: Any) -> Any:  # of a, by Newton's method
+        def step(carry: Any) -> Any:
+            x, _ = carry
+            return (x + a / x) / 2, x
+
+        return jax.lax.while_loop(lambda c: abs(c[0] - c[1]) > 1e-4 * c[0], step, (a, 0 * a))[0]
+
+    return vjp_rule(root, lambda a, dy: (dy * 0.5 / jnp.sqrt(a) * (1 + digits),))
+
+
+@pytest.mark.parametrize(("off", "wanted"), [(2e-6, "OK"), (1e-3, "WRONG")])
+def test_a_loop_that_stops_at_a_tolerance(off: float, wanted: str) -> None:
+    assert fbp.check(approximated(off), jnp.float32(1.7)).verdict == wanted
+
+
+@pytest.mark.parametrize("closed_over", [True, False])
+@pytest.mark.parametrize(("factor", "wanted"), [(1.0, "OK"), (1.01, "WRONG")])
+def test_conjugate_gradients_of_a_symmetric_matrix(
+    factor: float, wanted: str, closed_over: bool
+) -> None:
+    cg = jax.scipy.sparse.linalg.cg
+
+    def solved(a: Any, b: Any) -> Any:
+        return cg(lambda v: a @ v, b, tol=1e-6)[0]
+
+    def bwd(a: Any, b: Any, dx: Any) -> Any:
+        u = factor * cg(lambda v: a.T @ v, dx, tol=1e-6)[0]
+        return -jnp.outer(u, solved(a, b)), u
+
+    rule = vjp_rule(solved, bwd)
+    m = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    a, c = jnp.asarray(m @ m.T + 4 * np.eye(4, dtype=np.float32)), jnp.arange(4.0) - 1.5
+    if closed_over:
+        assert fbp.audit(lambda a: jnp.sum(rule(a, c) ** 2), a).verdict == wanted
+    else:
+        assert fbp.audit(lambda c, a: jnp.sum(rule(a, c) ** 2), c, a).verdict == wanted
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_a_series_is_that_of_the_dtype_it_is_judged_in(factor: float) -> None:
+    """As in log_ndtr, whose series has more terms in float64."""
+
+    def coefficients(x: Any) -> Any:
+        terms = 12 if x.dtype == jnp.float64 else 4
+        return [x.dtype.type(1 / math.factorial(n)) for n in range(terms)]
+
+    def exp(x: Any) -> Any:
+        return sum(c * x**n for n, c in enumerate(coefficients(x)))
+
+    def bwd(x: Any, dy: Any) -> Any:
+        slopes = [n * c * x ** (n - 1) for n, c in enumerate(coefficients(x)) if n]
+        return (dy * factor * sum(slopes),)
+
+    rule = vjp_rule(exp, bwd)
+    report = fbp.audit(lambda p: jnp.sum(rule(p) ** 2), jnp.asarray([0.1, -0.3, 0.2]))
+    assert report.ok == (factor == 1), report
+
+
+def test_the_second_derivative_of_a_rule_that_calls_another_at_its_kink() -> None:
+    weights = np.float32([0, 1])
+    report = fbp.check(lambda x: weights * jax.nn.log_sigmoid(x), np.float32([0.1, -0.3]))
+    assert report.ok, report
+
+
+def test_labels_that_mask_a_sum_of_exponentials() -> None:
+    def focal(logits: Any, labels: Any) -> Any:  # of a kink of the logits, and none of the labels
+        log_p, log_q = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        both, chosen = jnp.stack([log_p, log_q]), jnp.stack([1 - labels, labels])
+        return jax.nn.logsumexp(both, axis=0, b=chosen)
+
+    labels = np.float32([0, 1, 1, 0, 1])
+    assert fbp.check(focal, np.float32([0.1, -0.2, 0.6, 0.1, -0.5]), labels).ok
 
 
 def test_a_rule_of_which_nothing_can_be_compared() -> None:

@@ -1,7 +1,9 @@
 """`fbp.audit`: checks every custom rule of a whole program on the values that reach it."""
 
+import dataclasses
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,17 +12,31 @@ from fbp.verify._check import Budget, examine
 from fbp.verify.program._dtypes import is_float
 from fbp.verify.program._program import rule_calls, trace
 from fbp.verify.report._audit import AuditReport, SiteReport
-from fbp.verify.report._card import Report, worst
+from fbp.verify.report._card import Hint, Report, worst
 from fbp.verify.rule._rule import KEEPS, first_line
 from fbp.verify.rule._subject import Subject
 from fbp.verify.rule._subject_of import subject_of
-from fbp.verify.sites._calls import likeness, place_of, subject_of_call, used_cotangents
+from fbp.verify.sites._calls import (
+    in_float64,
+    is_sampler,
+    likeness,
+    place_of,
+    reference_of_call,
+    subject_of_call,
+    used_cotangents,
+)
 from fbp.verify.sites._harvest import Reached, harvest
+from fbp.verify.sites._tied import TIED, is_right_together
 from fbp.verify.sites._whole import Whole
 
 
 def audit(
-    loss: Callable[..., Any], params: Any, *batch: Any, budget: Budget = "fast", seed: int = 0
+    loss: Callable[..., Any],
+    params: Any,
+    *batch: Any,
+    budget: Budget = "fast",
+    seed: int = 0,
+    expect: Mapping[str, str | Callable[..., Any]] | None = None,
 ) -> AuditReport:
     """Checks every custom rule in a program, and finds those that make the whole gradient wrong.
 
@@ -42,11 +58,22 @@ def audit(
       *batch: the rest of its arguments.
       budget: the budget of each check, as for `fbp.check`.
       seed: the seed of the random draws.
+      expect: exceptions, by the name of a rule as the report shows it. A reason in words: the rule
+        may be another derivative than its function's, as those of straight-through estimators and
+        of samplers are; it is checked, but what is found does not count. Or a function: the rule is
+        compared with that function's derivative; it is called with the arrays that reach the rule.
+        The reference of the whole gradient keeps these rules.
 
     Raises:
+      TypeError: expect holds something else.
       ValueError: params hold no floats; loss raises, or returns no floats.
     """
     started = time.perf_counter()
+    expect = dict(expect or {})
+    for name, what in expect.items():
+        if not isinstance(what, str) and not callable(what):
+            got = type(what).__name__
+            raise TypeError(f"expect of {name}: expected a reason or a function, got {got}")
     subject = subject_of(loss, (params, *batch), argnums=(0,))
     notes: list[str] = []
     narrow = subject.values
@@ -63,37 +90,61 @@ def audit(
         raise ValueError(f"{subject.name}: expected an output with floats")
     dys = [np.ones(program.out_avals[i].shape, program.out_avals[i].dtype) for i in outs]
     reached = harvest(program, narrow, subject.differentiable, dys, outs)
+    whole = Whole(subject, notes, expect)
+    wide = in_float64(reached, whole.program, whole.values) if whole.x64 else [None] * len(reached)
     groups: dict[Any, list[tuple[Reached, Subject]]] = {}
-    for one in reached:
-        call = subject_of_call(one)
+    for one, eqn in zip(reached, wide, strict=True):
+        call = subject_of_call(one, eqn)
         groups.setdefault(likeness(one, call), []).append((one, call))
-    whole = Whole(subject, notes)
-    if whole.kept:
-        names = ", ".join(dict.fromkeys(whole.names[n] for n in whole.kept))
+    if kept := dict.fromkeys(whole.names[n] for n in whole.needed):
         notes.append(
-            f"the reference of the whole keeps the rule of {names}: it has no gradient without"
+            f"the reference of the whole keeps the rule of {', '.join(kept)}: it has no gradient "
+            "without"
         )
+    if unknown := [name for name in expect if name not in whole.names]:
+        notes.append(f"expect: no rule named {', '.join(unknown)} is reached")
     sites: list[SiteReport] = []
     choices: list[int] = []
     for group in groups.values():
         # The first that the gradient of the whole passes through, not one in a branch not taken.
         used = (pair for pair in group if any(np.any(c) for c in used_cotangents(pair[0])))
-        report = _check_site(*next(used, group[0]), budget, seed)
         first, numbers = group[0][0], [one.site.number for one, _ in group]
-        effect = whole.error(numbers) if not report.ok else 0.0
+        exception = expect.get(first.site.name)
+        reference = exception if callable(exception) else None
+        report = _check_site(*next(used, group[0]), reference, budget, seed)
+        if report.verdict == "WRONG" and reference is None and is_sampler(first):
+            report = Report(first.site.name, "UNVERIFIABLE", notes=(SAMPLER,))
+            whole.keep(numbers)
+        reason = exception if isinstance(exception, str) and not report.ok else ""
+        if isinstance(exception, str) and report.ok:
+            notes.append(f"expect: {first.site.name} is right here, and needs no exception")
+        effect = math.nan
+        if report.ok or report.verdict == "VACUOUS":
+            effect = 0.0
+        elif report.verdict != "UNVERIFIABLE":
+            effect = whole.error(numbers)
         if report.verdict == "WRONG" and effect <= whole.allowed:
             name = first.site.name
-            notes.append(f"{name} is wrong elsewhere: what reaches it here gives a right gradient")
+            if is_right_together(whole, first, seed):
+                report = _as_convention(report, TIED)
+            else:
+                text = f"{name} is wrong elsewhere: what reaches it here gives a right gradient"
+                notes.append(text)
         choices += numbers if report.verdict == "CONVENTION" else []
-        sites.append(SiteReport(first.site.name, place_of(first), len(group), report, effect))
+        place = place_of(first)
+        sites.append(SiteReport(first.site.name, place, len(group), report, effect, reason))
     hidden = len(whole.names) - len(reached)
-    unseen = [site.rule for site in sites if site.report.verdict == "UNVERIFIABLE"]
+    # Of a sampler the whole has no other reference either.
+    unseen = [
+        s for s in sites if s.report.verdict == "UNVERIFIABLE" and SAMPLER not in s.report.notes
+    ]
     if hidden > 0:
         notes.append(f"{hidden} rules inside while or shard_map: checked as parts of the whole")
     if hidden > 0 or unseen:
         report = _examined(subject, None, budget, seed)
         sites.append(SiteReport(f"{subject.name}, as a whole", "", 1, report, 0.0))
-    verdicts = [v for v in (site.report.verdict for site in sites) if v != "VACUOUS"]
+    verdicts = [site.report.verdict for site in sites if not site.expected]
+    verdicts = [v for v in verdicts if v != "VACUOUS"]
     errors = whole.errors()
     if not whole.exact:
         verdicts.append("UNVERIFIABLE")
@@ -108,7 +159,7 @@ def audit(
             verdicts.append("WRONG")
     return AuditReport(
         subject.name,
-        worst(verdicts) if verdicts else "VACUOUS",
+        worst(verdicts) if verdicts else "OK" if any(s.expected for s in sites) else "VACUOUS",
         errors,
         tuple(sites),
         tuple(notes),
@@ -116,12 +167,25 @@ def audit(
     )
 
 
-def _check_site(one: Reached, subject: Subject, budget: Budget, seed: int) -> Report:
+SAMPLER = (
+    "it draws random numbers in a loop that rejects some: autodiff holds fixed which, so it is no "
+    "reference for a rule by implicit reparametrisation; expect= accepts the rule"
+)
+
+
+def _check_site(
+    one: Reached,
+    subject: Subject,
+    reference: Callable[..., Any] | None,
+    budget: Budget,
+    seed: int,
+) -> Report:
     if not subject.differentiable:
         return Report(one.site.name, "VACUOUS", notes=("nothing here can be differentiated",))
     dys = used_cotangents(one)
     usable = all(np.isfinite(c).all() for c in dys) and any(np.any(c) for c in dys)
-    report = _examined(subject, dys if usable else None, budget, seed)
+    held_against = None if reference is None else reference_of_call(one, subject, reference)
+    report = _examined(subject, dys if usable else None, budget, seed, held_against)
     if report.verdict == "STRUCTURE" and all(KEEPS in hint.text for hint in report.hints):
         why = (
             "the rule closes over a value of the loss, which is gone when it is checked: jax.grad "
@@ -131,10 +195,23 @@ def _check_site(one: Reached, subject: Subject, budget: Budget, seed: int) -> Re
     return report
 
 
-def _examined(subject: Subject, dys: Any, budget: Budget, seed: int) -> Report:
+def _as_convention(report: Report, why: str) -> Report:
+    """The report of a rule that is WRONG alone, and right in the program that calls it."""
+    rows = [
+        dataclasses.replace(row, verdict="CONVENTION") if row.verdict == "WRONG" else row
+        for row in report.leaves
+    ]
+    return dataclasses.replace(
+        report, verdict="CONVENTION", leaves=tuple(rows), hints=(Hint("", "convention", why),)
+    )
+
+
+def _examined(
+    subject: Subject, dys: Any, budget: Budget, seed: int, reference: Subject | None = None
+) -> Report:
     """Checks a subject; UNVERIFIABLE, with the reason, if that raises."""
     try:
-        return examine(subject, None, dys, budget, seed)
+        return examine(subject, reference, dys, budget, seed)
     except Exception as error:
         why = f"it could not be checked: {type(error).__name__}: {first_line(error)}"
         return Report(subject.name, "UNVERIFIABLE", notes=(why,))

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from fbp.verify.judge._bounds import leeway_of_approximations
 from fbp.verify.probe._probes import Probe
 from fbp.verify.program._numbers import largest
 from fbp.verify.rule._derived import forward_slope, holds_fixed, refined_gradients
@@ -133,7 +135,9 @@ class Differences:
             step = 0.02 * typical_size(np.asarray(probe.values[i]))
             slope, bar = self.slope(probe.values, probe.dys, {i: v}, step)
         rule = float((got * v).sum().real)
-        allowed = 1e-6 * np.sqrt((np.abs(got) ** 2).sum()) + 4 * bar
+        unit = float(jnp.finfo(self.runs.dtypes[i]).eps)
+        leeway = max(1e-6, leeway_of_approximations(unit, self.runs.iterates))
+        allowed = leeway * np.sqrt((np.abs(got) ** 2).sum()) + 4 * bar
         if not np.isfinite(slope) or bar > 0.05 * abs(slope) or abs(rule - slope) <= allowed:
             return ""
         return f"along a random direction it is {rule:.6g}, reference {slope:.6g}"

@@ -1,15 +1,22 @@
 """Compares a rule's gradients with their references: in float64, then in the working dtype."""
 
+import math
+
 import numpy as np
 
-from fbp.verify.judge._bounds import AT_KINK, algebra_allowed, lost_to_rounding
+from fbp.verify.judge._bounds import (
+    AT_KINK,
+    algebra_allowed,
+    leeway_of_approximations,
+    lost_to_rounding,
+)
 from fbp.verify.judge._findings import Findings, LeafRecord
 from fbp.verify.judge._limits import Limits
 from fbp.verify.judge._narrow import Narrow
 from fbp.verify.judge._singularity import at_singularity
 from fbp.verify.probe._probes import Probe
 from fbp.verify.program._numbers import EPS64, largest
-from fbp.verify.rule._derived import holds_fixed
+from fbp.verify.rule._derived import gradients_without_jit, holds_fixed
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
@@ -33,6 +40,13 @@ class Gradients:
         got, want = pair.rule_grads[k], pair.grads[k]
         if not want.size:
             return
+        if probe.as_given and self.runs.masks and np.isfinite(got).all():
+            bare = gradients_without_jit(self.runs, probe.values, probe.dys)[k]
+            found = at_singularity(self.limits, probe, k, bare, want)
+            if found is not None and not np.isfinite(bare).all():
+                text = f"without jit: {found[1]} (jit makes x * mask a choice between x and 0)"
+                self.findings.say(found[0], k, probe, pair, text, np.inf)
+                return
         known = ~np.isnan(want) if self.runs.by != "reverse" else np.ones(want.shape, bool)
         finite = np.isfinite(want) & np.isfinite(got)
         if not finite[known].all():
@@ -50,12 +64,13 @@ class Gradients:
         record.seen = max(record.seen, scale)
         record.covered = record.covered | known
         wrong = not error <= allowed
-        if wrong and error <= 1e-7 * scale and self.runs.eps == EPS64:
-            # The derivative of an approximation is not the approximation of the derivative.
+        leeway = leeway_of_approximations(self.narrow.unit(k), self.runs.iterates)
+        if wrong and error <= leeway * scale and self.runs.eps == EPS64:
             self.findings.note(
-                "agrees to seven digits only: the function approximates, or its rule does"
+                f"agrees to {-math.log10(leeway):.0f} digits only: the function approximates, "
+                "or its rule does"
             )
-            wrong, record.digits = False, 1e-7
+            wrong, record.digits = False, leeway
         digits = 64 * self.narrow.unit(k)
         if wrong and self.runs.subject.as_traced and error <= digits * max(scale, record.usual):
             # Approximations were chosen for this dtype when the program was traced.

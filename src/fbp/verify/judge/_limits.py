@@ -8,6 +8,7 @@ from fbp.verify.judge._bounds import AT_KINK
 from fbp.verify.judge._differences import Differences, typical_size
 from fbp.verify.judge._hull import in_hull
 from fbp.verify.probe._probes import Probe
+from fbp.verify.program._numbers import largest
 from fbp.verify.rule._derived import one_sided_gradients
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
@@ -49,7 +50,7 @@ class Limits:
                     is_one = not np.isfinite(limits).all() or (
                         in_hull(rule, limits, 1e-4)
                         # The gradients of all leaves must be the same combination of the limits.
-                        and in_hull(*_together(there.rule_grads, around), 1e-4)
+                        and in_hull(*_together(there, around), 1e-4)
                     )
                     if is_one or not np.isfinite(rule).all():
                         break
@@ -169,17 +170,23 @@ class Limits:
         return self.runs.subject.leaves[self.runs.diff[k]].path
 
 
-def _together(
-    rule: list[np.ndarray], around: list[list[np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """A rule's gradient and its limits, finite leaves only, each leaf scaled, as vectors."""
+def _together(there: Pair, around: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """A rule's gradient and its limits, finite leaves only, each leaf scaled, as vectors.
+
+    A leaf of which both the rule and autodiff take no limit, as autodiff may, is left out.
+    """
     points, limits = [], []
-    for k, mine in enumerate(rule):
+    for k, mine in enumerate(there.rule_grads):
         beside = np.stack([grads[k].ravel() for grads in around])
         scale = max(np.abs(beside).max(initial=0.0), np.abs(mine).max(initial=0.0))
-        if np.isfinite(scale) and scale > 0:
-            points.append(mine.ravel() / scale)
-            limits.append(beside / scale)
+        if not (np.isfinite(scale) and scale > 0):
+            continue
+        point, limit = mine.ravel() / scale, beside / scale
+        is_autodiff = bool(there.grads) and largest(there.grads[k] - mine) <= 1e-9 * scale
+        if is_autodiff and not in_hull(point, limit, 1e-4):
+            continue
+        points.append(point)
+        limits.append(limit)
     if not points:
         return np.zeros(0), np.zeros((len(around), 0))
     return np.concatenate(points), np.concatenate(limits, 1)

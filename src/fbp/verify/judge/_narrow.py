@@ -6,6 +6,8 @@ import numpy as np
 from fbp.verify.judge._bounds import precision_allowed
 from fbp.verify.judge._findings import LeafRecord
 from fbp.verify.probe._probes import Probe
+from fbp.verify.program._margins import EXPONENTIALS
+from fbp.verify.program._moving import primitives_reached
 from fbp.verify.program._numbers import largest
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
@@ -20,6 +22,11 @@ class Narrow:
     def __init__(self, runs: Runs, leaves: list[LeafRecord]) -> None:
         self.runs, self.leaves = runs, leaves
         self._exponent = 1.0
+        inputs = range(len(runs.subject.leaves))
+        self._feeds = [
+            bool(primitives_reached(runs.program, [j == i for j in inputs]) & {*EXPONENTIALS})
+            for i in runs.diff
+        ]
 
     def saw(self, exponent: float) -> None:
         """Notes the largest argument of an exponential in a run on ordinary input."""
@@ -62,20 +69,22 @@ class Narrow:
         control = working.grads[k][known]
         if scale > 1e-3 * float(jnp.finfo(dtype).max) or not np.isfinite(control).all():
             return None
+        if self.runs.draws:
+            want = control  # float64 draws other numbers
+        error, theirs = largest(got - want) / scale, largest(control - want) / scale
         if not np.isfinite(got).all():
+            if theirs > 1:
+                return None  # autodiff's is finite, but none of its digits is right
             bad = ~np.isfinite(got)
             return "RANGE", (
                 f"{bad.sum()} of {bad.size} elements are not finite in {dtype}, "
                 f"where autodiff's are and the gradient is at most {scale:.2g}"
             )
-        if self.runs.draws:
-            want = control  # float64 draws other numbers
         # This close to a kink, rounding decides which side a few elements fall on.
         if pair.margin < (256 * unit if unit < 1e-4 else 2 * unit):
             off = np.abs(got - want) > 0.01 * scale
             if off.any() and off.sum() <= max(2, 0.02 * off.size):
                 return None
-        error, theirs = largest(got - want) / scale, largest(control - want) / scale
         if probe.ordinary:
             record = self.leaves[k]
             record.working = max(record.working, error / unit)
@@ -86,6 +95,10 @@ class Narrow:
                     f"errs by {error / unit:.0f} rounding units of {dtype}, "
                     f"autodiff by {theirs / unit:.1f}"
                 )
+        elif self._feeds[k] and pair.exponent * unit > 1e-4:
+            # exp(u) errs by |u| units. Where four digits of a softmax are left and its terms
+            # cancel, whether it was made from the logsumexp or divided by the sum decides.
+            return None
         elif error > max(0.1, 64 * theirs) and theirs < 1e-2 and unit < 1e-4 and not imprecise:
             usual, growth = self.leaves[k].usual, self._growth(probe)
             rest = unit ** (2 / 3) * growth**2 * usual
@@ -93,9 +106,6 @@ class Narrow:
                 # The gradient vanishes, as in a decay. A product in an exponent errs by
                 # unit * growth^2, so the exponential does too; two more factors may have grown.
                 rest = max(rest, unit * growth**4 * usual)
-            if whole := self.saturated(pair, k):
-                # Four times: for a and for b of exp(a - b), in both of the terms that cancel.
-                rest = max(rest, 4 * unit * pair.exponent * max(scale, whole))
             # An error up to `rest` is the rounding of terms that cancel in a saturated gradient.
             if error * scale > rest:
                 return "RANGE", (

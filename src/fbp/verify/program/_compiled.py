@@ -14,6 +14,15 @@ from fbp.verify.program._program import dtype_of, equations
 _QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
+# Makes x * mask a choice between x and 0: 0 where, without jit, inf * 0 is NaN.
+_SIMPLIFIER = {"xla_disable_hlo_passes": "algsimp"}
+
+
+def as_without_jit(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+    """f compiled without algebraic simplification: it is NaN where f is NaN without jit."""
+    return jax.jit(f).trace(*args).lower().compile(compiler_options=_QUICK | _SIMPLIFIER)
+
+
 def quick(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
     """f compiled for arguments of these shapes, with little optimisation unless it runs long."""
     traced = jax.jit(f).trace(*args)

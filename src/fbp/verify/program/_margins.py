@@ -11,21 +11,23 @@ from fbp._layer import Array
 from fbp.verify.program._interpreter import CALLS, Interpreter, looped, scanned
 from fbp.verify.program._program import dtype_of, equations, opened, programs_in
 
+SOLVE = "custom_linear_solve"
 # Primitives that compare their operands.
 COMPARED = ("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "clamp", "lt_to", "le_to")
 _AT_ZERO = ("abs", "sign")
 _EXTREME = ("reduce_max", "reduce_min", "argmax", "argmin")
 _WINDOWS = ("reduce_window_max", "reduce_window_min", "cummax", "cummin", "sort", "top_k")
 _STEPS = ("floor", "ceil", "round")
-_EXPONENTIALS = ("exp", "exp2")
-# Larger arguments of exp are masks that make it 0, such as -1e9 or -inf.
-_MASKED = 1e8
+EXPONENTIALS = ("exp", "exp2")
+# exp of less is 0 beside 1, in float32: that of a mask, such as -1e9, whose rounding is no matter.
+_MASKED = -16.0
 
 
 class Margins(Interpreter):
     """Evaluates a program and records how close its comparisons are to a tie, relatively.
 
-    It also records how large the arguments of its exponentials are. Only equations that depend on
+    It also records how large the arguments of its exponentials are, before a maximum is subtracted
+    from them. Only equations that depend on
     the differentiated inputs count: a mask made from positions has no kinks.
 
     Args:
@@ -36,6 +38,8 @@ class Margins(Interpreter):
     def __init__(self, moving: set[Any]) -> None:
         self.margins: list[Array] = []
         self.exponents: list[Array] = []
+        self.minuends: dict[Any, Array] = {}
+        self.residuals: list[Array] = []
         self.moving = moving
 
     def equation(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
@@ -54,10 +58,17 @@ class Margins(Interpreter):
         margin = _margin(eqn, ins)
         if margin is not None:
             self.margins.append(margin)
-        if eqn.primitive.name in _EXPONENTIALS:
-            size = jnp.abs(ins[0])
-            self.exponents.append(jnp.where(size < _MASKED, size, 0).max(initial=0))
-        return super().primitive(eqn, ins)
+        if eqn.primitive.name == "sub":
+            self.minuends[eqn.outvars[0]] = ins[0]
+        if eqn.primitive.name in EXPONENTIALS:
+            # Of exp(a - b), as in a softmax, a is what rounding matters of.
+            size = jnp.abs(self.minuends.get(eqn.invars[0], ins[0]))
+            size = jnp.broadcast_to(size, ins[0].shape)
+            self.exponents.append(jnp.where(ins[0] > _MASKED, size, 0).max(initial=0))
+        outs = super().primitive(eqn, ins)
+        if eqn.primitive.name == SOLVE:
+            self.residuals.append(_residual(eqn, ins, outs))
+        return outs
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         # Tracers must not leave the body of a loop: the margin and exponent are two more outputs.
@@ -100,6 +111,34 @@ class Margins(Interpreter):
         """The largest argument of an exponential."""
         large = [jnp.asarray(e, jnp.float32) for e in self.exponents]
         return jnp.stack(large).max() if large else jnp.asarray(0, jnp.float32)
+
+    def residual(self) -> Array:
+        """The largest relative residual of a linear solve, if none is in a loop or branch."""
+        left = [jnp.asarray(r, jnp.float32) for r in self.residuals]
+        return jnp.stack(left).max() if left else jnp.asarray(0, jnp.float32)
+
+
+def residual_of(program: ClosedJaxpr, values: Sequence[Any]) -> Array:
+    """`Margins.residual` of a program that is run on values of any float dtype."""
+    if not any(eqn.primitive.name == SOLVE for eqn in equations(program.jaxpr)):
+        return jnp.asarray(0, jnp.float32)
+    margins = Margins(set(program.jaxpr.invars))
+    fitting = [
+        lax.convert_element_type(v, a.dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else v
+        for v, a in zip(values, program.in_avals, strict=True)
+    ]
+    margins.run(program.jaxpr, program.consts, fitting)
+    return margins.residual()
+
+
+def _residual(eqn: JaxprEqn, ins: list[Any], outs: list[Any]) -> Array:
+    """|A x - b| / |b| of a `custom_linear_solve` of A x = b."""
+    lengths, matvec = eqn.params["const_lengths"], eqn.params["jaxprs"].matvec
+    b = ins[sum(n or 0 for n in lengths) :]
+    ax = Interpreter().run(*opened(matvec), [*ins[: lengths.matvec], *outs[: len(b)]])
+    off = jnp.stack([jnp.abs(u - v).max(initial=0) for u, v in zip(ax, b, strict=True)]).max()
+    size = jnp.stack([jnp.abs(v).max(initial=0) for v in b]).max()
+    return off / jnp.where(size == 0, 1, size)
 
 
 def _inner_inputs(eqn: JaxprEqn) -> list[tuple[Sequence[Any], int]]:

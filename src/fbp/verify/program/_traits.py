@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from jax.extend.core import ClosedJaxpr
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
 
+from fbp.verify.program._margins import SOLVE
 from fbp.verify.program._program import RULES, equations, programs_in, scan_splits
 
-SOLVE = "custom_linear_solve"
 _MADE_BY_HAND = {*RULES, "pallas_call", SOLVE}
 
 
@@ -34,6 +35,21 @@ def effects_of(program: ClosedJaxpr) -> list[str]:
 def iterates(program: ClosedJaxpr) -> bool:
     """Whether a program has a loop that may run until something converges."""
     return any(map(_may_converge, equations(program.jaxpr)))
+
+
+def multiplies_masks(program: Any) -> bool:
+    """Whether a program multiplies by a mask: by booleans made floats."""
+    for eqn in program.eqns:
+        if any(multiplies_masks(held) for held in programs_in(eqn)):
+            return True
+    masks = {
+        eqn.outvars[0]
+        for eqn in program.eqns
+        if eqn.primitive.name == "convert_element_type"
+        and getattr(eqn.invars[0].aval, "dtype", None) == np.bool_
+    }
+    products = [eqn for eqn in program.eqns if eqn.primitive.name == "mul"]
+    return any(v in masks for eqn in products for v in eqn.invars if not isinstance(v, Literal))
 
 
 def longest_sum(program: ClosedJaxpr) -> float:

@@ -5,6 +5,7 @@ its program can be evaluated with every float widened: without rounding to float
 the algebra are left. Random bits and bit patterns stay as in the dtype the program was traced in.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,8 +13,16 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
+from fbp.verify.program._dtypes import is_float
 from fbp.verify.program._interpreter import Interpreter, bind
-from fbp.verify.program._program import dtype_of, equations, evaluate, programs_in
+from fbp.verify.program._program import (
+    dtype_of,
+    equations,
+    evaluate,
+    opened,
+    programs_in,
+    trace,
+)
 
 _DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype")
 # Primitives that depend on bits or on the spacing of floats stay in the dtype they were traced in.
@@ -66,6 +75,48 @@ class Widened(Interpreter):
 
     def constant(self, value: Any) -> Any:
         return _wide(value)
+
+    def equation(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        if eqn.primitive.name == "custom_jvp_call":
+            return self._with_its_derivative(eqn, ins)
+        return super().equation(eqn, ins)
+
+    def _with_its_derivative(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        """Keeps the derivative of a custom_jvp function that a rule calls, widened like the call.
+
+        It is used where the rule itself is differentiated: at a kink of the function, such as the
+        abs(x) in a logaddexp, autodiff of its program would take another one.
+        """
+        floats = [i for i, v in enumerate(eqn.invars) if is_float(v.aval)]
+
+        def filled(values: Sequence[Any]) -> list[Any]:
+            every = list(ins)
+            for i, v in zip(floats, values, strict=True):
+                every[i] = v
+            return every
+
+        @jax.custom_jvp
+        def f(*values: Any) -> list[Any]:
+            return self.run(*opened(eqn.params["call_jaxpr"]), filled(values))
+
+        @f.defjvp
+        def _(primals: Any, tangents: Any) -> Any:
+            def along(every: list[Any], dots: list[Any]) -> Any:
+                def of_floats(*values: Any) -> list[Any]:
+                    full = list(every)
+                    for i, v in zip(floats, values, strict=True):
+                        full[i] = v
+                    return bind(eqn, full)
+
+                return jax.jvp(of_floats, tuple(every[i] for i in floats), tuple(dots))
+
+            avals = [v.aval for v in eqn.invars]
+            program = trace(along, avals, [avals[i] for i in floats])
+            args = [*filled(primals), *map(_wide, tangents)]
+            outs = self.run(program.jaxpr, program.consts, args)
+            return outs[: len(outs) // 2], outs[len(outs) // 2 :]
+
+        return f(*(_wide(ins[i]) for i in floats))
 
     def primitive(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         name = eqn.primitive.name

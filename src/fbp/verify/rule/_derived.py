@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fbp.verify.program._altered import free_of_stops, nudged, refined
-from fbp.verify.program._compiled import quick
+from fbp.verify.program._compiled import as_without_jit, quick
 from fbp.verify.program._numbers import largest
 from fbp.verify.program._program import as_function, trace
 from fbp.verify.program._traits import primitives
@@ -92,6 +92,15 @@ def one_sided_gradients(runs: Runs, values: Values, dys: Values) -> list[list[np
     return _run(runs, "one-sided", gradients, values, dys, [])
 
 
+def gradients_without_jit(runs: Runs, values: Values, dys: Values) -> list[np.ndarray]:
+    """The rule's gradients as they are without jit: NaN where it multiplies infinity by a mask."""
+
+    def gradients(values: list[Any], dys: list[Any], _: Any) -> Any:
+        return runs.rule_grads(values, dys)
+
+    return _run(runs, "without jit", gradients, values, dys, [], as_without_jit)
+
+
 def holds_fixed(runs: Runs) -> bool:
     """Whether the function has a stop_gradient that its gradient depends on.
 
@@ -148,11 +157,17 @@ def once(runs: Runs, name: str, make: Callable[[], Any]) -> Any:
 
 
 def _run(
-    runs: Runs, name: str, f: Callable[..., Any], values: Values, dys: Values, moves: Values
+    runs: Runs,
+    name: str,
+    f: Callable[..., Any],
+    values: Values,
+    dys: Values,
+    moves: Values,
+    compiled: Callable[..., Any] = quick,
 ) -> Any:
     """Runs f on values, cotangents and moves in float64, compiled on the first call."""
     with jax.enable_x64(True), quiet_callbacks():
         wides = runs.wide(values)
         along = [np.asarray(m, wides[i].dtype) for i, m in zip(runs.diff, moves, strict=False)]
         args = wides, runs.wide_dys(dys), along
-        return jax.device_get(once(runs, name, lambda: quick(f, *args))(*args))
+        return jax.device_get(once(runs, name, lambda: compiled(f, *args))(*args))

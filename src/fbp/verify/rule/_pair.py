@@ -18,6 +18,8 @@ class Pair(NamedTuple):
       rule_grads: the gradients from the rule.
       margin: how close the closest comparison is to a tie, relatively.
       exponent: the largest argument of an exponential.
+      residual: how far the linear solves of the function and of the rule are from solving their
+        equations, relatively.
     """
 
     out: list[Any]
@@ -26,10 +28,11 @@ class Pair(NamedTuple):
     rule_grads: list[Any]
     margin: Any
     exponent: Any = 0.0
+    residual: Any = 0.0
 
 
 def to_numpy(pair: Pair) -> Pair:
     """The pair on the host, its arrays in float64."""
     pair = jax.device_get(pair)
     out, grads, rule_out, rule_grads = ([wide(np.asarray(a)) for a in part] for part in pair[:4])
-    return Pair(out, grads, rule_out, rule_grads, float(pair.margin), float(pair.exponent))
+    return Pair(out, grads, rule_out, rule_grads, *map(float, pair[4:]))

@@ -17,14 +17,14 @@ from jax.extend.core import ClosedJaxpr
 
 from fbp.verify.program._compiled import quick
 from fbp.verify.program._dtypes import is_complex, is_float, narrow, wide
-from fbp.verify.program._margins import Margins, hides_kinks
+from fbp.verify.program._margins import SOLVE, Margins, hides_kinks, residual_of
 from fbp.verify.program._numbers import EPS64
 from fbp.verify.program._program import as_function, evaluate, trace
 from fbp.verify.program._traits import (
-    SOLVE,
     effects_of,
     iterates,
     longest_sum,
+    multiplies_masks,
     primitives,
     rules_of,
 )
@@ -60,6 +60,7 @@ class Runs:
       has_kernels: whether the rule, its forward included, calls Pallas kernels.
       effects: side effects in the program of the rule, except those for debugging.
       longest_sum: the terms of the longest sum, roughly.
+      masks: whether the rule multiplies by masks.
       iterates: whether the function has a loop that may run until something converges.
       hides_kinks: whether it compares floats where a tie is not seen.
       draws: whether random numbers are drawn, which depend on the dtype.
@@ -164,17 +165,20 @@ class Runs:
 
     def _way(self, values: list[Any], dys: list[Any]) -> str:
         """How the function without its rules can be differentiated: the attribute `by`."""
-        if SOLVE in primitives(self.plain):
-            # Its transposed solve is the user's and cannot be removed: autodiff would use it.
-            return "differences"
         floats = [values[i] for i in self.diff]
-        self.by = "reverse"
-        try:
-            jax.eval_shape(functools.partial(self._reference, self.plain), values, dys)
-            return "reverse"
-        except Exception as error:
-            why = first_line(error)
-            self.notes.append(f"no reverse-mode autodiff of the function itself: {why}")
+        if SOLVE in primitives(self.plain):
+            # Its transposed solve is the user's and cannot be removed: reverse mode would use it.
+            # Forward mode does not; but only differences tell whether its solve is one.
+            if not iterates(self.plain):
+                return "differences"
+        else:
+            self.by = "reverse"
+            try:
+                jax.eval_shape(functools.partial(self._reference, self.plain), values, dys)
+                return "reverse"
+            except Exception as error:
+                why = first_line(error)
+                self.notes.append(f"no reverse-mode autodiff of the function itself: {why}")
         f = self.subject.of_floats(as_function(self.plain), values)
         try:
             jax.eval_shape(lambda v: jax.jvp(f, (v,), (v,)), floats)
@@ -208,6 +212,7 @@ class Runs:
             plain = trace(widened(plain, self.stuck), *wides)
         names = primitives(plain)
         self.program = plain
+        self.masks = multiplies_masks(rule.jaxpr)
         self.longest_sum = max(longest_sum(rule), longest_sum(plain))
         self.iterates = iterates(plain)
         self.hides_kinks = hides_kinks(plain)
@@ -228,8 +233,9 @@ class Runs:
             margins = Margins({plain.jaxpr.invars[i] for i in self.diff})
             margins.run(plain.jaxpr, plain.consts, values)
             out, grads = self._reference(plain, values, dys)
-            margin, exponent = margins.smallest(), margins.exponent()
-            return Pair(out, grads, outs[:n], outs[n:], margin, exponent)
+            residual = jnp.maximum(margins.residual(), residual_of(rule, [*values, *dys]))
+            seen = margins.smallest(), margins.exponent(), residual
+            return Pair(out, grads, outs[:n], outs[n:], *seen)
 
         # Compiling traces `both`, which completes `stuck`; so `eps` is computed after it.
         compiled = quick(both, wides, self.wide_dys(dys))

@@ -1,19 +1,23 @@
 """The call of a custom rule in a program, as a subject that can be checked by itself."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from fbp.verify.program._dtypes import is_float, is_key
 from fbp.verify.program._interpreter import bind
-from fbp.verify.program._program import dtype_of
+from fbp.verify.program._program import dtype_of, equations
 from fbp.verify.rule._rule import fingerprint
 from fbp.verify.rule._subject import Leaf, Subject
-from fbp.verify.sites._harvest import Reached
+from fbp.verify.sites._harvest import Reached, operands_of, sites_of
 from fbp.verify.sites._sites import rule_source
+
+_WIDE = (np.dtype(np.float64), np.dtype(np.complex128))
 
 
 def _used_outputs(one: Reached) -> list[int]:
@@ -42,15 +46,70 @@ def place_of(one: Reached) -> str:
     return f"{os.path.basename(file)}:{line}" if file else ""
 
 
-def subject_of_call(one: Reached) -> Subject:
+class Wide(NamedTuple):
+    """A call in the program of the same loss traced in float64.
+
+    What a rule and its function choose for their dtype, such as the terms of a series, the
+    tolerance of a loop or the digits of a constant, they choose for float64 there.
+
+    Attributes:
+      eqn: the call.
+      fixed: by index, the operands that do not depend on params.
+    """
+
+    eqn: JaxprEqn
+    fixed: dict[int, Any]
+
+
+def in_float64(
+    reached: Sequence[Reached], program: ClosedJaxpr, values: Any
+) -> Sequence[Wide | None]:
+    """For each call, that of the same loss traced in float64; None for all if it makes others.
+
+    Args:
+      reached: the calls.
+      program: the program of the loss, traced in float64.
+      values: its inputs.
+    """
+    with jax.enable_x64(True):
+        sites = sites_of(program, values)
+        if [_form(site.eqn) for site in sites] != [_form(one.site.eqn) for one in reached]:
+            return [None] * len(reached)
+        fixed = [
+            [n for n, moves in enumerate(one.moving) if not moves and is_float(one.inputs[n])]
+            for one in reached
+        ]
+        try:
+            inputs = operands_of(program, values, fixed)
+        except Exception:  # raised by a run-time check of the user's
+            return [None] * len(reached)
+    found = []
+    for site, one, mine, operands in zip(sites, reached, fixed, inputs, strict=True):
+        every: list[Any] = [None] * len(one.inputs)
+        for n, v in zip(mine, operands, strict=True):
+            every[n] = v
+        last, _ = Reached(site, every, [], one.moving).at(-1)
+        found.append(Wide(site.eqn, {n: last[n] for n in mine}))
+    return found
+
+
+def _form(eqn: JaxprEqn) -> Any:
+    atoms = (*eqn.invars, *eqn.outvars)
+    return rule_source(eqn), [getattr(v.aval, "shape", ()) for v in atoms]
+
+
+def subject_of_call(one: Reached, in_float64: Wide | None) -> Subject:
     """The call of a rule as a subject, with the inputs that reach it."""
-    eqn = one.site.eqn
     inputs, _ = one.at(-1)
 
     def f(values: Sequence[Any]) -> list[Any]:
+        eqn = one.site.eqn
+        is_wide = jax.config.read("jax_enable_x64") and any(v.dtype in _WIDE for v in values)
+        if in_float64 is not None and is_wide:
+            eqn = in_float64.eqn
         dtypes = [dtype_of(v) for v in eqn.invars]
         fitting = [
-            v if not is_float(v) or v.dtype == d else jax.lax.convert_element_type(v, d)
+            v if is_key(v) or v.dtype == d else jax.lax.convert_element_type(v, d)
             for v, d in zip(values, dtypes, strict=True)
         ]
         outs = bind(eqn, fitting)
@@ -60,9 +119,29 @@ def subject_of_call(one: Reached) -> Subject:
     leaves = []
     for n, (name, v) in enumerate(zip(one.site.operands, inputs, strict=True)):
         is_operand = is_float(v) and n >= one.site.constants
-        differentiable = is_operand and (one.moving[n] or _has_gradient(eqn, f, inputs, n))
+        differentiable = is_operand and (one.moving[n] or _has_gradient(one.site.eqn, f, inputs, n))
+        if in_float64 is not None and not differentiable:
+            v = in_float64.fixed.get(n, v)
         leaves.append(Leaf(name, v if is_key(v) else np.asarray(v), differentiable))
-    return Subject(one.site.name, f, tuple(leaves), None, f, as_traced=True)
+    return Subject(one.site.name, f, tuple(leaves), None, f, as_traced=in_float64 is None)
+
+
+def is_sampler(one: Reached) -> bool:
+    """Whether a rule is of a function that draws random numbers in a loop until some fit."""
+    names = {eqn.primitive.name for eqn in equations(one.site.eqn.params["call_jaxpr"].jaxpr)}
+    return "while" in names and any(n.startswith(("random_", "threefry")) for n in names)
+
+
+def reference_of_call(one: Reached, subject: Subject, reference: Callable[..., Any]) -> Subject:
+    """A function of the operands of a call, as what its rule is compared with."""
+    used = _used_outputs(one)
+
+    def f(values: Sequence[Any]) -> list[Any]:
+        outs = jax.tree.leaves(reference(*values))
+        return [outs[i] for i in used]
+
+    name = getattr(reference, "__name__", "the reference")
+    return dataclasses.replace(subject, name=name, f=f, original=reference)
 
 
 def _has_gradient(eqn: Any, f: Callable[..., Any], values: Sequence[Any], n: int) -> bool:

@@ -158,6 +158,19 @@ def sites_of(program: ClosedJaxpr, values: Sequence[Any]) -> list[Site]:
     return listing.sites
 
 
+def operands_of(
+    program: ClosedJaxpr, values: Sequence[Any], wanted: Sequence[Sequence[int]]
+) -> list[list[np.ndarray]]:
+    """Some operands of each site, by their indices, stacked over the loops around it."""
+
+    def run(values: list[Any]) -> list[list[Any]]:
+        forward = Harvest(in_force=False)
+        forward.run(program.jaxpr, program.consts, values)
+        return [[ins[n] for n in ns] for ins, ns in zip(forward.inputs, wanted, strict=True)]
+
+    return jax.device_get(jax.jit(run)(list(values))) if any(wanted) else [[] for _ in wanted]
+
+
 def harvest(
     program: ClosedJaxpr,
     values: Sequence[Any],

@@ -3,11 +3,12 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import JaxprEqn
 
 from fbp.verify.judge._bounds import lost_to_rounding, rounding_of_cancelling
 from fbp.verify.program._compiled import quick
@@ -23,17 +24,40 @@ from fbp.verify.sites._sites import rule_source
 _LONGEST = 20.0
 
 
+def _has_reverse_mode(eqn: JaxprEqn) -> bool:
+    """Whether the function that a rule is for has one of its own, as a `while` loop has not."""
+    plain = as_function(without_rules(eqn.params["call_jaxpr"]))
+    avals = [v.aval for v in eqn.invars]
+    floats = [i for i, a in enumerate(avals) if is_float(a)]
+
+    def gradient(values: Sequence[Any]) -> Any:
+        def of_floats(moved: Sequence[Any]) -> list[Any]:
+            filled = list(values)
+            for i, v in zip(floats, moved, strict=True):
+                filled[i] = v
+            return list(filter(is_float, plain(filled)))
+
+        outs, pull = jax.vjp(of_floats, [values[i] for i in floats])
+        return pull(outs)
+
+    try:
+        jax.eval_shape(gradient, avals)
+    except Exception:
+        return False
+    return True
+
+
 class Whole:
     """The gradient of the whole program, with all, none or some of its rules in force.
 
     Attributes:
       names: the functions that have its rules, in the order of the program.
       exact: the reference: the gradient without rules; [] where there is none.
-      kept: numbers of the rules that the reference keeps, because the program has no gradient
-        without them.
+      needed: numbers of the rules without which the program has no gradient.
+      kept: numbers of the rules that the reference keeps: those, and some that were named.
     """
 
-    def __init__(self, subject: Subject, notes: list[str]) -> None:
+    def __init__(self, subject: Subject, notes: list[str], keep: Container[str] = ()) -> None:
         self.subject, self.notes = subject, notes
         self.diff = subject.differentiable
         self.x64 = True
@@ -48,25 +72,35 @@ class Whole:
             self.values = subject.values
             self.program = trace(subject.f, self.values)
         self.names = [rule_source(eqn)[0] for eqn in rule_calls(self.program)]
-        self.kept: list[int] = []
+        self.needed: list[int] = []
+        self.kept = [n for n, name in enumerate(self.names) if name in keep]
         self.exact: list[np.ndarray] = []
         self.seconds = 0.0
         try:
             try:
-                self.exact = self._gradient(without_rules(self.program))
+                self.exact = self._gradient(without_rules(self.program, self.kept))
             except Exception:
-                self.kept = self._needed()
+                self.needed = self._needed()
+                self.kept = sorted({*self.kept, *self.needed})
                 self.exact = self._gradient(without_rules(self.program, self.kept))
         except Exception as error:
             self._note(error)
 
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Keeps more rules in the reference."""
+        self.kept = sorted({*self.kept, *numbers})
+        if self.exact:
+            self.exact = self._gradient(without_rules(self.program, self.kept))
+            self.__dict__.pop("_rounding", None)
+
     def _needed(self) -> list[int]:
         """The rules without which, all others in force, the program has no gradient."""
-        numbers: dict[str, list[int]] = {}
-        for number, name in enumerate(self.names):
-            numbers.setdefault(name, []).append(number)
+        with jax.enable_x64(self.x64):
+            calls = zip(self.names, rule_calls(self.program), strict=True)
+            lacking = dict.fromkeys(name for name, eqn in calls if not _has_reverse_mode(eqn))
         needed: list[int] = []
-        for mine in numbers.values():
+        for lacks in lacking:
+            mine = [n for n, name in enumerate(self.names) if name == lacks]
             others = [n for n in range(len(self.names)) if n not in mine]
             try:
                 with jax.enable_x64(self.x64):
