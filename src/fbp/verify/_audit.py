@@ -94,6 +94,10 @@ def audit(
     wide = in_float64(reached, whole.program, whole.values) if whole.x64 else [None] * len(reached)
     groups: dict[Any, list[tuple[Reached, Subject]]] = {}
     for one, eqn in zip(reached, wide, strict=True):
+        if 0 in one.site.lengths:
+            note = f"{one.site.name} is not checked: a loop around it makes no step"
+            notes += [note] if note not in notes else []
+            continue
         call = subject_of_call(one, eqn)
         groups.setdefault(likeness(one, call), []).append((one, call))
     if kept := dict.fromkeys(whole.names[n] for n in whole.needed):

@@ -88,7 +88,7 @@ def in_float64(
         every: list[Any] = [None] * len(one.inputs)
         for n, v in zip(mine, operands, strict=True):
             every[n] = v
-        last, _ = Reached(site, every, [], one.moving).at(-1)
+        last = every if 0 in site.lengths else Reached(site, every, [], one.moving).at(-1)[0]
         found.append(Wide(site.eqn, {n: last[n] for n in mine}))
     return found
 

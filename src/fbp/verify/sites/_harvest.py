@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -146,7 +147,9 @@ class Reached:
         n = len(self.site.lengths)
 
         def one(a: Any) -> Any:
-            return a if a is None or not n else a.reshape(-1, *a.shape[n:])[which]
+            if a is None or not n:
+                return a
+            return a.reshape(math.prod(a.shape[:n]), *a.shape[n:])[which]
 
         return [one(a) for a in self.inputs], [one(a) for a in self.cotangents]
 
