@@ -101,6 +101,7 @@ def _form(eqn: JaxprEqn) -> Any:
 def subject_of_call(one: Reached, in_float64: Wide | None) -> Subject:
     """The call of a rule as a subject, with the inputs that reach it."""
     inputs, _ = one.at(-1)
+    first = _first_alike(one, inputs)
 
     def f(values: Sequence[Any]) -> list[Any]:
         eqn = one.site.eqn
@@ -110,7 +111,7 @@ def subject_of_call(one: Reached, in_float64: Wide | None) -> Subject:
         dtypes = [dtype_of(v) for v in eqn.invars]
         fitting = [
             v if is_key(v) or v.dtype == d else jax.lax.convert_element_type(v, d)
-            for v, d in zip(values, dtypes, strict=True)
+            for v, d in zip([values[i] for i in first], dtypes, strict=True)
         ]
         outs = bind(eqn, fitting)
         return [outs[i] for i in used]
@@ -118,8 +119,9 @@ def subject_of_call(one: Reached, in_float64: Wide | None) -> Subject:
     used = _used_outputs(one)
     leaves = []
     for n, (name, v) in enumerate(zip(one.site.operands, inputs, strict=True)):
-        is_operand = is_float(v) and n >= one.site.constants
-        differentiable = is_operand and (one.moving[n] or _has_gradient(one.site.eqn, f, inputs, n))
+        is_operand = is_float(v) and n >= one.site.constants and first[n] == n
+        moving = any(one.moving[i] for i in range(len(inputs)) if first[i] == n)
+        differentiable = is_operand and (moving or _has_gradient(one.site.eqn, f, inputs, n))
         if in_float64 is not None and not differentiable:
             v = in_float64.fixed.get(n, v)
         leaves.append(Leaf(name, v if is_key(v) else np.asarray(v), differentiable))
@@ -142,6 +144,22 @@ def reference_of_call(one: Reached, subject: Subject, reference: Callable[..., A
 
     name = getattr(reference, "__name__", "the reference")
     return dataclasses.replace(subject, name=name, f=f, original=reference)
+
+
+def _first_alike(one: Reached, inputs: Sequence[Any]) -> list[int]:
+    """For each operand, the first that it has to be equal to: itself, but for `lax.custom_root`.
+
+    That hands what f closes over to f and again to its solvers, and gives only f's a gradient. The
+    derivative is only defined for all of them together.
+    """
+    name, file, _ = rule_source(one.site.eqn)
+    first = list(range(len(inputs)))
+    if name != "_custom_root" or not file.startswith(os.path.dirname(jax.__file__)):
+        return first
+    for n, v in enumerate(inputs):
+        alike = (m for m in range(n) if is_float(v) and np.array_equal(v, inputs[m]))
+        first[n] = first[next(alike, n)]
+    return first
 
 
 def _has_gradient(eqn: Any, f: Callable[..., Any], values: Sequence[Any], n: int) -> bool:
