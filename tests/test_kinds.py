@@ -161,6 +161,41 @@ def test_an_infinite_input_under_cond() -> None:
     assert fbp.check(rule, jnp.asarray([1.0, jnp.inf, 3.0])).variants["cond"] == "same"
 
 
+@pytest.mark.parametrize(
+    ("steps", "factor", "verdict"), [(3, 1.0, "OK"), (3, 2.0, "WRONG"), (0, 2.0, "VACUOUS")]
+)
+def test_an_empty_operand_in_a_loop(steps: int, factor: float, verdict: str) -> None:
+    def bwd(x: Any, nothing: Any, dy: Any) -> Any:
+        return factor * dy * jnp.cos(x), nothing + dy.sum()
+
+    rule = vjp_rule(lambda x, nothing: jnp.sin(x) + nothing.sum(), bwd)
+
+    def f(x: Any) -> Any:
+        return x + lax.scan(lambda c, _: (rule(c, c[:0]), None), x, None, steps)[0]
+
+    assert audited(f, X) == verdict
+
+
+def test_digits_of_a_part_that_cannot_run_in_float64() -> None:
+    """Where autodiff has no reverse mode, a random direction is as rough as single elements."""
+    spec = jax.sharding.PartitionSpec()
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    narrow = jax.shard_map(
+        lambda x: jnp.sin(x.astype(jnp.bfloat16)).astype(x.dtype), mesh=mesh, in_specs=spec,
+        out_specs=spec, check_vma=False,
+    )  # fmt: skip
+
+    def f(x: Any) -> Any:
+        return narrow(
+            lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, 0.9 * c[1]), (0, x))[1]
+        )
+
+    def bwd(x: Any, dy: Any) -> Any:
+        return (dy * 0.729 * jnp.cos(0.729 * x),)
+
+    assert fbp.check(vjp_rule(f, bwd), X, budget="fast").ok
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, "OK"), (2.0, "WRONG")])
 def test_a_rule_inside_shard_map_is_a_part_of_the_whole(factor: float, verdict: str) -> None:
     rule = vjp_rule(jnp.sin, lambda x, dy: (factor * dy * jnp.cos(x),))
@@ -295,6 +330,43 @@ def test_a_loop_behind_a_stop_gradient(is_wrong: bool) -> None:
     rule = vjp_rule(lambda x: f(x)[0], bwd)
     report = fbp.check(rule, jnp.asarray([0.3, 1.7, 5.0]))
     assert report.verdict == ("WRONG" if is_wrong else "OK")
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "OK"), (2.0, "WRONG")])
+def test_a_root_whose_solver_closes_over_params_too(factor: float, verdict: str) -> None:
+    def f(x: Any) -> Any:
+        def solve(g: Any, y: Any) -> Any:
+            step = lambda c: (c[0] + 1, c[1] - g(c[1]))  # noqa: E731
+            return lax.while_loop(lambda c: c[0] < 40, step, (0, y))[1]
+
+        def tangent_solve(g: Any, dy: Any) -> Any:
+            return factor * dy / g(jnp.ones_like(dy))
+
+        def g(y: Any) -> Any:
+            return y - x - jnp.sin(y) / 4
+
+        return lax.custom_root(g, jnp.zeros_like(x), solve, tangent_solve)
+
+    assert audited(f, X) == verdict
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "OK"), (2.0, "WRONG")])
+def test_a_stop_gradient_beside_a_solve(factor: float, verdict: str) -> None:
+    """Differences would move what is held fixed."""
+    matrix = jnp.eye(6) + 0.1
+
+    def f(x: Any) -> Any:
+        def solve(_: Any, b: Any) -> Any:
+            return jnp.linalg.solve(matrix, b)
+
+        y = lax.custom_linear_solve(lambda y: matrix @ y, jnp.sin(x), solve, solve)
+        return y * lax.stop_gradient(x)
+
+    def bwd(x: Any, dy: Any) -> Any:
+        dy = jnp.linalg.solve(matrix, dy * x)
+        return (factor * dy * jnp.cos(x),)
+
+    assert fbp.check(vjp_rule(f, bwd), X, budget="fast").verdict == verdict
 
 
 # Holes through which a wrong rule would pass.

@@ -137,7 +137,8 @@ class Differences:
         rule = float((got * v).sum().real)
         unit = float(jnp.finfo(self.runs.dtypes[i]).eps)
         leeway = max(1e-6, leeway_of_approximations(unit, self.runs.iterates))
-        allowed = leeway * np.sqrt((np.abs(got) ** 2).sum()) + 4 * bar
+        relative = leeway + self.runs.eps ** (2 / 3)
+        allowed = relative * np.sqrt((np.abs(got) ** 2).sum()) + 4 * bar
         if not np.isfinite(slope) or bar > 0.05 * abs(slope) or abs(rule - slope) <= allowed:
             return ""
         return f"along a random direction it is {rule:.6g}, reference {slope:.6g}"
