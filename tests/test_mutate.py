@@ -262,6 +262,121 @@ def test_which_code_is_the_backward(tmp_path: Path) -> None:
     assert all("(x ** 3, x)" in m.after for m in mutate.mutants_of(module.cube))
 
 
+HIDDEN = """import functools
+import jax
+import jax.numpy as jnp
+
+
+class filter_custom_jvp:  # as that of equinox
+    def __init__(self, fn):
+        self.fn = jax.custom_jvp(lambda static, *args: fn(*args), nondiff_argnums=(0,))
+
+    def def_jvp(self, jvp):
+        self.fn.defjvp(lambda static, p, t: jvp(p, t))
+        return jvp
+
+    def __call__(self, *args):
+        return self.fn((), *args)
+
+
+@filter_custom_jvp
+def filtered(x):
+    return jnp.sin(x)
+
+
+@filtered.def_jvp
+def _(p, t):
+    return jnp.sin(p[0]), jnp.cos(p[0]) * t[0]
+
+
+def scaled_by(n):
+    @jax.custom_vjp
+    def f(x):
+        return n * x
+
+    def bwd(_, dy):
+        return (n * dy,)
+
+    f.defvjp(lambda x: (f(x), ()), bwd)
+    return f
+
+
+doubled = scaled_by(2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def power(x, n):
+    return x**n
+
+
+def power_bwd(n, x, dy):
+    return (n * x ** (n - 1) * dy,)
+
+
+def register():
+    power.defvjp(lambda x, n: (x**n, x), bwd=functools.partial(power_bwd))
+
+
+class Layer:
+    @jax.custom_jvp
+    def sine(x):
+        return jnp.sin(x)
+
+    @functools.partial(sine.defjvp, symbolic_zeros=True)
+    def sine_jvp(p, t):
+        return jnp.sin(p[0]), jnp.cos(p[0]) * t[0]
+
+    def __call__(self, x):
+        @jax.custom_vjp
+        def inner(x):
+            return x * x
+
+        inner.defvjp(lambda x: (x * x, x), self._backward)
+        return inner(x)
+
+    def _backward(self, x, dy):
+        return (2 * x * dy,)
+
+
+@jax.custom_gradient
+def square(x):
+    def grad(dy):
+        return 2 * x * dy
+
+    return x**2, grad
+
+
+def bwd(x):  # of the same name as that in the factory
+    return x + 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("filtered", ["_"]),
+        ("scaled_by", ["scaled_by.bwd"]),
+        ("doubled", ["scaled_by.bwd"]),
+        ("power", ["power_bwd"]),
+        ("register", ["power_bwd"]),
+        ("Layer", ["Layer.sine_jvp", "Layer._backward"]),
+        ("Layer.sine", ["Layer.sine_jvp"]),
+        ("Layer.__call__", ["Layer._backward"]),
+        ("square", ["square.grad"]),
+        ("bwd", ["bwd"]),
+    ],
+)
+def test_rules_that_are_found_in_the_source(tmp_path: Path, name: str, found: list[str]) -> None:
+    (tmp_path / "hidden.py").write_text(HIDDEN)
+    assert functions_of(f"hidden:{name}") == found
+
+
+def test_all_rules_of_a_file_are_found_in_the_source(tmp_path: Path) -> None:
+    (tmp_path / "hidden.py").write_text(HIDDEN)
+    first = ["filter_custom_jvp.def_jvp.<lambda>", "_", "scaled_by.bwd", "power_bwd"]
+    assert functions_of("hidden") == [*first, "Layer.sine_jvp", "Layer._backward", "square.grad"]
+
+
 BASE = """class Base:
     def forward(self, params, x, key=None):
         return self.scale(x) + self.shift(x), ()

@@ -10,11 +10,13 @@ from typing import Any
 from fbp.verify.mutate._operators import Place
 from fbp.verify.mutate._source import (
     MutateError,
+    class_of,
     file_of,
     helpers_of,
     located,
     realpath,
     used_of_self,
+    written,
 )
 from fbp.verify.registry._named import CheckError, load_module, load_object, split_name
 
@@ -34,18 +36,16 @@ def places_of(target: Any, helpers: bool = False) -> list[Place]:
       MutateError: the target cannot be found, or has no backward.
     """
     what = target if isinstance(target, str) else getattr(target, "__name__", repr(target))
+    name, file = what, ""
     if isinstance(target, str):
-        target = _loaded(target)
-    functions = _functions(target)
-    if not functions:
+        target, file, name = _loaded(target)
+    found = _places(target, file, name.rpartition(".")[2])
+    if not found:
         raise MutateError(
             f"{what} has no backward rule: no custom_vjp with a bwd, no custom_jvp with a jvp, no "
             "class with a backward or a value_and_grad"
         )
-    places: dict[tuple[str, int, int], Place] = {}
-    for function in functions:
-        for place in located(function):
-            places[place.file, place.node.lineno, place.node.col_offset] = place
+    places = {(p.file, p.node.lineno, p.node.col_offset): p for p in found}
     pending = list(places.values())
     for place in pending:
         for helper in helpers_of(place, helpers, {p.name for p in places.values()}):
@@ -54,15 +54,38 @@ def places_of(target: Any, helpers: bool = False) -> list[Place]:
     return sorted(places.values(), key=lambda p: (p.file, p.node.lineno))
 
 
-def _loaded(text: str) -> Any:
-    """The object that "pkg.module:name" or "file.py:name" names."""
+def _places(target: Any, file: str, name: str) -> list[Place]:
+    """The rules that a target has, and those that its source gives.
+
+    Where there are none, those that its file gives to its name, and at last the target itself.
+    """
+    found = [place for function in _functions(target) for place in located(function)]
+    if isinstance(target, ModuleType):
+        return found + written(realpath(target.__file__))
+    target = _unwrapped(target)
+    function = getattr(target, "__func__", target)
+    if isinstance(target, type):
+        file = _class_file(target)
+        found += written(file, within=class_of(file, target.__qualname__)) if file else []
+    elif inspect.isfunction(function):
+        file = file_of(function)
+        for place in located(function):
+            found += written(file, within=place.node)
+    if not found and file:
+        found = written(file, of=name)
+    return found or (located(function) if inspect.isfunction(function) else [])
+
+
+def _loaded(text: str) -> tuple[Any, str, str]:
+    """The object that "pkg.module:name" or "file.py:name" names, the file, and the name."""
     where, name = split_name(text)
     try:
         module = load_module(where)
     except CheckError as error:
         raise MutateError(str(error)) from error
+    file = realpath(module.__file__)
     try:
-        return load_object(module, name) if name else module
+        return load_object(module, name) if name else module, file, name
     except CheckError as error:
         has = [n for n, v in vars(module).items() if _is_rule(v, module)]
         said = f"{where} has no {name}; it has {', '.join(has)}" if has else str(error)
@@ -104,13 +127,11 @@ def _functions(target: Any) -> list[Any]:
         rules = [getattr(target, "bwd", None) or getattr(target, "jvp", None)]
         rules = [_unwrapped(rule) for rule in rules if rule is not None]
         return [f for rule in rules for f in _jvps(rule)]
-    if inspect.ismethod(target):
-        return [target.__func__]
-    if inspect.isfunction(target):
+    if inspect.isroutine(target):
+        target = getattr(target, "__func__", target)
         held = [target.__globals__.get(name) for name in target.__code__.co_names]
         held += [cell.cell_contents for cell in target.__closure__ or ()]
-        inner = [f for value in held if _is_custom(value) for f in _functions(value)]
-        return inner or [target]
+        return [f for value in held if _is_custom(value) for f in _functions(value)]
     if not isinstance(target, type):
         target = type(target)
     return _methods(target)

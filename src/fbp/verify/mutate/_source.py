@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fbp.verify.mutate._operators import Place
+from fbp.verify.mutate._written import rules_in
 
 
 class MutateError(ValueError):
@@ -55,6 +56,26 @@ def located(function: Any) -> list[Place]:
         if same and args == list(code.co_varnames[: code.co_argcount]):
             found.append(Place(file, name, node))
     return found
+
+
+def class_of(file: str, name: str) -> ast.AST | None:
+    """The syntax node of the class with a qualified name."""
+    node: Any = _tree(file)
+    for part in name.replace("<locals>.", "").split("."):
+        inside = (n for n in ast.walk(node) if isinstance(n, ast.ClassDef | ast.FunctionDef))
+        node = next((n for n in inside if n is not node and n.name == part), None)
+        if node is None:
+            return None
+    return node
+
+
+def written(file: str, within: ast.AST | None = None, of: str = "") -> list[Place]:
+    """The rules that a file gives, see `rules_in`; none if it is not one of Python."""
+    if not file.endswith(".py"):
+        return []
+    tree = _tree(file)
+    names = {node: name for name, node in _named(tree)}
+    return [Place(file, names[node], node) for node in rules_in(tree, within, of)]
 
 
 def helpers_of(place: Place, shared: bool, rules: set[str]) -> list[Place]:
