@@ -161,6 +161,21 @@ def test_an_infinite_input_under_cond() -> None:
     assert fbp.check(rule, jnp.asarray([1.0, jnp.inf, 3.0])).variants["cond"] == "same"
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "OK"), (2.0, "WRONG")])
+def test_a_rule_with_a_table_in_a_batched_loop(factor: float, verdict: str) -> None:
+    """JAX empties what it remembers of a rule, if differentiating it to a constant raises."""
+    table = jnp.asarray(np.arange(36.0).reshape(6, 6) / 36, jnp.float32)
+    rule = vjp_rule(
+        lambda x: jnp.sin(table @ x),
+        lambda x, dy: (factor * (table.T @ (dy * jnp.cos(table @ x))),),
+    )
+
+    def f(x: Any) -> Any:
+        return lax.scan(lambda c, w: (w * rule(c), None), x, jnp.asarray([0.5, 1.0]))[0]
+
+    assert audited(lambda x: jax.vmap(f)(jnp.stack([x, 0.5 * x])), X) == verdict
+
+
 @pytest.mark.parametrize(
     ("steps", "factor", "verdict"), [(3, 1.0, "OK"), (3, 2.0, "WRONG"), (0, 2.0, "VACUOUS")]
 )

@@ -15,6 +15,7 @@ from fbp.verify.program._program import dtype_of, equations
 from fbp.verify.rule._rule import fingerprint
 from fbp.verify.rule._subject import Leaf, Subject
 from fbp.verify.sites._harvest import Reached, operands_of, sites_of
+from fbp.verify.sites._remembered import remembered
 from fbp.verify.sites._sites import rule_source
 
 _WIDE = (np.dtype(np.float64), np.dtype(np.complex128))
@@ -173,8 +174,9 @@ def _has_gradient(eqn: Any, f: Callable[..., Any], values: Sequence[Any], n: int
 
     draw = np.random.default_rng(0).standard_normal
     try:
-        outs, pull = jax.vjp(floats, values[n])
-        (gradient,) = pull([draw(out.shape).astype(out.dtype) for out in outs])
+        with remembered(eqn):
+            outs, pull = jax.vjp(floats, values[n])
+            (gradient,) = pull([draw(out.shape).astype(out.dtype) for out in outs])
     except Exception:
         return False
     return bool(np.any(np.asarray(gradient)))
