@@ -161,6 +161,21 @@ def test_an_infinite_input_under_cond() -> None:
     assert fbp.check(rule, jnp.asarray([1.0, jnp.inf, 3.0])).variants["cond"] == "same"
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "CONVENTION"), (2.0, "WRONG")])
+def test_kinks_of_a_whole_program(factor: float, verdict: str) -> None:
+    """At a scale of 0 all meet, and no move of the scale has the slopes that the rule takes."""
+    rule = vjp_rule(jnp.sin, lambda x, dy: (factor * dy * jnp.cos(x),))
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("d")
+    sine = jax.shard_map(rule, mesh=mesh, in_specs=spec, out_specs=spec)
+
+    def loss(params: Any) -> Any:
+        x = jax.nn.relu(params["scale"][:, None] * params["x"])
+        return (x * params["x"]).sum() + sine(params["x"]).sum()
+
+    assert fbp.audit(loss, {"scale": jnp.asarray([0.8, 1.2, 0.5]), "x": X}).verdict == verdict
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, "OK"), (2.0, "WRONG")])
 def test_a_rule_with_a_table_in_a_batched_loop(factor: float, verdict: str) -> None:
     """JAX empties what it remembers of a rule, if differentiating it to a constant raises."""

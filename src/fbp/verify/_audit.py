@@ -145,7 +145,7 @@ def audit(
     if hidden > 0:
         notes.append(f"{hidden} rules inside while or shard_map: checked as parts of the whole")
     if hidden > 0 or unseen:
-        report = _examined(subject, None, budget, seed)
+        report = _examined(dataclasses.replace(subject, is_whole=True), None, budget, seed)
         sites.append(SiteReport(f"{subject.name}, as a whole", "", 1, report, 0.0))
     verdicts = [site.report.verdict for site in sites if not site.expected]
     verdicts = [v for v in verdicts if v != "VACUOUS"]

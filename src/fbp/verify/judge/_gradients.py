@@ -95,7 +95,10 @@ class Gradients:
                 return
             says = self.limits.at_kink(probe, pair, k, got)
             if says is None and self.limits.is_one_sided(probe, pair, k, got):
-                says = f"at ties that no input breaks, {self.limits.name(k)} takes another side"
+                which = (
+                    "several ties" if self.runs.subject.is_whole else "ties that no input breaks"
+                )
+                says = f"at {which}, {self.limits.name(k)} takes another side"
             if says is not None:
                 if says:
                     self.findings.say("CONVENTION", k, probe, pair, says, 0.0)

@@ -72,9 +72,12 @@ class Limits:
     def is_one_sided(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> bool:
         """Whether each element is between the reference's values with ties broken to either side.
 
-        For ties that no move of the input breaks, such as those of a rounded value with a bound.
+        For ties that no move of the input breaks, such as those of a rounded value with a bound,
+        and for whole programs.
         """
-        if self.runs.by != "reverse" or self.aside(probe).margin > AT_KINK:
+        if self.runs.by != "reverse":
+            return False
+        if not self.runs.subject.is_whole and self.aside(probe).margin > AT_KINK:
             return False
         sides = [pair.grads[k], *(side[k] for side in self._sides(probe))]
         low, high = np.min(sides, 0), np.max(sides, 0)
