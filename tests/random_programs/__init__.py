@@ -15,7 +15,15 @@ import numpy as np
 
 from random_programs import _constants, _insides, _operands
 from random_programs._between import BETWEEN, relu
-from random_programs._places import BATCHES, BRANCHES, INSIDE_OF_A_WHOLE, PLACES, TWICE, within
+from random_programs._places import (
+    BATCHES,
+    BRANCHES,
+    INSIDE_OF_A_WHOLE,
+    PLACES,
+    SHARDS,
+    TWICE,
+    within,
+)
 from random_programs._rule import SIZE, TABLE
 
 RULES = [*_constants.RULES, *_operands.RULES, *_insides.RULES]
@@ -44,6 +52,8 @@ def _place(rng: Any, places: list[Any]) -> tuple[Any, str]:
     """A place, a third of them within another."""
     outer, inner = (places[rng.integers(len(places))] for _ in range(2))
     if rng.integers(3):
+        return outer, outer.__name__
+    if outer in SHARDS and inner in SHARDS:
         return outer, outer.__name__
     if outer in BATCHES and inner in BRANCHES:
         outer, inner = inner, outer

@@ -168,8 +168,10 @@ PLACES = [
 BATCHES = [batched, batched_along_an_axis, sharded_over_devices]
 # JAX cannot differentiate a rule there, if its output is batched along another axis than 0.
 BRANCHES = [branched, switched, branch_not_taken]
+# These are not nested: a mesh of its own has to be that of the mesh around it.
+SHARDS = [sharded, sharded_over_devices]
 # `fbp.audit` sees a rule there only as a part of the whole.
-INSIDE_OF_A_WHOLE = [sharded, sharded_over_devices, held_fixed_in_a_while]
+INSIDE_OF_A_WHOLE = [*SHARDS, held_fixed_in_a_while]
 TWICE = [differentiated, with_its_gradient]
 
 

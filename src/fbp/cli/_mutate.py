@@ -14,7 +14,8 @@ class Mutate:
     """Plant bugs in a backward rule, one at a time, and see whether your tests notice.
 
     Nothing is written: the tests import each mutant from memory. A status of 1 says that a mutant
-    survived.
+    survived. One that is the rule itself for all shapes that the tests reach is equivalent, and
+    has not survived.
     """
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]

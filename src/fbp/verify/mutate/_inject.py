@@ -8,7 +8,7 @@ modules that most tests import are imported once; each job runs in a fork of tha
              "words": [...], "only": bool, "every": bool}
     answer  {"status": pytest's exit status, "failed": [node id, exception, message], "tests": {node
              id: [seconds, [function, ...]]}, "touched": [function, ...], "root": folder,
-             "loaded": [file, ...]}
+             "loaded": [file, ...], "same": how the mutant is known to be its original}
 """
 
 import contextlib
@@ -163,13 +163,25 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     sources.install()
     plugin = Plugin(job, sources)
     builtins.__fbp_touch__ = plugin.touch  # type: ignore[attr-defined]
+    comparison = _comparison()
+    builtins.__fbp_same__ = comparison.of  # type: ignore[attr-defined]
     args = ["-x", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     # Tests run in this process, which has the mutant; the user's coverage report is not replaced.
     for module, flag in (("xdist", "-n0"), ("pytest_cov", "--no-cov")):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
             args.append(flag)
-    return plugin.answer(int(pytest.main([*args, *job["args"]], plugins=[plugin])))
+    answer = plugin.answer(int(pytest.main([*args, *job["args"]], plugins=[plugin])))
+    return {**answer, "same": comparison.says}
+
+
+def _comparison() -> Any:
+    """A comparison of a mutant with its original, by the file beside this one."""
+    file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_same.py")
+    spec: Any = importlib.util.spec_from_file_location("_fbp_same", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Comparison()
 
 
 def _fork(job: dict[str, Any], asker: int) -> dict[str, Any]:

@@ -14,9 +14,10 @@ class Result:
     Attributes:
       mutant: the mutant.
       status: "killed" by a failed check; "error", by a crash or an exception of Python or jax that
-        is no AssertionError; "time-out"; or "survived".
+        is no AssertionError; "time-out"; "survived"; or "equivalent", where it survived and is the
+        function itself for all shapes that the tests reach.
       by: the test that killed it.
-      said: the exception of that test, or why no test was run.
+      said: the exception of that test, why no test was run, or how it is the function itself.
     """
 
     mutant: Mutant
@@ -27,6 +28,8 @@ class Result:
     def __str__(self) -> str:
         if self.status == "survived":
             return f"SURVIVED{f' ({self.said})' if self.said else ''}"
+        if self.status == "equivalent":
+            return f"equivalent: {self.said}"
         if self.status == "time-out":
             return "killed by time-out"
         kind = self.said.partition(":")[0] if self.status == "error" else ""
@@ -43,7 +46,8 @@ class Score:
     @property
     def killed(self) -> list[Result]:
         """The mutants that the tests noticed."""
-        return [result for result in self.results if result.status != "survived"]
+        quiet = ("survived", "equivalent")
+        return [result for result in self.results if result.status not in quiet]
 
     @property
     def survived(self) -> list[Result]:
@@ -51,8 +55,13 @@ class Score:
         return [result for result in self.results if result.status == "survived"]
 
     @property
+    def equivalent(self) -> list[Result]:
+        """The mutants that no test can notice at the shapes that the tests reach."""
+        return [result for result in self.results if result.status == "equivalent"]
+
+    @property
     def ok(self) -> bool:
-        """Whether every mutant was killed."""
+        """Whether every mutant was killed that is not equivalent."""
         return not self.survived
 
     def __str__(self) -> str:
@@ -63,14 +72,17 @@ class Score:
         return "\n".join([*lines, "", self.summary()])
 
     def summary(self) -> str:
-        """The last line: `killed 31 of 33`."""
+        """The last line: `killed 31 of 33, 2 more are equivalent`."""
         odd = Counter(result.status for result in self.killed)
         parts = [f"{odd['error']} by an error", f"{odd['time-out']} by time-out"]
         said = ", ".join(part for part in parts if not part.startswith("0 "))
-        return f"killed {len(self.killed)} of {len(self.results)}{f' ({said})' if said else ''}"
+        same = len(self.equivalent)
+        more = f", {same} more {'is' if same == 1 else 'are'} equivalent" if same else ""
+        of = len(self.results) - same
+        return f"killed {len(self.killed)} of {of}{f' ({said})' if said else ''}{more}"
 
     def to_json(self) -> str:
-        """The score as JSON: `killed`, `mutants` and a list of `results`."""
+        """The score as JSON: `killed`, `equivalent`, `mutants` and a list of `results`."""
         rows = [
             {
                 **{k: getattr(r.mutant, k) for k in ("file", "line", "function", "operator")},
@@ -79,9 +91,8 @@ class Score:
             }
             for r in self.results
         ]
-        return json.dumps(
-            {"killed": len(self.killed), "mutants": len(rows), "results": rows}, indent=1
-        )
+        counts = {"killed": len(self.killed), "equivalent": len(self.equivalent)}
+        return json.dumps({**counts, "mutants": len(rows), "results": rows}, indent=1)
 
 
 def row_of(result: Result) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from fbp.verify.mutate._beside import edits_beside
 from fbp.verify.mutate._find import places_of
 from fbp.verify.mutate._operators import Mutant, Place, mutants_in, shown
 from fbp.verify.mutate._pool import Pool
@@ -156,7 +157,17 @@ class Trial:
             result = self._run(mutant, {**job, **some, "only": True})
         if result.status != "survived" or near_only:
             return result
-        return self._run(mutant, {**job, "args": self.args, "first": tests, "words": words})
+        every = {"args": self.args, "first": tests, "words": words}
+        result = self._run(mutant, {**job, **every})
+        return self._compared(mutant, every) if result.status == "survived" else result
+
+    def _compared(self, mutant: Mutant, job: dict[str, Any]) -> Result:
+        """A mutant that survived: equivalent, if what the tests reach of it is the function's."""
+        edits = edits_beside(mutant, self.places)
+        answer = self.pool.ask({**job, "edits": {mutant.file: edits}}, self.limit) if edits else {}
+        if answer.get("status") == 0 and answer["same"]:
+            return Result(mutant, "equivalent", said=answer["same"])
+        return Result(mutant, "survived")
 
     def _run(self, mutant: Mutant, job: dict[str, Any]) -> Result:
         answer = self.pool.ask(job, self.limit)
