@@ -650,6 +650,77 @@ def test():
     assert score.ok, str(score)
 
 
+EQUIVALENT = """import functools
+import jax
+import jax.numpy as jnp
+
+
+class Rules:
+    @staticmethod
+    def relu_bwd(x, dy):
+        y = jnp.maximum(x, 0)
+        return (jnp.where(y == 0, 0, dy),)
+
+
+def made():
+    @jax.custom_vjp
+    def f(w, x):
+        return w @ x
+
+    @functools.wraps(f)
+    def bwd(res, dy):
+        w, x = res
+        return jnp.outer(dy, x.T), dy @ w
+
+    f.defvjp(lambda w, x: (w @ x, (w, x)), bwd)
+    return f
+
+
+relu = jax.custom_vjp(lambda x: jnp.maximum(x, 0))
+relu.defvjp(lambda x: (jnp.maximum(x, 0), x), Rules.relu_bwd)
+square = jax.custom_vjp(lambda x: x * x)
+square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x.T * dy,))
+"""
+OF_EQUIVALENT = """import jax, jax.numpy as jnp
+from equal import made, relu, square
+x = jnp.asarray([1.5, -2.0, 0.5])
+def test_made():
+    w, dy = jnp.arange(6.0).reshape(2, 3), jnp.asarray([0.5, -3.0])
+    dw, dx = jax.vjp(made(), w, x)[1](dy)
+    assert (dw == dy[:, None] * x).all() and (dx == dy @ w).all()
+def test_relu():
+    dy = jnp.asarray([2.0, 3.0, 5.0])
+    assert jax.jit(lambda x: jax.vjp(relu, x)[1](dy))(x)[0].tolist() == [2, 0, 5]
+def test_square_of_ones():
+    assert (jax.grad(lambda x: square(x).sum())(x) == 2 * x).all()
+"""
+
+
+@pytest.mark.slow
+def test_equivalent_mutants_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "equal.py").write_text(EQUIVALENT)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_equal.py").write_text(OF_EQUIVALENT)
+    wanted = {
+        "return (jnp.outer(dy, x), dy @ w)": "equivalent: the same program for all shapes",
+        "return (jnp.where(y <= 0, 0, dy),)": "equivalent: the same bits for all shapes",
+        "lambda x, dy: (2 * x * dy,))": "equivalent: the same program for all shapes",
+        # The same for the cotangents of the tests only, which are ones.
+        "lambda x, dy: (2 * x.T,))": "SURVIVED",
+    }
+    mutants = [m for m in mutate.mutants_of("equal") if m.after.endswith(tuple(wanted))]
+    assert len(mutants) == len(wanted)
+    with Trial(mutate.places_of("equal"), [], 2) as trial:
+        trial.check_baseline()
+        score = trial.score(mutants)
+    for result in score.results:
+        said = next(said for after, said in wanted.items() if result.mutant.after.endswith(after))
+        assert str(result).startswith(said), result
+    assert score.summary() == "killed 0 of 1, 3 more are equivalent"
+    assert json.loads(score.to_json())["equivalent"] == 3
+    assert not score.ok
+
+
 @pytest.mark.slow
 def test_a_custom_vjp_and_tests_that_configure_jax(tmp_path: Path) -> None:
     """A conftest that sets what jax reads when imported: jax may not be imported before it."""
