@@ -22,6 +22,8 @@ and takes each rule through steps 2 to 8. `fbp.cross_check` (`_cross_check`) com
 of a whole objective with `jax.grad`. `fbp.register`, the command line and the pytest plugin name
 the rules to check (registry/). mutate/ inserts bugs in a rule to see whether tests find them.
 
+`domains` has ready domains, and needs none of these.
+
 Each of these imports only from those before it: program, rule, probe, judge, diagnose, `_check`,
 `_audit` and registry/. report/ imports none of them.
 
@@ -33,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fbp.verify._audit import audit as audit
+    from fbp.verify import domains as domains
     from fbp.verify._check import check as check
     from fbp.verify._cross_check import cross_check as cross_check
     from fbp.verify.registry._registry import register as register
@@ -56,6 +59,8 @@ _FILE_OF = {name: file for file, names in _FILES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "domains":
+        return importlib.import_module("fbp.verify.domains")
     if name not in _FILE_OF:
         raise AttributeError(f"module 'fbp.verify' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"fbp.verify.{_FILE_OF[name]}"), name)

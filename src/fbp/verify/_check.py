@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,8 +19,9 @@ from fbp.verify.probe._variants import UNDIFFERENTIABLE, Variants
 from fbp.verify.program._dtypes import is_float, wide
 from fbp.verify.report._card import Hint, Report
 from fbp.verify.rule._cache import runs_of
+from fbp.verify.rule._domain import Domain
 from fbp.verify.rule._pair import Pair
-from fbp.verify.rule._rule import RuleError, leak
+from fbp.verify.rule._rule import RuleError, first_line, leak
 from fbp.verify.rule._runs import Runs
 from fbp.verify.rule._subject import Subject
 from fbp.verify.rule._subject_of import subject_of
@@ -34,6 +35,7 @@ def check(
     reference: Callable[..., Any] | None = None,
     argnums: int | Sequence[int] | None = None,
     cotangent: Any = None,
+    domain: Callable[..., Any] | Mapping[Any, Callable[..., Any]] | None = None,
     budget: Budget = "default",
     seed: int = 0,
     strict: bool = False,
@@ -69,6 +71,12 @@ def check(
         the same values: for a straight-through estimator f of g, g(x) + stop_gradient(f(x) - g(x)).
       argnums: which arguments to differentiate; by default all that hold floats.
       cotangent: the cotangents of the first probe, a tree like f's output; random by default.
+      domain: what the inputs may be: a function of the arguments that returns them moved into the
+        domain (a tuple, if there are several), or whether they are in it, as in
+        `lambda low, x: low < x`. Or such functions by the names of arguments, as in
+        `{"p": domains.simplex(), ("low", "x"): domains.ascending_arguments()}`: `fbp.verify.domains`
+        has ready ones. Every input that is tried is in it, differences and limits included. The
+        gradients there are still those of unconstrained arguments.
       budget: "fast" skips half of the probes, the variants and the search for a wrong term, a wrong
         cotangent or a wrong input. "thorough" runs all probes three more times, with new draws.
       seed: the seed of the random draws.
@@ -77,7 +85,7 @@ def check(
     Raises:
       TypeError: f is not a function, a layer, a loss or an objective; another argument has the
         wrong type.
-      ValueError: nothing can be differentiated; f raises or returns no floats; the reference raises
+      ValueError: nothing can be differentiated; the arguments are not in the domain; f raises or returns no floats; the reference raises
         or its outputs have other shapes than f's; another argument has an invalid value.
     """
     started = time.perf_counter()
@@ -91,6 +99,8 @@ def check(
     ref = None if reference is None else subject_of(reference, args, argnums)
     if ref is not None and len(ref.leaves) != len(subject.leaves):
         raise ValueError(f"reference of {subject.name}: expected the same arguments")
+    if domain is not None:
+        subject = _with_domain(subject, domain, len(args))
     report = examine(subject, ref, cotangent, budget, seed, strict)
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
 
@@ -141,6 +151,8 @@ def _stages(
     runs = runs_of(subject, reference).given(subject)
     rng = np.random.default_rng(seed)
     examination = Examination(runs, rng)
+    if subject.domain is not None:
+        examination.notes.append("all inputs that were tried are in the domain that was declared")
     dys = None if cotangent is None else _cotangents(runs, cotangent)
     fast = budget == "fast"
     # Differences cost many runs per probe.
@@ -192,6 +204,26 @@ def _stages(
         ]
     report = report_of(runs, examination, findings, variants, reference, search=not fast)
     return with_misforms(report, subject, misforms)
+
+
+def _with_domain(subject: Subject, declared: Any, arguments: int) -> Subject:
+    """The subject with what its user declared of its arguments."""
+
+    def given(values: Sequence[Any]) -> tuple[Any, ...]:
+        return subject.arguments(values)[-arguments:]  # a loss without params has none of the user's
+
+    domain = Domain([leaf.path for leaf in subject.leaves], given, declared)
+    try:
+        outside = domain.moved(subject.values)
+    except Exception as error:
+        text = f"domain of {subject.name}: on these arguments, {first_line(error)}"
+        raise ValueError(text) from error
+    if outside is not None:
+        path = subject.leaves[outside].path
+        raise ValueError(
+            f"{subject.name}: expected arguments in their domain, got {path} outside of it"
+        )
+    return dataclasses.replace(subject, domain=domain)
 
 
 # What a finding about the rule itself is said of, when no probe could be compared.

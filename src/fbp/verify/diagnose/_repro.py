@@ -73,6 +73,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_wrong(runs: Runs, values: list[Any], dys: list[Any], k: int) -> bool:
+    if runs.subject.domain is not None and not runs.subject.domain.has(values, 1e-6):
+        return False
     pair = runs.exact(values, dys)
     if not pair.grads or not all(np.isfinite(o).all() for o in pair.out):
         return False

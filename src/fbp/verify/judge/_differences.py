@@ -36,6 +36,8 @@ class Differences:
         of f does to a difference of this step.
         """
         wide = self.runs.wide(values)
+        if self.runs.subject.domain is not None:
+            step = self.runs.subject.domain.step(wide, moves, step)
 
         def at(h: float) -> list[np.ndarray]:
             moved = list(wide)

@@ -93,6 +93,7 @@ class Limits:
             values = list(probe.values)
             for i in self.runs.diff:
                 values[i] = self._moved(np.asarray(values[i]))
+            values = self._inside(values, probe)
             pair = self.runs.exact(values, probe.dys)
             if not pair.grads:
                 there = probe._replace(values=values)
@@ -136,7 +137,11 @@ class Limits:
                 keep[element] = a.ravel()[element] == x.ravel()[element]
             kept[j] = keep.reshape(a.shape)
             values[j] = np.where(kept[j], a.astype(moved.dtype), moved)
-        return values, kept
+        return self._inside(values, probe), kept
+
+    def _inside(self, values: list[Any], probe: Probe) -> list[Any]:
+        """Values beside a probe, in the domain of the function."""
+        return self.runs.subject.inside(values, probe.values) or list(probe.values)
 
     def around(
         self,
@@ -163,6 +168,7 @@ class Limits:
                 beside = list(wide)
                 for j, move in moves.items():
                     beside[j] = wide[j] + sign * move
+                beside = self.runs.subject.inside(beside, wide) or wide
                 pair = self.runs.exact(beside, probe.dys)
                 found.append(
                     pair.grads or self.differences.gradients(probe._replace(values=beside))

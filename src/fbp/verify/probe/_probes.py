@@ -37,7 +37,7 @@ class Probe(NamedTuple):
 
 
 def probes(runs: Runs, rng: np.random.Generator, cotangent: Any, fast: bool) -> Iterator[Probe]:
-    """Yields the probes for a rule, the most informative first.
+    """Yields the probes for a rule that are in its domain, the most informative first.
 
     Args:
       runs: the programs of the rule.
@@ -45,6 +45,29 @@ def probes(runs: Runs, rng: np.random.Generator, cotangent: Any, fast: bool) -> 
       cotangent: the cotangents of the first probe, or None to draw them.
       fast: whether to leave out about half of the probes.
     """
+    drawn = _drawn(runs, rng, cotangent, fast)
+    return drawn if runs.subject.domain is None else _inside(runs, drawn)
+
+
+def _inside(runs: Runs, drawn: Iterator[Probe]) -> Iterator[Probe]:
+    """The probes moved into the declared domain, without those that cannot be."""
+    subject, domain = runs.subject, runs.subject.domain
+    assert domain is not None
+    # Probes that share their values go on sharing them.
+    moved: dict[int, tuple[list[Any], list[Any] | None]] = {}
+    for probe in drawn:
+        if id(probe.values) not in moved:
+            new = domain.inside(probe.values, subject.values)
+            if new is not None and domain.has(rounded := runs.narrow(new), 1e-12):
+                new = rounded
+            # Else the working dtype has no such values: unit vectors, say, are so in float64 only.
+            moved[id(probe.values)] = probe.values, new
+        values = moved[id(probe.values)][1]
+        if values is not None:
+            yield probe._replace(values=values)
+
+
+def _drawn(runs: Runs, rng: np.random.Generator, cotangent: Any, fast: bool) -> Iterator[Probe]:
     given = list(runs.subject.values)
     shapes = [a.shape for a in runs.out_avals]
     is_complex = [np.dtype(a.dtype).kind == "c" for a in runs.out_avals]

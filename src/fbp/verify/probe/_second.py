@@ -46,6 +46,11 @@ def second_derivatives(
     worst, compared = 0.0, False
     for probe, pair in _distinct([smooth, pairs[0], *zero]):
         moves = [rng.normal(size=np.shape(probe.values[i])) for i in runs.diff]
+        if runs.subject.domain is not None:
+            # A rule may be right in the domain only, so derivatives are those along it.
+            along = dict(zip(runs.diff, moves, strict=True))
+            tangents = runs.subject.domain.tangents(runs.wide(probe.values), along)
+            moves = [tangents[i] for i in runs.diff]
         try:
             rule, auto = second(runs, probe.values, probe.dys, moves)
         except Exception as error:
@@ -91,9 +96,11 @@ def _by_differences(
     """The derivative of the rule's gradient along `moves`, or None unless both sides agree."""
 
     def at(h: float) -> np.ndarray:
-        values = runs.wide(probe.values)
+        given = runs.wide(probe.values)
+        values = list(given)
         for i, move in zip(runs.diff, moves, strict=True):
             values[i] = values[i] + h * move
+        values = runs.subject.inside(values, given) or given
         return runs.exact(values, probe.dys).rule_grads[k]
 
     here, h = pair.rule_grads[k], 1e-5

@@ -116,7 +116,7 @@ class Variants:
         ]
         lost = 4 * max(units, default=0.0)
         size = max((largest(g) for g in at_first.rule_grads), default=0.0)
-        why_not = self._why_no_second(vanishes, at_first.margin)
+        why_not = self._why_no_second(vanishes, at_first.margin, a)
         for transform, outs in zip(self.transforms, outcomes, strict=True):
             name, half = transform.name, len(outs) // 2
             if transform.is_second and why_not:
@@ -148,11 +148,16 @@ class Variants:
             changing |= {k for k, a, b in pairs if not _same_bits(a, b)}
         return changing
 
-    def _why_no_second(self, vanishes: bool, margin: float) -> str:
+    def _why_no_second(self, vanishes: bool, margin: float, values: list[Any]) -> str:
         """Why derivatives of the gradient cannot be compared; "" if they can."""
         # With stop_gradient, the second derivatives of a right rule and of autodiff may differ.
         if holds_fixed(self.runs) or vanishes:
             return "the function holds something fixed"
+        if (domain := self.runs.subject.domain) is not None:
+            draw = np.random.default_rng(0).normal
+            moves = {i: draw(size=np.shape(values[i])) for i in self.runs.diff}
+            if domain.is_thin(self.runs.wide(values), moves):
+                return "its domain has no interior"
         return "all inputs are at kinks" if margin < 1e-4 else ""
 
     def _allowed(self, transform: Transform) -> float:

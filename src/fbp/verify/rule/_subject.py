@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fbp.verify.program._dtypes import is_float
+from fbp.verify.rule._domain import Domain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Subject:
       in_float64: whether it is used in float64: its caller enabled x64 and passed float64 arrays.
       is_whole: whether it is a whole program, whose rules each choose a slope at a kink: what the
         chain rule makes of these need not be what any move of the inputs gives.
+      domain: what its inputs may be; None if nothing is declared.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Subject:
     in_float64: bool = False
     as_traced: bool = False
     is_whole: bool = False
+    domain: Domain | None = None
 
     @property
     def differentiable(self) -> list[int]:
@@ -60,6 +63,10 @@ class Subject:
     @property
     def values(self) -> list[Any]:
         return [leaf.value for leaf in self.leaves]
+
+    def inside(self, values: Sequence[Any], center: Sequence[Any]) -> list[Any] | None:
+        """The values moved into the domain, which holds `center`; None if that cannot be done."""
+        return list(values) if self.domain is None else self.domain.inside(values, center)
 
     def filled(self, values: Sequence[Any], floats: Sequence[Any]) -> list[Any]:
         """The values, with those of the differentiable leaves replaced by `floats`."""
