@@ -44,6 +44,8 @@ objective = fbp.Objective(twice, mean)
 def plain(x, scale):
     return scale * x**2
 
+above_1 = {"scale": lambda scale: scale > 1}
+
 def total(x, scale):
     return scale * x.sum()
 
@@ -132,6 +134,17 @@ def test_a_reference(capsys):
     assert "expected pkg.module:name, got kernels" in failure(capsys, *args, "kernels")
 
 
+def test_a_domain(capsys):
+    args = ["check", "kernels:right", *FAST, "--domain"]
+    assert main([*args, "kernels.py:above_1"]) == 0
+    assert "in the domain that was declared" in capsys.readouterr().out
+    assert "domain: expected a function or a dict" in failure(capsys, *args, "kernels:x")
+    outside = ["--input", "7", "0.5"]
+    said = failure(capsys, *args, "kernels:above_1", *outside)
+    assert "expected arguments in their domain, got scale outside of it" in said
+    assert "--domain: expected pkg.module:name" in failure(capsys, *args, "kernels")
+
+
 def test_colour_is_for_terminals(monkeypatch, capsys):
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -158,7 +171,7 @@ def test_colour_is_for_terminals(monkeypatch, capsys):
         ("kernels:plain --input 'int32[7]<3' 1", "expected an argument with floats"),
         ("kernels:broken", "make of broken raises ZeroDivisionError: division by zero (kernels.py"),
         ("kernels --input 7x5", "--input is of a function: expected kernels:name"),
-        ("--input 7x5", "--input and --reference are of a function"),
+        ("--input 7x5", "--input, --reference and --domain are of a function"),
         ("os", "os registers no rule: expected os:name"),
         ("kernels:right --seed -1", "--seed: expected 0 or more, got -1"),
         ("kernels:right --json kernels.py", "kernels.py is there already and is kept"),

@@ -38,6 +38,11 @@ class Check:
     ] = ()
     reference: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """What to hold it against, pkg.module:name; its own forward, without any rule, by default."""
+    domain: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: what was registered)"),
+    ] = None
+    """What its inputs may be, pkg.module:name, as `fbp.check` takes it: a function, or a dict."""
     budget: Annotated[
         Literal["fast", "default", "thorough"] | None,
         tyro.conf.arg(
@@ -63,11 +68,13 @@ class Check:
         options: dict[str, Any] = {"seed": self.seed, "strict": self.strict}
         if self.budget is not None:
             options["budget"] = self.budget
-        if self.reference is not None:
-            where, name = split_name(self.reference)
-            if not name:
-                raise CheckError(f"--reference: expected pkg.module:name, got {where}")
-            options["reference"] = load_object(load_module(where), name)
+        for option in ("reference", "domain"):
+            given = getattr(self, option)
+            if given is not None:
+                where, name = split_name(given)
+                if not name:
+                    raise CheckError(f"--{option}: expected pkg.module:name, got {where}")
+                options[option] = load_object(load_module(where), name)
         rules = self._rules()
         table = _Table(rules) if len(rules) > 1 else None
         reports: list[Report] = []
@@ -94,8 +101,10 @@ class Check:
         from fbp.verify.registry._registry import rules
 
         if self.name is None:
-            if self.input or self.reference:
-                raise CheckError("--input and --reference are of a function: expected its NAME")
+            if self.input or self.reference or self.domain:
+                raise CheckError(
+                    "--input, --reference and --domain are of a function: expected its NAME"
+                )
             from fbp.verify.registry._own import own_rules
 
             return own_rules()

@@ -34,8 +34,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fbp.verify._audit import audit as audit
     from fbp.verify import domains as domains
+    from fbp.verify._audit import audit as audit
     from fbp.verify._check import check as check
     from fbp.verify._cross_check import cross_check as cross_check
     from fbp.verify.registry._registry import register as register

@@ -13,6 +13,7 @@ from fbp.verify._summing_up import report_of, with_misforms
 from fbp.verify.judge._examine import Examination
 from fbp.verify.judge._findings import Finding
 from fbp.verify.judge._structure import misformed, wrong_integers
+from fbp.verify.probe._kinds import kinds
 from fbp.verify.probe._probes import Probe, probes
 from fbp.verify.probe._second import NAME, second_derivatives
 from fbp.verify.probe._variants import UNDIFFERENTIABLE, Variants
@@ -74,9 +75,9 @@ def check(
       domain: what the inputs may be: a function of the arguments that returns them moved into the
         domain (a tuple, if there are several), or whether they are in it, as in
         `lambda low, x: low < x`. Or such functions by the names of arguments, as in
-        `{"p": domains.simplex(), ("low", "x"): domains.ascending_arguments()}`: `fbp.verify.domains`
-        has ready ones. Every input that is tried is in it, differences and limits included. The
-        gradients there are still those of unconstrained arguments.
+        `{"p": domains.simplex(), ("low", "x"): domains.ascending_arguments()}`;
+        `fbp.verify.domains` has ready ones. Every input that is tried is in it, those of
+        differences and limits too. The gradients are still those of unconstrained arguments.
       budget: "fast" skips half of the probes, the variants and the search for a wrong term, a wrong
         cotangent or a wrong input. "thorough" runs all probes three more times, with new draws.
       seed: the seed of the random draws.
@@ -85,8 +86,9 @@ def check(
     Raises:
       TypeError: f is not a function, a layer, a loss or an objective; another argument has the
         wrong type.
-      ValueError: nothing can be differentiated; the arguments are not in the domain; f raises or returns no floats; the reference raises
-        or its outputs have other shapes than f's; another argument has an invalid value.
+      ValueError: nothing can be differentiated; f raises or returns no floats; the reference raises
+        or its outputs have other shapes than f's; the arguments are not in the domain; another
+        argument has an invalid value.
     """
     started = time.perf_counter()
     if budget not in ("fast", "default", "thorough"):
@@ -153,6 +155,10 @@ def _stages(
     examination = Examination(runs, rng)
     if subject.domain is not None:
         examination.notes.append("all inputs that were tried are in the domain that was declared")
+    for i, kind in kinds(subject.values).items():
+        if kind != "ascending":
+            path = subject.leaves[i].path
+            examination.notes.append(f"{path} is {kind} as given: no other {path} was tried")
     dys = None if cotangent is None else _cotangents(runs, cotangent)
     fast = budget == "fast"
     # Differences cost many runs per probe.
@@ -210,7 +216,8 @@ def _with_domain(subject: Subject, declared: Any, arguments: int) -> Subject:
     """The subject with what its user declared of its arguments."""
 
     def given(values: Sequence[Any]) -> tuple[Any, ...]:
-        return subject.arguments(values)[-arguments:]  # a loss without params has none of the user's
+        # The first argument of a loss without params is not the user's.
+        return subject.arguments(values)[-arguments:]
 
     domain = Domain([leaf.path for leaf in subject.leaves], given, declared)
     try:

@@ -3,8 +3,8 @@
     fbp.check(f, p, domain={"p": domains.simplex()})
     fbp.check(g, low, x, high, domain={("low", "x", "high"): domains.ascending_arguments()})
 
-Each is a function that moves arrays into the domain, and leaves arrays in it as they are. A function
-of one's own that does so, or that says whether arrays are in the domain, serves as well.
+Each is a function that moves arrays into the domain, and leaves arrays in it as they are. A
+function of one's own that does so, or that says whether arrays are in the domain, serves as well.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,7 @@ def between(low: float = -np.inf, high: float = np.inf, ends: bool = False) -> M
     margin = 0.0 if ends else 1e-3 * width
 
     def move(x: np.ndarray) -> np.ndarray:
-        if ends:
-            is_inside = (x >= low) & (x <= high)
-        else:
-            is_inside = (x > low) & (x < high)
+        is_inside = (x >= low) & (x <= high) if ends else (x > low) & (x < high)
         # One reflection brings in what is near; more of them would change nothing but the order.
         mirrored = np.where(x <= low, 2 * low - x, np.where(x >= high, 2 * high - x, x))
         return np.where(is_inside, x, np.clip(mirrored, low + margin, high - margin))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fbp.verify.probe import _draws
+from fbp.verify.probe._kinds import kinds, partners, redrawn
 from fbp.verify.program._dtypes import is_float, is_key
 from fbp.verify.program._thresholds import special_integers, thresholds, thresholds_of
 from fbp.verify.rule._runs import Runs
@@ -80,7 +81,8 @@ def _drawn(runs: Runs, rng: np.random.Generator, cotangent: Any, fast: bool) -> 
     yield Probe("near what was given", near, normal(), True)
     if not fast:
         floats = _of_floats(runs, given, lambda a: _draws.shuffled(rng, a))
-        mixed = _integers(runs, floats, functools.partial(_draws.changed, rng, "shuffle"))
+        mix = functools.partial(_draws.changed, rng, "shuffle")
+        mixed = _integers(runs, floats, rng, "shuffle", mix)
         yield Probe("shuffled", mixed or floats, normal(), True)
     yield Probe("zero cotangent", near, [np.zeros(s) for s in shapes])
     yield Probe("one-hot cotangent", near, [_draws.one_hot(rng, s) for s in shapes])
@@ -108,12 +110,13 @@ def _drawn(runs: Runs, rng: np.random.Generator, cotangent: Any, fast: bool) -> 
     if any(not is_float(leaf.value) for leaf in runs.subject.leaves):
         for n in special_integers(runs.program):
             for where in ("first and last", "middle"):
-                changed = _integers(runs, near, functools.partial(_draws.with_integer, n, where))
+                placed = functools.partial(_draws.with_integer, n, where)
+                changed = _integers(runs, near, rng, "", placed)
                 if changed is not None:
                     name = f"integers: {n} among them"
                     yield Probe(name, changed, normal(), of_integers=True)
         for how in ("repeat", "any", "first row false", "none true", "all true", "-1"):
-            changed = _integers(runs, near, functools.partial(_draws.changed, rng, how))
+            changed = _integers(runs, near, rng, how, functools.partial(_draws.changed, rng, how))
             if changed is not None:
                 outside = how == "-1"
                 yield Probe(
@@ -198,15 +201,28 @@ def _of_one_sign(given: np.ndarray, changed: np.ndarray) -> np.ndarray:
 
 
 def _integers(
-    runs: Runs, values: Sequence[Any], change: Callable[[np.ndarray], np.ndarray]
+    runs: Runs,
+    values: Sequence[Any],
+    rng: np.random.Generator,
+    how: str,
+    change: Callable[[np.ndarray], np.ndarray],
 ) -> list[Any] | None:
-    """The values with integers and masks changed by `change`; None if nothing changes."""
+    """The values with integers and masks changed by `change`; None if nothing changes.
+
+    What was given as a permutation, one-hot or ascending stays that.
+    """
+    found = kinds(runs.subject.values)
     changed, any_change = list(values), False
     for i, leaf in enumerate(runs.subject.leaves):
         a = np.asarray(leaf.value) if not is_key(leaf.value) else np.zeros(0)
         if is_float(a) or not a.size:
             continue
-        new = change(a)
+        kept = redrawn(rng, how, found[i], a) if i in found else None
+        new = change(a) if kept is None else kept
+        if found.get(i) == "ascending" and how in ("any", "repeat"):
+            new = np.sort(new)
         any_change |= new is not a
         changed[i] = new
+    for i, j, is_inverse in partners(runs.subject.values, found):
+        changed[i] = np.argsort(changed[j]).astype(changed[i].dtype) if is_inverse else changed[j]
     return changed if any_change else None

@@ -5,7 +5,7 @@ Nothing here imports jax, and registering a rule computes nothing.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fbp.verify.registry._named import CheckError
@@ -64,6 +64,7 @@ def register(
     name: str | None = None,
     reference: Callable[..., Any] | None = None,
     argnums: Sequence[int] | None = None,
+    domain: Callable[..., Any] | Mapping[Any, Callable[..., Any]] | None = None,
     budget: "Budget" = "default",
 ) -> Any:
     """Registers a rule, which pytest (`fbp_rules`) and `fbp check` then find and check.
@@ -83,7 +84,7 @@ def register(
       make: a function that returns a tuple of them instead, called when the rule is checked.
       name: its name in reports; f's own name by default. A rule may be registered several times,
         with other arguments and another name.
-      reference: as for `fbp.check`; so are `argnums` and `budget`.
+      reference: as for `fbp.check`; so are `argnums`, `domain` and `budget`.
 
     Returns:
       f itself.
@@ -98,7 +99,7 @@ def register(
         got = "neither" if make is None else "both"
         raise TypeError(f"register: expected either arguments or make=, got {got}")
     caller = sys._getframe(1).f_globals
-    options = {"reference": reference, "argnums": argnums, "budget": budget}
+    options = {"reference": reference, "argnums": argnums, "domain": domain, "budget": budget}
 
     def add(f: Any) -> Any:
         given = args if make is None else make

@@ -45,11 +45,11 @@ class Domain:
                 raise TypeError(f"domain of {names}: expected a function, got {type(f).__name__}")
             if isinstance(names, str):
                 found = [i for i, p in enumerate(paths) if f"{p}.".startswith(f"{names}.")]
-                self._parts += [([i], lambda values, f=f, i=i: f(values[i])) for i in found]
+                self._parts += [([i], _of_leaves(f, [i])) for i in found]
             else:
                 found = [paths.index(name) for name in names if name in paths]
                 found = found if len(found) == len(names) else []
-                self._parts.append((found, lambda v, f=f, at=found: f(*(v[i] for i in at))))
+                self._parts.append((found, _of_leaves(f, found)))
             if not found:
                 known = ", ".join(paths)
                 raise ValueError(f"domain: expected names of arguments, got {names!r} of {known}")
@@ -62,7 +62,9 @@ class Domain:
           center: values inside. If a function only says whether values are inside, others are
             moved towards these.
         """
-        moved, inner = ([v if is_key(v) else wide(np.asarray(v)) for v in x] for x in (values, center))
+        moved, inner = (
+            [v if is_key(v) else wide(np.asarray(v)) for v in x] for x in (values, center)
+        )
         with jax.enable_x64(True), np.errstate(all="ignore"):
             for places, f in self._parts:
                 for _ in range(_HALVINGS):
@@ -110,7 +112,7 @@ class Domain:
         """
         for n in range(_HALVINGS):
             h = step / 2**n
-            ends = ([self._at(values, moves, sign * h) for sign in (1, -1)])
+            ends = [self._at(values, moves, sign * h) for sign in (1, -1)]
             if all(self.has(end, 1e-9) for end in ends):
                 return h
         return step
@@ -124,10 +126,7 @@ class Domain:
     def is_thin(self, values: Values, moves: Mapping[int, np.ndarray]) -> bool:
         """Whether these moves leave the domain at once, as it has no interior."""
         along = self.tangents(values, moves)
-        return any(
-            largest(along[i] - v) > 1e-3 * largest(v)
-            for i, v in moves.items()
-        )
+        return any(largest(along[i] - v) > 1e-3 * largest(v) for i, v in moves.items())
 
     @staticmethod
     def _at(values: Values, moves: Mapping[int, np.ndarray], h: float) -> list[Any]:
@@ -140,20 +139,23 @@ def _outcome(new: Any, values: Values, places: Sequence[int]) -> Any:
     Raises:
       ValueError: it returned something else.
     """
-    leaves = jax.tree.leaves(new)
-    if len(leaves) == 1 and np.asarray(leaves[0]).dtype == bool and values[places[0]].dtype != bool:
-        return np.asarray(leaves[0])
-    if isinstance(new, tuple) and new and all(np.asarray(x).dtype == bool for x in leaves):
-        if not all(values[i].dtype == bool for i in places):
-            return np.asarray([np.all(x) for x in leaves])
-    leaves = [x if is_key(x) else np.asarray(x) for x in leaves]
+    leaves = [x if is_key(x) else np.asarray(x) for x in jax.tree.leaves(new)]
+    answers = [x for x in leaves if x.dtype == bool]
+    is_answer = leaves and len(answers) == len(leaves)
+    if is_answer and not all(values[i].dtype == bool for i in places):
+        return answers[0] if len(answers) == 1 else np.asarray([np.all(x) for x in answers])
     got, wanted = [x.shape for x in leaves], [values[i].shape for i in places]
     if got != wanted:
         raise ValueError(
             f"expected a function that returns its arguments, of shapes {wanted}, or "
             f"whether they are in the domain, got shapes {got}"
         )
-    return [x if is_key(x) else x.astype(values[i].dtype) for x, i in zip(leaves, places, strict=True)]
+    pairs = zip(leaves, places, strict=True)
+    return [x if is_key(x) else x.astype(values[i].dtype) for x, i in pairs]
+
+
+def _of_leaves(f: Callable[..., Any], places: Sequence[int]) -> Callable[[Values], Any]:
+    return lambda values: f(*(values[i] for i in places))
 
 
 def _halfway(a: Any, center: Any, is_inside: np.ndarray) -> Any:
