@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from fbp.verify._other_sizes import at_sizes, beside
 from fbp.verify._summing_up import report_of, with_misforms
 from fbp.verify.judge._examine import Examination
 from fbp.verify.judge._findings import Finding
@@ -37,6 +38,7 @@ def check(
     argnums: int | Sequence[int] | None = None,
     cotangent: Any = None,
     domain: Callable[..., Any] | Mapping[Any, Callable[..., Any]] | None = None,
+    sizes: Callable[[int], tuple[Any, ...]] | None = None,
     budget: Budget = "default",
     seed: int = 0,
     strict: bool = False,
@@ -78,6 +80,10 @@ def check(
         `{"p": domains.simplex(), ("low", "x"): domains.ascending_arguments()}`;
         `fbp.verify.domains` has ready ones. Every input that is tried is in it, those of
         differences and limits too. The gradients are still those of unconstrained arguments.
+      sizes: a function of a size n that makes a tuple of arguments, as in
+        `lambda n: (x(n, 3), w(3))`. The rule is checked at n = 1, 2, 7, 16 and 33 too, since it may
+        be right at the given size only. Without it, axes of one size that all arrays have are tried
+        one longer and one shorter, where the function runs (not with budget "fast").
       budget: "fast" skips half of the probes, the variants and the search for a wrong term, a wrong
         cotangent or a wrong input. "thorough" runs all probes three more times, with new draws.
       seed: the seed of the random draws.
@@ -97,13 +103,24 @@ def check(
         raise ValueError(f"check: expected a seed of 0 or more, got {seed!r}")
     if reference is not None and not callable(reference):
         raise TypeError(f"check: expected a function for reference, got {type(reference).__name__}")
-    subject = subject_of(f, args, argnums)
-    ref = None if reference is None else subject_of(reference, args, argnums)
-    if ref is not None and len(ref.leaves) != len(subject.leaves):
-        raise ValueError(f"reference of {subject.name}: expected the same arguments")
-    if domain is not None:
-        subject = _with_domain(subject, domain, len(args))
-    report = examine(subject, ref, cotangent, budget, seed, strict)
+    if sizes is not None and not callable(sizes):
+        raise TypeError(f"check: expected a function for sizes, got {type(sizes).__name__}")
+
+    def subjects(*args: Any) -> tuple[Subject, Subject | None]:
+        subject = subject_of(f, args, argnums)
+        ref = None if reference is None else subject_of(reference, args, argnums)
+        if ref is not None and len(ref.leaves) != len(subject.leaves):
+            raise ValueError(f"reference of {subject.name}: expected the same arguments")
+        if domain is not None:
+            subject = _with_domain(subject, domain, len(args))
+        return subject, ref
+
+    subject, ref = subjects(*args)
+    report = examine(subject, ref, cotangent, budget, seed, strict, other_sizes=sizes is None)
+    if report.ok and sizes is not None:
+        report = at_sizes(
+            report, lambda n: examine(*subjects(*sizes(n)), None, "fast", seed, strict)
+        )
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
 
 
@@ -114,9 +131,12 @@ def examine(
     budget: Budget = "default",
     seed: int = 0,
     strict: bool = False,
+    other_sizes: bool = False,
 ) -> Report:
-    """Runs all stages of a check on a subject."""
-    stages = functools.partial(_stages, subject, reference, cotangent, budget, seed, strict)
+    """Runs all stages of a check on a subject; if `other_sizes`, tries some beside its own."""
+    stages = functools.partial(
+        _stages, subject, reference, cotangent, budget, seed, strict, other_sizes
+    )
     try:
         try:
             return stages()
@@ -149,6 +169,7 @@ def _stages(
     budget: Budget,
     seed: int,
     strict: bool,
+    other_sizes: bool,
 ) -> Report:
     runs = runs_of(subject, reference).given(subject)
     rng = np.random.default_rng(seed)
@@ -209,6 +230,8 @@ def _stages(
             for f in findings
         ]
     report = report_of(runs, examination, findings, variants, reference, search=not fast)
+    if other_sizes and report.ok:
+        report = beside(report, runs, reference, seed, run=not fast)
     return with_misforms(report, subject, misforms)
 
 

@@ -30,19 +30,20 @@ def near(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
     """Other values of the same kind: positive ones stay positive, a distribution stays one."""
     if a.dtype.kind != "c" and a.any() and (a >= 0).all():
         moved = a * np.exp(0.2 * rng.normal(size=a.shape))
-        if _is_distribution(a):
+        if is_distribution(a):
             return moved / moved.sum(-1, keepdims=True)
         return np.minimum(moved, 0.5 * (1 + a)) if (a <= 1).all() else moved
     return a + 0.3 * (_size(a) or 1.0) * _noise(rng, a)
 
 
-def _is_distribution(a: np.ndarray) -> bool:
+def is_distribution(a: np.ndarray) -> bool:
+    """Whether the rows of an array are shares: 0 or more, with the sum 1."""
     return bool(a.ndim and (a >= 0).all() and np.allclose(a.sum(-1), 1, atol=1e-5))
 
 
 def shuffled(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
     """The same elements in another order; those of a distribution within their row."""
-    if a.dtype.kind == "f" and _is_distribution(a):
+    if a.dtype.kind == "f" and is_distribution(a):
         return rng.permuted(a, axis=-1)
     return rng.permutation(a.ravel()).reshape(a.shape)
 

@@ -4,6 +4,7 @@ Nothing here imports jax, and registering a rule computes nothing.
 """
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ def register(
     reference: Callable[..., Any] | None = None,
     argnums: Sequence[int] | None = None,
     domain: Callable[..., Any] | Mapping[Any, Callable[..., Any]] | None = None,
+    sizes: Callable[[int], tuple[Any, ...]] | None = None,
     budget: "Budget" = "default",
 ) -> Any:
     """Registers a rule, which pytest (`fbp_rules`) and `fbp check` then find and check.
@@ -85,21 +87,25 @@ def register(
       name: its name in reports; f's own name by default. A rule may be registered several times,
         with other arguments and another name.
       reference: as for `fbp.check`; so are `argnums`, `domain` and `budget`.
+      sizes: the same; without arguments, those of the largest size that is tried are made.
 
     Returns:
       f itself.
 
     Raises:
-      TypeError: neither arguments nor `make` are given, or both; f is none of these, or has no name
-        of its own and none is given.
+      TypeError: neither arguments nor `make` nor `sizes` are given, or arguments and `make`; f is
+        none of these, or has no name of its own and none is given.
       ValueError: its module has already registered a rule of this name; or the name is not
         printable, or contains "::".
     """
+    if sizes is not None and make is None and not args:
+        make = functools.partial(_largest, sizes)
     if (make is None) == (not args):
         got = "neither" if make is None else "both"
         raise TypeError(f"register: expected either arguments or make=, got {got}")
     caller = sys._getframe(1).f_globals
     options = {"reference": reference, "argnums": argnums, "domain": domain, "budget": budget}
+    options["sizes"] = sizes
 
     def add(f: Any) -> Any:
         given = args if make is None else make
@@ -121,6 +127,12 @@ def rules(module: str | None = None) -> list[Rule]:
         for (where, _), (rule, _) in _RULES.items()
         if module is None or f"{where}.".startswith(f"{module}.")
     ]
+
+
+def _largest(sizes: Callable[[int], Any]) -> Any:
+    from fbp.verify._other_sizes import SIZES
+
+    return sizes(SIZES[-1])
 
 
 def _add(rule: Rule, caller: dict[str, Any]) -> None:

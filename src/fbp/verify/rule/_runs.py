@@ -52,6 +52,7 @@ class Runs:
       out_avals: shapes and dtypes of the float outputs.
       rules: names of the custom rules in the function, and of kernels.
       program: the function in float64 without its rules; `plain` is that in the working dtype.
+      rule: the outputs and the gradients by the rule, in the working dtype.
       by: how the reference differentiates: "reverse", "forward" or "differences".
       eps: the rounding unit of the float64 run; larger if a primitive cannot run in float64.
       stuck: the dtype of each primitive, by name, that cannot run in float64.
@@ -89,6 +90,7 @@ class Runs:
         rule, again = (traced_rule(subject, values, dys) for _ in range(2))
         for one in (rule, again):
             require_own_values(one, len(self.diff))
+        self.rule = rule
         self.is_stable = fingerprint_of(rule) == fingerprint_of(again)
         self.changing: list[int | None] = []
         if not self.is_stable:
