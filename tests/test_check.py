@@ -33,14 +33,15 @@ def rms_norm(x: Any, g: Any) -> Any:
     return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6) * g
 
 
-def rms_rule(n: float = 1 / 7, **how: Any) -> Any:
-    """Right for n = 1/7."""
+def rms_rule(n: float | None = None, **how: Any) -> Any:
+    """Right without n, which stands for 1 over the number of columns."""
 
     def backward(x: Any, g: Any, dy: Any) -> Any:
+        part = 1 / x.shape[-1] if n is None else n
         r = jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6)
         dg = (dy * x * r).astype(how.get("sums", x.dtype)).sum(0).astype(g.dtype)
         dh = dy * g
-        return r * dh - n * x * r**3 * (dh * x).sum(-1, keepdims=True), dg
+        return r * dh - part * x * r**3 * (dh * x).sum(-1, keepdims=True), dg
 
     return ruled(rms_norm, backward)
 

@@ -290,3 +290,12 @@ def test_a_module_that_is_reloaded_registers_anew(tmp_path, monkeypatch):
     importlib.reload(module)
     assert [(rule.name, rule.args) for rule in rules("reloaded_rules")] == [("abs", (2.0,))]
     monkeypatch.delitem(sys.modules, "reloaded_rules")
+
+
+def test_a_time_limit_of_each_check(run):
+    result = run("--fbp-rules=kernels", "--fbp-seconds=1e-9", "fbp::right")
+    result.assert_outcomes(failed=1)
+    result.stdout.re_match_lines(["UNVERIFIABLE  right", "note  out of time after seconds=1e-09: "])
+    for wrong in ("0", "-1", "soon"):
+        result = run(f"--fbp-seconds={wrong}")
+        assert f"expected more than 0, got '{wrong}'" in result.stderr.str()

@@ -54,6 +54,8 @@ class Check:
     """Of what is drawn."""
     strict: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Whether another subgradient at a kink than autodiff's counts as wrong."""
+    seconds: Annotated[float | None, tyro.conf.arg(metavar="S", help_behavior_hint="")] = None
+    """The time limit of each check; what it leaves out is said. None by default."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """The file to write the result to; never one that is there already."""
 
@@ -65,7 +67,13 @@ class Check:
         require_new(self.json)
         if self.seed < 0:
             raise CheckError(f"--seed: expected 0 or more, got {self.seed}")
-        options: dict[str, Any] = {"seed": self.seed, "strict": self.strict}
+        if self.seconds is not None and not self.seconds > 0:
+            raise CheckError(f"--seconds: expected more than 0, got {self.seconds:g}")
+        options: dict[str, Any] = {
+            "seed": self.seed,
+            "strict": self.strict,
+            "seconds": self.seconds,
+        }
         if self.budget is not None:
             options["budget"] = self.budget
         for option in ("reference", "domain"):

@@ -2,7 +2,8 @@
 
 The steps of one check, `fbp.check(f, *args)`, and the folders they live in:
 
-    _check        reads the arguments and calls the steps below in this order
+    _check        reads the arguments
+    _stages       calls the steps below in this order, until a `_deadline`
     rule/         1. f and its arguments become a `Subject`: a function of a list of arrays.
                   2. Its program is traced with the rule, and with the rule removed. Both are
                      compiled, in float64 and in the working dtype: the `Runs`. program/ reads
@@ -15,10 +16,11 @@ The steps of one check, `fbp.check(f, *args)`, and the folders they live in:
     probe/        5. The rule is run under jit, vmap, scan, ..., and differentiated: `Variants`.
     diagnose/     6. A wrong gradient is explained: which leaf, which elements, which term.
     _summing_up   7. Rows, one verdict, and the smallest errors that would have been caught.
-    report/       8. The `Report`: a value that prints as a card.
+    _other_sizes  8. What is right is tried at other sizes.
+    report/       9. The `Report`: a value that prints as a card.
 
 `fbp.audit` (`_audit`) finds the rules of a whole program and the values that reach them (sites/),
-and takes each rule through steps 2 to 8. `fbp.cross_check` (`_cross_check`) compares the gradient
+and takes each rule through steps 2 to 9. `fbp.cross_check` (`_cross_check`) compares the gradient
 of a whole objective with `jax.grad`. `fbp.register`, the command line and the pytest plugin name
 the rules to check (registry/). mutate/ inserts bugs in a rule to see whether tests find them.
 

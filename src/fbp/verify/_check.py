@@ -1,34 +1,19 @@
 """`fbp.check`: checks hand-written backward rules, and explains the errors it finds."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import jax
-import numpy as np
-
-from fbp.verify._other_sizes import at_sizes, beside
-from fbp.verify._summing_up import report_of, with_misforms
-from fbp.verify.judge._examine import Examination
-from fbp.verify.judge._findings import Finding
-from fbp.verify.judge._structure import misformed, wrong_integers
-from fbp.verify.probe._kinds import kinds
-from fbp.verify.probe._probes import Probe, probes
-from fbp.verify.probe._second import NAME, second_derivatives
-from fbp.verify.probe._variants import UNDIFFERENTIABLE, Variants
-from fbp.verify.program._dtypes import is_float, wide
-from fbp.verify.report._card import Hint, Report
-from fbp.verify.rule._cache import runs_of
+from fbp.verify._deadline import Deadline
+from fbp.verify._other_sizes import at_sizes
+from fbp.verify._stages import Budget as Budget
+from fbp.verify._stages import examine as examine
+from fbp.verify.report._card import Report
 from fbp.verify.rule._domain import Domain
-from fbp.verify.rule._pair import Pair
-from fbp.verify.rule._rule import RuleError, first_line, leak
-from fbp.verify.rule._runs import Runs
+from fbp.verify.rule._rule import first_line
 from fbp.verify.rule._subject import Subject
 from fbp.verify.rule._subject_of import subject_of
-
-Budget = Literal["fast", "default", "thorough"]
 
 
 def check(
@@ -42,6 +27,7 @@ def check(
     budget: Budget = "default",
     seed: int = 0,
     strict: bool = False,
+    seconds: float | None = None,
 ) -> Report:
     """Checks the hand-written backward rules in a function against rule-free float64 autodiff.
 
@@ -88,6 +74,9 @@ def check(
         cotangent or a wrong input. "thorough" runs all probes three more times, with new draws.
       seed: the seed of the random draws.
       strict: whether a CONVENTION counts as WRONG.
+      seconds: a time limit: stages that have not begun by then are left out, and a note names them;
+        if probes are among them, a rule that seems right is UNVERIFIABLE. By default there is none,
+        so that a verdict does not depend on the machine. On a terminal, a line shows the progress.
 
     Raises:
       TypeError: f is not a function, a layer, a loss or an objective; another argument has the
@@ -105,6 +94,8 @@ def check(
         raise TypeError(f"check: expected a function for reference, got {type(reference).__name__}")
     if sizes is not None and not callable(sizes):
         raise TypeError(f"check: expected a function for sizes, got {type(sizes).__name__}")
+    if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+        raise ValueError(f"check: expected seconds above 0, got {seconds!r}")
 
     def subjects(*args: Any) -> tuple[Subject, Subject | None]:
         subject = subject_of(f, args, argnums)
@@ -116,123 +107,16 @@ def check(
         return subject, ref
 
     subject, ref = subjects(*args)
-    report = examine(subject, ref, cotangent, budget, seed, strict, other_sizes=sizes is None)
-    if report.ok and sizes is not None:
-        report = at_sizes(
-            report, lambda n: examine(*subjects(*sizes(n)), None, "fast", seed, strict)
-        )
+    with Deadline(seconds, subject.name) as deadline:
+        report = examine(subject, ref, cotangent, budget, seed, strict, sizes is None, deadline)
+        if report.ok and sizes is not None:
+
+            def at_size(n: int) -> Report:
+                other, ref = subjects(*sizes(n))
+                return examine(other, ref, None, "fast", seed, strict, False, deadline)
+
+            report = at_sizes(report, at_size, deadline)
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
-
-
-def examine(
-    subject: Subject,
-    reference: Subject | None = None,
-    cotangent: Any = None,
-    budget: Budget = "default",
-    seed: int = 0,
-    strict: bool = False,
-    other_sizes: bool = False,
-) -> Report:
-    """Runs all stages of a check on a subject; if `other_sizes`, tries some beside its own."""
-    stages = functools.partial(
-        _stages, subject, reference, cotangent, budget, seed, strict, other_sizes
-    )
-    try:
-        try:
-            return stages()
-        except (RuleError, TypeError, ValueError):
-            if not subject.in_float64:
-                raise
-            # The working dtype is float32, and some functions need float64 disabled for it.
-            with jax.enable_x64(False):
-                return stages()
-    except RuleError as error:
-        says, shown_in = str(error), list(error.leaves)
-    except Exception as error:
-        says, shown_in = leak(error), []
-        if not says:
-            raise
-    misforms = [(path, text) for path, text in misformed(subject) if path]
-    said = [text for _, text in misforms[:2]] + [says]
-    paths = [subject.leaves[i].path for i in subject.differentiable]
-    misforms += [(paths[k], says) for k in shown_in]
-    report = Report(
-        subject.name, "STRUCTURE", hints=tuple(Hint("", "structure", text) for text in said)
-    )
-    return with_misforms(report, subject, misforms)
-
-
-def _stages(
-    subject: Subject,
-    reference: Subject | None,
-    cotangent: Any,
-    budget: Budget,
-    seed: int,
-    strict: bool,
-    other_sizes: bool,
-) -> Report:
-    runs = runs_of(subject, reference).given(subject)
-    rng = np.random.default_rng(seed)
-    examination = Examination(runs, rng)
-    if subject.domain is not None:
-        examination.notes.append("all inputs that were tried are in the domain that was declared")
-    for i, kind in kinds(subject.values).items():
-        if kind != "ascending":
-            path = subject.leaves[i].path
-            examination.notes.append(f"{path} is {kind} as given: no other {path} was tried")
-    dys = None if cotangent is None else _cotangents(runs, cotangent)
-    fast = budget == "fast"
-    # Differences cost many runs per probe.
-    examination.run(probes(runs, rng, dys, fast or runs.by == "differences"))
-    if budget == "thorough":
-        for _ in range(3):
-            examination.run(probes(runs, rng, None, False))
-    findings = list(examination.findings)
-    said = list(misformed(subject))
-    misforms = [(path, text) for path, text in said if path]
-    examination.notes.extend(text for path, text in said if not path)
-    wrong = [*(text for _, text in misforms), *wrong_integers(runs)]
-    findings += [_about(examination, "STRUCTURE", text) for text in wrong]
-    if runs.effects:
-        text = f"the rule has a side effect in its program: {', '.join(runs.effects)}"
-        findings.append(_about(examination, "STRUCTURE", text))
-    variants: dict[str, str] = {}
-    if not runs.is_stable:
-        text = "traced twice, the rule gives two different programs"
-        leaves = runs.changing or [None]
-        changing = [_about(examination, "NONDETERMINISTIC", text, k) for k in leaves]
-        findings = changing + findings
-    if not fast and examination.compared:
-        records = examination.leaves
-        outcome = Variants.of(runs).run(
-            examination.pairs,
-            [record.working for record in records],
-            vanishes=any(not record.seen for record in records),
-        )
-        variants = outcome.variants
-        forwards, lost = second_derivatives(runs, examination.pairs)
-        variants[NAME] = forwards
-        findings_of_second = [("VARIANT", text, k) for k, text in lost]
-        is_wrong = any(f.verdict == "WRONG" for f in findings)
-        if is_wrong:
-            # The derivative of a wrong gradient is wrong too, and adds no information.
-            variants = {n: w for n, w in variants.items() if not n.startswith("the gradient")}
-        found = [*outcome.findings, *findings_of_second]
-        if not forwards.startswith("not supported"):
-            # It was differentiated: what jax cannot do backwards is no fault of the rule.
-            found = [finding for finding in found if UNDIFFERENTIABLE not in finding[1]]
-        for v, text, k in found:
-            if not (is_wrong and v == "VARIANT"):
-                findings.append(_about(examination, v, text, k))
-    if strict:
-        findings = [
-            dataclasses.replace(f, verdict="WRONG") if f.verdict == "CONVENTION" else f
-            for f in findings
-        ]
-    report = report_of(runs, examination, findings, variants, reference, search=not fast)
-    if other_sizes and report.ok:
-        report = beside(report, runs, reference, seed, run=not fast)
-    return with_misforms(report, subject, misforms)
 
 
 def _with_domain(subject: Subject, declared: Any, arguments: int) -> Subject:
@@ -254,24 +138,3 @@ def _with_domain(subject: Subject, declared: Any, arguments: int) -> Subject:
             f"{subject.name}: expected arguments in their domain, got {path} outside of it"
         )
     return dataclasses.replace(subject, domain=domain)
-
-
-# What a finding about the rule itself is said of, when no probe could be compared.
-_NOWHERE = Probe("at no input", [], []), Pair([], [], [], [], np.inf)
-
-
-def _about(examination: Examination, verdict: str, text: str, leaf: int | None = None) -> Finding:
-    """A finding about the rule itself, which shows in every probe."""
-    probe, pair = examination.pairs[0] if examination.pairs else _NOWHERE
-    return Finding(verdict, leaf, probe, pair, text)
-
-
-def _cotangents(runs: Runs, cotangent: Any) -> list[np.ndarray]:
-    leaves = jax.tree.leaves(cotangent)
-    # A Python integer counts as a float; an array of integers is no cotangent.
-    numbers = [np.asarray(d, np.float64) if isinstance(d, int) else np.asarray(d) for d in leaves]
-    dys = [wide(d) for d in numbers if is_float(d)]
-    got, wanted = [d.shape for d in dys], [a.shape for a in runs.out_avals]
-    if got != wanted:
-        raise ValueError(f"cotangent of {runs.subject.name}: expected shapes {wanted}, got {got}")
-    return dys

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fbp.verify._deadline import Deadline
 from fbp.verify.judge._examine import Examination
 from fbp.verify.probe._probes import probes
 from fbp.verify.probe._resized import Change, resized, trials
@@ -24,12 +25,14 @@ SIZES = (1, 2, 7, 16, 33)
 _MORE = "sizes= tries others"
 
 
-def at_sizes(report: Report, check_at: Callable[[int], Report]) -> Report:
+def at_sizes(report: Report, check_at: Callable[[int], Report], deadline: Deadline) -> Report:
     """The report, with what checks at `SIZES` find, each made by a function of the size."""
     tried, notes = [], []
     for n in SIZES:
         if not report.ok:
             break
+        if not deadline.allows(f"n = {n}"):
+            continue
         try:
             other = check_at(n)
         except Exception as error:
@@ -43,6 +46,8 @@ def at_sizes(report: Report, check_at: Callable[[int], Report]) -> Report:
             said = {r.path: r.says for r in other.leaves if r.verdict not in ("OK", "CONVENTION")}
             report = _with(report, other.verdict, said, f"at n = {n}")
             report = dataclasses.replace(report, hints=(*report.hints, *other.hints))
+    if deadline.left_out and deadline.said() not in report.notes:
+        notes.append(deadline.said())
     notes.append(f"sizes tried: those given, and n = {', '.join(tried) or 'none'}")
     return dataclasses.replace(report, notes=(*report.notes, *notes))
 

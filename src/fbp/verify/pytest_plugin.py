@@ -54,6 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the seed of each check, whatever it says itself",
     )
     group.addoption(
+        "--fbp-seconds",
+        metavar="S",
+        type=_positive,
+        help="the time limit of each check; its report says what was left out",
+    )
+    group.addoption(
         "--fbp-json",
         metavar="FILE",
         type=Path,
@@ -155,6 +161,16 @@ def _is_rule(config: pytest.Config, arg: str) -> bool:
     """Whether an argument is the node id of a rule, and not a file."""
     path = Path(arg.partition("::")[0])
     return path.name == NODE and not (config.invocation_params.dir / path).exists()
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0, got {text!r}")
+    return number
 
 
 def _natural(text: str) -> int:

@@ -140,5 +140,5 @@ def keep(item: pytest.Item, report: "Report", place: str = "") -> None:
 
 def asked(config: pytest.Config) -> dict[str, Any]:
     """The options that the command line sets for all checks."""
-    chosen = {name: config.getoption(f"--fbp-{name}") for name in ("budget", "seed")}
+    chosen = {name: config.getoption(f"--fbp-{name}") for name in ("budget", "seed", "seconds")}
     return {name: value for name, value in chosen.items() if value is not None}

@@ -1,0 +1,204 @@
+"""The stages of a check, in order, and what is found in them."""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from fbp.verify._deadline import Deadline
+from fbp.verify._other_sizes import beside
+from fbp.verify._summing_up import report_of, with_misforms
+from fbp.verify.judge._examine import Examination
+from fbp.verify.judge._findings import Finding
+from fbp.verify.judge._structure import misformed, wrong_integers
+from fbp.verify.probe._kinds import kinds
+from fbp.verify.probe._probes import Probe, probes
+from fbp.verify.probe._second import NAME, second_derivatives
+from fbp.verify.probe._variants import UNDIFFERENTIABLE, Variants
+from fbp.verify.program._dtypes import is_float, wide
+from fbp.verify.report._card import Hint, Report
+from fbp.verify.rule._cache import runs_of
+from fbp.verify.rule._pair import Pair
+from fbp.verify.rule._rule import RuleError, leak
+from fbp.verify.rule._runs import Runs
+from fbp.verify.rule._subject import Subject
+
+Budget = Literal["fast", "default", "thorough"]
+_PROBES = "further probes"
+
+
+def examine(
+    subject: Subject,
+    reference: Subject | None = None,
+    cotangent: Any = None,
+    budget: Budget = "default",
+    seed: int = 0,
+    strict: bool = False,
+    other_sizes: bool = False,
+    deadline: Deadline | None = None,
+) -> Report:
+    """Runs all stages of a check on a subject.
+
+    Args:
+      subject: the rule and its arguments.
+      reference: the function that is differentiated in its place, if any.
+      cotangent: as for `fbp.check`; so are `budget`, `seed` and `strict`.
+      other_sizes: whether to try sizes beside those of the arguments.
+      deadline: when to stop; the report says what was left out.
+    """
+    deadline = deadline or Deadline()
+    stages = functools.partial(
+        _stages, subject, reference, cotangent, budget, seed, strict, other_sizes, deadline
+    )
+    try:
+        try:
+            return stages()
+        except (RuleError, TypeError, ValueError):
+            if not subject.in_float64:
+                raise
+            # The working dtype is float32, and some functions need float64 disabled for it.
+            with jax.enable_x64(False):
+                return stages()
+    except RuleError as error:
+        says, shown_in = str(error), list(error.leaves)
+    except Exception as error:
+        says, shown_in = leak(error), []
+        if not says:
+            raise
+    misforms = [(path, text) for path, text in misformed(subject) if path]
+    said = [text for _, text in misforms[:2]] + [says]
+    paths = [subject.leaves[i].path for i in subject.differentiable]
+    misforms += [(paths[k], says) for k in shown_in]
+    report = Report(
+        subject.name, "STRUCTURE", hints=tuple(Hint("", "structure", text) for text in said)
+    )
+    return with_misforms(report, subject, misforms)
+
+
+def _stages(
+    subject: Subject,
+    reference: Subject | None,
+    cotangent: Any,
+    budget: Budget,
+    seed: int,
+    strict: bool,
+    other_sizes: bool,
+    deadline: Deadline,
+) -> Report:
+    deadline.show("compiling")
+    runs = runs_of(subject, reference).given(subject)
+    rng = np.random.default_rng(seed)
+    examination = Examination(runs, rng)
+    examination.notes.extend(_of_inputs(subject))
+    dys = None if cotangent is None else _cotangents(runs, cotangent)
+    fast = budget == "fast"
+    # Differences cost many runs per probe.
+    few = fast or runs.by == "differences"
+    examination.run(deadline.each(_PROBES, probes(runs, rng, dys, few)))
+    for _ in range(3 if budget == "thorough" else 0):
+        examination.run(deadline.each(_PROBES, probes(runs, rng, None, False)))
+    findings = list(examination.findings)
+    said = list(misformed(subject))
+    misforms = [(path, text) for path, text in said if path]
+    examination.notes.extend(text for path, text in said if not path)
+    wrong = [*(text for _, text in misforms), *wrong_integers(runs)]
+    findings += [_about(examination, "STRUCTURE", text) for text in wrong]
+    if runs.effects:
+        text = f"the rule has a side effect in its program: {', '.join(runs.effects)}"
+        findings.append(_about(examination, "STRUCTURE", text))
+    if not runs.is_stable:
+        text = "traced twice, the rule gives two different programs"
+        leaves = runs.changing or [None]
+        changing = [_about(examination, "NONDETERMINISTIC", text, k) for k in leaves]
+        findings = changing + findings
+    variants: dict[str, str] = {}
+    if not fast and examination.compared:
+        variants = _transformed(runs, examination, findings, deadline)
+    if strict:
+        findings = [
+            dataclasses.replace(f, verdict="WRONG") if f.verdict == "CONVENTION" else f
+            for f in findings
+        ]
+    search = not fast and (not findings or deadline.allows("the search for a cause"))
+    report = report_of(runs, examination, findings, variants, reference, search=search)
+    if other_sizes and report.ok:
+        run = not fast and deadline.allows("other sizes")
+        report = beside(report, runs, reference, seed, run=run)
+    return with_misforms(_in_time(report, deadline), subject, misforms)
+
+
+def _transformed(
+    runs: Runs, examination: Examination, findings: list[Finding], deadline: Deadline
+) -> dict[str, str]:
+    """The result of each variant and of the second derivative; adds what is wrong to findings."""
+    variants: dict[str, str] = {}
+    found: list[tuple[str, str, int | None]] = []
+    if deadline.allows("the variants"):
+        records = examination.leaves
+        outcome = Variants.of(runs).run(
+            examination.pairs,
+            [record.working for record in records],
+            vanishes=any(not record.seen for record in records),
+        )
+        variants, found = outcome.variants, outcome.findings
+    forwards = "not supported"
+    if deadline.allows("the second derivative"):
+        forwards, lost = second_derivatives(runs, examination.pairs)
+        variants[NAME] = forwards
+        found = [*found, *(("VARIANT", text, k) for k, text in lost)]
+    is_wrong = any(f.verdict == "WRONG" for f in findings)
+    if is_wrong:
+        # The derivative of a wrong gradient is wrong too, and adds no information.
+        variants = {n: w for n, w in variants.items() if not n.startswith("the gradient")}
+    if not forwards.startswith("not supported"):
+        # It was differentiated: what jax cannot do backwards is no fault of the rule.
+        found = [finding for finding in found if UNDIFFERENTIABLE not in finding[1]]
+    for v, text, k in found:
+        if not (is_wrong and v == "VARIANT"):
+            findings.append(_about(examination, v, text, k))
+    return variants
+
+
+def _of_inputs(subject: Subject) -> list[str]:
+    """Notes on what the inputs that are tried have in common."""
+    notes = []
+    if subject.domain is not None:
+        notes.append("all inputs that were tried are in the domain that was declared")
+    for i, kind in kinds(subject.values).items():
+        if kind != "ascending":
+            path = subject.leaves[i].path
+            notes.append(f"{path} is {kind} as given: no other {path} was tried")
+    return notes
+
+
+def _in_time(report: Report, deadline: Deadline) -> Report:
+    """The report, with what the deadline left out; without all probes nothing is known to be OK."""
+    if not deadline.left_out:
+        return report
+    verdict = report.verdict
+    if report.ok and _PROBES in deadline.left_out:
+        verdict = "UNVERIFIABLE"
+    return dataclasses.replace(report, verdict=verdict, notes=(deadline.said(), *report.notes))
+
+
+# What a finding about the rule itself is said of, when no probe could be compared.
+_NOWHERE = Probe("at no input", [], []), Pair([], [], [], [], np.inf)
+
+
+def _about(examination: Examination, verdict: str, text: str, leaf: int | None = None) -> Finding:
+    """A finding about the rule itself, which shows in every probe."""
+    probe, pair = examination.pairs[0] if examination.pairs else _NOWHERE
+    return Finding(verdict, leaf, probe, pair, text)
+
+
+def _cotangents(runs: Runs, cotangent: Any) -> list[np.ndarray]:
+    leaves = jax.tree.leaves(cotangent)
+    # A Python integer counts as a float; an array of integers is no cotangent.
+    numbers = [np.asarray(d, np.float64) if isinstance(d, int) else np.asarray(d) for d in leaves]
+    dys = [wide(d) for d in numbers if is_float(d)]
+    got, wanted = [d.shape for d in dys], [a.shape for a in runs.out_avals]
+    if got != wanted:
+        raise ValueError(f"cotangent of {runs.subject.name}: expected shapes {wanted}, got {got}")
+    return dys
