@@ -43,6 +43,11 @@ class Check:
         tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: what was registered)"),
     ] = None
     """What its inputs may be, pkg.module:name, as `fbp.check` takes it: a function, or a dict."""
+    accuracy: Annotated[
+        float | None,
+        tyro.conf.arg(metavar="X", help_behavior_hint="(default: what was registered)"),
+    ] = None
+    """The relative error that it may have, if it approximates."""
     budget: Annotated[
         Literal["fast", "default", "thorough"] | None,
         tyro.conf.arg(
@@ -74,8 +79,9 @@ class Check:
             "strict": self.strict,
             "seconds": self.seconds,
         }
-        if self.budget is not None:
-            options["budget"] = self.budget
+        for option in ("budget", "accuracy"):
+            if getattr(self, option) is not None:
+                options[option] = getattr(self, option)
         for option in ("reference", "domain"):
             given = getattr(self, option)
             if given is not None:

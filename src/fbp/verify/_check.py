@@ -24,6 +24,7 @@ def check(
     cotangent: Any = None,
     domain: Callable[..., Any] | Mapping[Any, Callable[..., Any]] | None = None,
     sizes: Callable[[int], tuple[Any, ...]] | None = None,
+    accuracy: float = 0.0,
     budget: Budget = "default",
     seed: int = 0,
     strict: bool = False,
@@ -70,6 +71,9 @@ def check(
         `lambda n: (x(n, 3), w(3))`. The rule is checked at n = 1, 2, 7, 16 and 33 too, since it may
         be right at the given size only. Without it, axes of one size that all arrays have are tried
         one longer and one shorter, where the function runs (not with budget "fast").
+      accuracy: the relative error that an approximate rule may have, such as that of an iterative
+        solver with a tolerance, or of an approximated special function: rule and reference may
+        differ by that part of the leaf's largest element, in any dtype. Its row says what it used.
       budget: "fast" skips half of the probes, the variants and the search for a wrong term, a wrong
         cotangent or a wrong input. "thorough" runs all probes three more times, with new draws.
       seed: the seed of the random draws.
@@ -94,6 +98,8 @@ def check(
         raise TypeError(f"check: expected a function for reference, got {type(reference).__name__}")
     if sizes is not None and not callable(sizes):
         raise TypeError(f"check: expected a function for sizes, got {type(sizes).__name__}")
+    if not isinstance(accuracy, int | float) or not 0 <= accuracy < 1:
+        raise ValueError(f"check: expected an accuracy from 0 to 1, got {accuracy!r}")
     if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
         raise ValueError(f"check: expected seconds above 0, got {seconds!r}")
 
@@ -102,6 +108,7 @@ def check(
         ref = None if reference is None else subject_of(reference, args, argnums)
         if ref is not None and len(ref.leaves) != len(subject.leaves):
             raise ValueError(f"reference of {subject.name}: expected the same arguments")
+        subject = dataclasses.replace(subject, accuracy=float(accuracy))
         if domain is not None:
             subject = _with_domain(subject, domain, len(args))
         return subject, ref

@@ -91,7 +91,7 @@ def _stages(
     runs = runs_of(subject, reference).given(subject)
     rng = np.random.default_rng(seed)
     examination = Examination(runs, rng)
-    examination.notes.extend(_of_inputs(subject))
+    examination.notes.extend(_declared(subject))
     dys = None if cotangent is None else _cotangents(runs, cotangent)
     fast = budget == "fast"
     # Differences cost many runs per probe.
@@ -161,9 +161,12 @@ def _transformed(
     return variants
 
 
-def _of_inputs(subject: Subject) -> list[str]:
-    """Notes on what the inputs that are tried have in common."""
+def _declared(subject: Subject) -> list[str]:
+    """Notes on what was declared, and on what all inputs that are tried have in common."""
     notes = []
+    if subject.accuracy:
+        accuracy = f"accuracy={subject.accuracy:g}"
+        notes.append(f"{accuracy}: so much of a gradient's size may rule and reference differ by")
     if subject.domain is not None:
         notes.append("all inputs that were tried are in the domain that was declared")
     for i, kind in kinds(subject.values).items():

@@ -91,6 +91,8 @@ def _row(runs: Runs, record: LeafRecord, k: int, findings: list[Finding]) -> Lea
         verdict, says = ("UNVERIFIABLE", "not compared") if leaf.value.size else ("OK", "empty")
     elif verdict == "OK" and not record.seen:
         says = "zero everywhere"
+    elif verdict == "OK" and record.leeway:
+        says = f"errs by {record.leeway:.1e}, within accuracy={runs.subject.accuracy:g}"
     else:
         says = f"{first.says} ({first.probe.name})" if first and verdict != "OK" else ""
         if verdict == "VARIANT" and first:

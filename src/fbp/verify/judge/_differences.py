@@ -138,8 +138,8 @@ class Differences:
             slope, bar = self.slope(probe.values, probe.dys, {i: v}, step)
         rule = float((got * v).sum().real)
         unit = float(jnp.finfo(self.runs.dtypes[i]).eps)
-        leeway = max(1e-6, leeway_of_approximations(unit, self.runs.iterates))
-        relative = leeway + self.runs.eps ** (2 / 3)
+        leeway = leeway_of_approximations(unit, self.runs.iterates)
+        relative = max(1e-6, leeway, self.runs.subject.accuracy) + self.runs.eps ** (2 / 3)
         allowed = relative * np.sqrt((np.abs(got) ** 2).sum()) + 4 * bar
         if not np.isfinite(slope) or bar > 0.05 * abs(slope) or abs(rule - slope) <= allowed:
             return ""

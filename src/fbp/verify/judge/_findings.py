@@ -47,6 +47,7 @@ class LeafRecord:
       usual: the same on ordinary input.
       compared: whether any probe could be compared.
       covered: which elements any probe could be compared at.
+      leeway: the largest error that only the accuracy which was declared allows.
       digits: the relative error accepted because the function or the rule approximates; else 0.
       best: the reference gradient that is most sensitive to an error, and the error allowed there.
     """
@@ -60,6 +61,7 @@ class LeafRecord:
     usual: float = 0.0
     compared: bool = False
     covered: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), bool))
+    leeway: float = 0.0
     digits: float = 0.0
     best: tuple[np.ndarray, float] | None = None
 

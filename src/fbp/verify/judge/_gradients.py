@@ -60,6 +60,10 @@ class Gradients:
             record.usual = max(record.usual, scale)
         allowed = self._allowed(pair, working, k, known, scale)
         error = largest((got - want)[known])
+        if (leeway := self.runs.subject.accuracy * scale) > allowed:
+            if error > allowed:
+                record.leeway = max(record.leeway, error / scale)
+            record.digits, allowed = self.runs.subject.accuracy, leeway
         record.compared = True
         record.seen = max(record.seen, scale)
         record.covered = record.covered | known
@@ -166,7 +170,7 @@ class Gradients:
             return ""
         off = np.where(known, np.abs(np.nan_to_num(got - want)), 0)
         scale = max(largest(want[known]), self.leaves[k].usual)
-        allowed = 1e-7 * scale + 4 * self.differences.bars[k]
+        allowed = max(1e-7, self.runs.subject.accuracy) * scale + 4 * self.differences.bars[k]
         if not off.max(initial=0.0) > allowed:
             return ""
         where = np.unravel_index(np.argmax(off), got.shape)

@@ -32,6 +32,7 @@ class Limits:
 
     def at_kink(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> str | None:
         """The choice a rule makes at a kink, in words; "" if it has none; None if it is wrong."""
+        tolerance = max(1e-4, self.runs.subject.accuracy)
         off = np.abs(got - pair.grads[k])
         wrong = np.flatnonzero(off.ravel() > 1e-9 * (np.abs(pair.grads[k]).max() + off.max()))
         if not wrong.size:
@@ -48,9 +49,9 @@ class Limits:
                     around += self.around(values, probe, STEP, (1, 6, 12)[most - 1], tied)
                     limits = np.stack([grads[k].ravel() for grads in around])
                     is_one = not np.isfinite(limits).all() or (
-                        in_hull(rule, limits, 1e-4)
+                        in_hull(rule, limits, tolerance)
                         # The gradients of all leaves must be the same combination of the limits.
-                        and in_hull(*_together(there, around), 1e-4)
+                        and in_hull(*_together(there, around), tolerance)
                     )
                     if is_one or not np.isfinite(rule).all():
                         break
@@ -81,7 +82,8 @@ class Limits:
             return False
         sides = [pair.grads[k], *(side[k] for side in self._sides(probe))]
         low, high = np.min(sides, 0), np.max(sides, 0)
-        slack = 1e-6 * max(np.abs(low).max(initial=0.0), np.abs(high).max(initial=0.0))
+        size = max(np.abs(low).max(initial=0.0), np.abs(high).max(initial=0.0))
+        slack = max(1e-6, self.runs.subject.accuracy) * size
         return bool(((low - slack <= got) & (got <= high + slack)).all())
 
     def _sides(self, probe: Probe) -> list[list[np.ndarray]]:

@@ -85,21 +85,24 @@ class Narrow:
             off = np.abs(got - want) > 0.01 * scale
             if off.any() and off.sum() <= max(2, 0.02 * off.size):
                 return None
+        accuracy = self.runs.subject.accuracy
         if probe.ordinary:
             record = self.leaves[k]
             record.working = max(record.working, error / unit)
             record.control = max(record.control, theirs / unit)
-            allowed = precision_allowed(unit, theirs, self.runs.longest_sum)
+            allowed = precision_allowed(unit, theirs, self.runs.longest_sum) + accuracy
             if error > allowed:
                 return "PRECISION", (
                     f"errs by {error / unit:.0f} rounding units of {dtype}, "
                     f"autodiff by {theirs / unit:.1f}"
                 )
-        elif self._feeds[k] and pair.exponent * unit > 1e-4:
+            return None
+        if self._feeds[k] and pair.exponent * unit > 1e-4:
             # exp(u) errs by |u| units. Where four digits of a softmax are left and its terms
             # cancel, whether it was made from the logsumexp or divided by the sum decides.
             return None
-        elif error > max(0.1, 64 * theirs) and theirs < 1e-2 and unit < 1e-4 and not imprecise:
+        loses = error > max(0.1, 64 * theirs) + accuracy
+        if loses and theirs < 1e-2 and unit < 1e-4 and not imprecise:
             usual, growth = self.leaves[k].usual, self._growth(probe)
             rest = unit ** (2 / 3) * growth**2 * usual
             if scale <= unit * usual:

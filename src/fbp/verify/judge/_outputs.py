@@ -32,6 +32,7 @@ class Outputs:
             error = largest(got - want) if got.shape == want.shape else np.inf
             if self.runs.eps == EPS64:
                 allowed = max(allowed, 1e-7 * scale)  # for approximations, as in gradients
+            allowed = max(allowed, self.runs.subject.accuracy * scale)
             if not error <= allowed and self._differs_off_ties(probe, pair, i):
                 self.findings.say(
                     *("STRUCTURE", None, probe, pair),
@@ -51,6 +52,7 @@ class Outputs:
                 control = largest(own - want) / scale if scale else 0.0
                 error = largest(rules - want) / scale if scale else 0.0
                 allowed = precision_allowed(unit, control, self.runs.longest_sum)
+                allowed += self.runs.subject.accuracy
                 if error > max(allowed, unit ** (2 / 3)) and pair.margin > 64 * unit:
                     says = f"output {i} of the rule's forward errs by {error:.1e} in {dtype}"
                     self.findings.say("STRUCTURE", None, probe, pair, says, error / allowed)

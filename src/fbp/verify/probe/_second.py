@@ -79,7 +79,16 @@ def _distinct(pairs: Sequence[tuple[Probe, Pair]]) -> list[tuple[Probe, Pair]]:
 
 
 def _allowed(runs: Runs) -> float:
-    return max(1e-6, runs.eps**0.4)
+    return max(1e-6, runs.eps**0.4, of_derivative(runs.subject.accuracy))
+
+
+def of_derivative(accuracy: float) -> float:
+    """The error that the derivative of an error of this size may have: 2 sqrt(accuracy).
+
+    By Landau's inequality |e'| <= 2 sqrt(|e| |e''|), where e'' is of the size of what e is an error
+    of.
+    """
+    return 2 * accuracy**0.5
 
 
 def _error(got: np.ndarray, want: np.ndarray, size: float) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from fbp.verify.probe._probes import Probe
+from fbp.verify.probe._second import of_derivative
 from fbp.verify.probe._transforms import Transform, gradient_of, transforms
 from fbp.verify.program._compiled import quick
 from fbp.verify.program._numbers import largest
@@ -162,7 +163,10 @@ class Variants:
 
     def _allowed(self, transform: Transform) -> float:
         unit = max(float(jnp.finfo(self.runs.dtypes[i]).eps) for i in self.runs.diff)
-        return 1e-2 if transform.is_second and unit < 1e-3 else max(1e3 * unit, unit**0.5)
+        if transform.is_second:
+            least = 1e-2 if unit < 1e-3 else max(1e3 * unit, unit**0.5)
+            return max(least, of_derivative(self.runs.subject.accuracy))
+        return max(1e3 * unit, unit**0.5)
 
     def _cannot(self, transform: Transform, error: Exception) -> None:
         said = f"{type(error).__name__}: {first_line(error)[:90]}"

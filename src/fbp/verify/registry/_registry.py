@@ -67,6 +67,7 @@ def register(
     argnums: Sequence[int] | None = None,
     domain: Callable[..., Any] | Mapping[Any, Callable[..., Any]] | None = None,
     sizes: Callable[[int], tuple[Any, ...]] | None = None,
+    accuracy: float = 0.0,
     budget: "Budget" = "default",
 ) -> Any:
     """Registers a rule, which pytest (`fbp_rules`) and `fbp check` then find and check.
@@ -86,7 +87,7 @@ def register(
       make: a function that returns a tuple of them instead, called when the rule is checked.
       name: its name in reports; f's own name by default. A rule may be registered several times,
         with other arguments and another name.
-      reference: as for `fbp.check`; so are `argnums`, `domain` and `budget`.
+      reference: as for `fbp.check`; so are `argnums`, `domain`, `accuracy` and `budget`.
       sizes: the same; without arguments, those of the largest size that is tried are made.
 
     Returns:
@@ -104,8 +105,14 @@ def register(
         got = "neither" if make is None else "both"
         raise TypeError(f"register: expected either arguments or make=, got {got}")
     caller = sys._getframe(1).f_globals
-    options = {"reference": reference, "argnums": argnums, "domain": domain, "budget": budget}
-    options["sizes"] = sizes
+    options = {
+        "reference": reference,
+        "argnums": argnums,
+        "domain": domain,
+        "sizes": sizes,
+        "accuracy": accuracy,
+        "budget": budget,
+    }
 
     def add(f: Any) -> Any:
         given = args if make is None else make

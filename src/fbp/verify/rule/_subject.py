@@ -43,6 +43,7 @@ class Subject:
       is_whole: whether it is a whole program, whose rules each choose a slope at a kink: what the
         chain rule makes of these need not be what any move of the inputs gives.
       domain: what its inputs may be; None if nothing is declared.
+      accuracy: the relative error that a rule which approximates may have.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Subject:
     as_traced: bool = False
     is_whole: bool = False
     domain: Domain | None = None
+    accuracy: float = 0.0
 
     @property
     def differentiable(self) -> list[int]:
