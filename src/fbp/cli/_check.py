@@ -58,7 +58,8 @@ class Check:
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of what is drawn."""
     strict: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
-    """Whether another subgradient at a kink than autodiff's counts as wrong."""
+    """Whether another subgradient at a kink than autodiff's counts as wrong, and digits that both
+    lose as imprecise."""
     seconds: Annotated[float | None, tyro.conf.arg(metavar="S", help_behavior_hint="")] = None
     """The time limit of each check; what it leaves out is said. None by default."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None

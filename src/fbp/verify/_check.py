@@ -77,7 +77,8 @@ def check(
       budget: "fast" skips half of the probes, the variants and the search for a wrong term, a wrong
         cotangent or a wrong input. "thorough" runs all probes three more times, with new draws.
       seed: the seed of the random draws.
-      strict: whether a CONVENTION counts as WRONG.
+      strict: whether a CONVENTION counts as WRONG, and digits that rule and autodiff both lose, a
+        third of all or more, as PRECISION; else a note tells of them.
       seconds: a time limit: stages that have not begun by then are left out, and a note names them;
         if probes are among them, a rule that seems right is UNVERIFIABLE. By default there is none,
         so that a verdict does not depend on the machine. On a terminal, a line shows the progress.

@@ -116,17 +116,30 @@ def _stages(
     variants: dict[str, str] = {}
     if not fast and examination.compared:
         variants = _transformed(runs, examination, findings, deadline)
+    lost = _lost_by_both(examination)
     if strict:
         findings = [
             dataclasses.replace(f, verdict="WRONG") if f.verdict == "CONVENTION" else f
             for f in findings
         ]
+        findings += lost
+    else:
+        paths = [subject.leaves[i].path for i in runs.diff]
+        examination.notes.extend(f"{paths[f.leaf or 0]}: {f.says} ({f.probe.name})" for f in lost)
     search = not fast and (not findings or deadline.allows("the search for a cause"))
     report = report_of(runs, examination, findings, variants, reference, search=search)
     if other_sizes and report.ok:
         run = not fast and deadline.allows("other sizes")
         report = beside(report, runs, reference, seed, run=run)
     return with_misforms(_in_time(report, deadline), subject, misforms)
+
+
+def _lost_by_both(examination: Examination) -> list[Finding]:
+    """The gradients of which autodiff loses the digits too: no mistake of the rule alone."""
+    if examination.runs.subject.in_float64:
+        return []  # the working dtype is not the one that it is used in
+    lost = [(k, r.both) for k, r in enumerate(examination.leaves) if r.both is not None]
+    return [Finding("PRECISION", k, *both[2:], both[1], both[0]) for k, both in lost]
 
 
 def _transformed(

@@ -79,6 +79,16 @@ def leeway_of_approximations(unit: float, iterates: bool) -> float:
     return _UNIT32 ** (2 / 3) if iterates and unit >= _UNIT32 else 1e-7
 
 
+def absolute_allowed(unit: float) -> float:
+    """The relative error in the working dtype that needs no remark, whatever autodiff's is.
+
+    A third of the digits, as in float64: unit^(2/3), the most that unit^(-1/3) roundings add up to;
+    and never less than 64 units, for an exponential (16 in a dtype so coarse that 64 units would
+    leave no digit): see above.
+    """
+    return max(unit ** (2 / 3), unit * (64 if unit < 1e-4 else 16))
+
+
 def precision_allowed(unit: float, control: float, longest_sum: float) -> float:
     """The relative error that a rule in the working dtype may have against the float64 gradient.
 

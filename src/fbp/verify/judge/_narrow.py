@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from fbp.verify.judge._bounds import precision_allowed
+from fbp.verify.judge._bounds import absolute_allowed, precision_allowed
 from fbp.verify.judge._findings import LeafRecord
 from fbp.verify.probe._probes import Probe
 from fbp.verify.program._margins import EXPONENTIALS
@@ -96,6 +96,8 @@ class Narrow:
                     f"errs by {error / unit:.0f} rounding units of {dtype}, "
                     f"autodiff by {theirs / unit:.1f}"
                 )
+            if not self.runs.draws:
+                self._both(probe, pair, working, k, known)
             return None
         if self._feeds[k] and pair.exponent * unit > 1e-4:
             # exp(u) errs by |u| units. Where four digits of a softmax are left and its terms
@@ -116,6 +118,25 @@ class Narrow:
                     f"autodiff by {theirs:.1e}"
                 )
         return None
+
+    def _both(self, probe: Probe, pair: Pair, working: Pair, k: int, known: np.ndarray) -> None:
+        """Records where the rule and autodiff both lose more digits than needs no remark."""
+        want = pair.grads[k]
+        off = np.minimum(*(np.abs(g[k] - want) for g in (working.rule_grads, working.grads)))
+        off = np.where(known, off, 0.0)
+        lost, unit = largest(off) / largest(want[known]), self.unit(k)
+        if not lost > absolute_allowed(unit) + self.runs.subject.accuracy:
+            return
+        i, record = self.runs.diff[k], self.leaves[k]
+        if record.both is not None and record.both[0] >= lost:
+            return
+        place = np.unravel_index(int(np.argmax(off)), off.shape)
+        at = f"[{', '.join(map(str, place))}] = " if off.ndim else ""
+        says = (
+            f"both lose {lost / unit:,.0f} units of rounding of {self.runs.dtypes[i]}, the rule "
+            f"and autodiff, at {at}{np.asarray(probe.values[i])[place]:.4g}"
+        )
+        record.both = lost, says, probe, pair
 
     def _growth(self, probe: Probe) -> float:
         """How many times larger the values of a probe are than the given ones; at least 1."""

@@ -118,6 +118,9 @@ class Variants:
         lost = 4 * max(units, default=0.0)
         size = max((largest(g) for g in at_first.rule_grads), default=0.0)
         why_not = self._why_no_second(vanishes, at_first.margin, a)
+        if max(units, default=0.0) > self._unit() ** (2 / 3):
+            # A derivative of what rounding has left of the gradient would be noise.
+            why_not = why_not or "its gradient loses a third of its digits in this dtype"
         for transform, outs in zip(self.transforms, outcomes, strict=True):
             name, half = transform.name, len(outs) // 2
             if transform.is_second and why_not:
@@ -161,8 +164,11 @@ class Variants:
                 return "its domain has no interior"
         return "all inputs are at kinks" if margin < 1e-4 else ""
 
+    def _unit(self) -> float:
+        return max(float(jnp.finfo(self.runs.dtypes[i]).eps) for i in self.runs.diff)
+
     def _allowed(self, transform: Transform) -> float:
-        unit = max(float(jnp.finfo(self.runs.dtypes[i]).eps) for i in self.runs.diff)
+        unit = self._unit()
         if transform.is_second:
             least = 1e-2 if unit < 1e-3 else max(1e3 * unit, unit**0.5)
             return max(least, of_derivative(self.runs.subject.accuracy))
