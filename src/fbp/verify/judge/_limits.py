@@ -78,13 +78,28 @@ class Limits:
         """
         if self.runs.by != "reverse":
             return False
-        if not self.runs.subject.is_whole and self.aside(probe).margin > AT_KINK:
+        if not self.runs.subject.is_whole and not self._stays_tied(probe):
             return False
         sides = [pair.grads[k], *(side[k] for side in self._sides(probe))]
         low, high = np.min(sides, 0), np.max(sides, 0)
         size = max(np.abs(low).max(initial=0.0), np.abs(high).max(initial=0.0))
         slack = max(1e-6, self.runs.subject.accuracy) * size
         return bool(((low - slack <= got) & (got <= high + slack)).all())
+
+    def _stays_tied(self, probe: Probe) -> bool:
+        """Whether a move beside a probe, or a smaller one, leaves some ties as they are.
+
+        A rounded value stays where it is until the move crosses a step.
+        """
+        if self.aside(probe).margin <= AT_KINK:
+            return True
+        for _ in range(3):
+            values = list(probe.values)
+            for i in self.runs.diff:
+                values[i] = self._moved(np.asarray(values[i]), 1e-3)
+            if self.runs.exact(self._inside(values, probe), probe.dys).margin <= AT_KINK:
+                return True
+        return False
 
     def _sides(self, probe: Probe) -> list[list[np.ndarray]]:
         return one_sided_gradients(self.runs, probe.values, probe.dys)
@@ -103,12 +118,12 @@ class Limits:
             self._aside = probe, pair
         return self._aside[1]
 
-    def _moved(self, a: np.ndarray) -> np.ndarray:
+    def _moved(self, a: np.ndarray, step: float = 0.02) -> np.ndarray:
         wide = a if a.dtype.kind == "c" else a.astype(np.float64)
         noise = self.rng.normal(size=a.shape)
         if a.dtype.kind == "c":
             noise = noise + 1j * self.rng.normal(size=a.shape)
-        return wide + 0.02 * typical_size(a) * noise
+        return wide + step * typical_size(a) * noise
 
     def _alone(
         self, probe: Probe, k: int, element: int, off: np.ndarray, most: int
