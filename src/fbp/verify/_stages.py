@@ -10,6 +10,7 @@ import numpy as np
 from fbp.verify._deadline import Deadline
 from fbp.verify._other_sizes import beside
 from fbp.verify._summing_up import report_of, with_misforms
+from fbp.verify.diagnose._meant import meant
 from fbp.verify.judge._examine import Examination
 from fbp.verify.judge._findings import Finding
 from fbp.verify.judge._structure import misformed, wrong_integers
@@ -128,6 +129,10 @@ def _stages(
         examination.notes.extend(f"{paths[f.leaf or 0]}: {f.says} ({f.probe.name})" for f in lost)
     search = not fast and (not findings or deadline.allows("the search for a cause"))
     report = report_of(runs, examination, findings, variants, reference, search=search)
+    if report.verdict == "WRONG":
+        # After what explains the gradient: most that are zero are mistakes.
+        told = meant(runs, examination.pairs, findings)
+        report = dataclasses.replace(report, hints=(*report.hints[:1], *told, *report.hints[1:]))
     if other_sizes and report.ok:
         run = not fast and deadline.allows("other sizes")
         report = beside(report, runs, reference, seed, run=run)
