@@ -39,7 +39,7 @@ def main(only: str = "", limit: float = 120, workers: int = 1, file: Path | None
     ]
     versions = {library: version(library) for library, _, _ in cases}
     rows = []
-    print(f"{'library':24}{'version':10}{'kind':6} {'case':34}{'verdict':17}seconds")
+    print(f"{'library':24}{'version':10}{'kind':6} {'case':34}{'verdict':17}seconds", flush=True)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for row in pool.map(lambda case: run(*case, limit), cases):
             row["version"] = versions[row["library"]]
@@ -92,7 +92,7 @@ def run(library: str, kind: str, name: str, limit: float) -> dict[str, Any]:
 
 def run_here(library: str, name: str) -> dict[str, Any]:
     """What fbp says of one case, and whether that is right."""
-    from _libraries import CASES
+    from _libraries._cases import CASES
 
     import fbp
 
@@ -100,14 +100,15 @@ def run_here(library: str, name: str) -> dict[str, Any]:
     importlib.import_module(f"_libraries.{library}")
     case = CASES[name]
     f, *args = case.make()
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     try:
         report = (fbp.audit if case.kind == "audit" else fbp.check)(f, *args)
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - started
         return {"outcome": "crashed", "seconds": seconds, "text": text}
-    row = {"verdict": report.verdict, "seconds": report.seconds, "text": str(report)}
+    cpu = time.process_time() - cpu
+    row = {"verdict": report.verdict, "seconds": report.seconds, "cpu": cpu, "text": str(report)}
     if case.bug is None:
         return {**row, "outcome": _outcome(report.verdict)}
     given, right = case.bug.proof()

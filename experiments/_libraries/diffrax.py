@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from _libraries import audit, check, normal
+from _libraries._cases import audit, check, normal
 
 check(
     "diffeqsolve",

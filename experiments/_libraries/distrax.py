@@ -4,7 +4,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 
-from _libraries import audit, check, normal, uniform
+from _libraries._cases import audit, check, normal, uniform
 
 check(
     "von_mises_cdf",

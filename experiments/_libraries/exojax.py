@@ -7,9 +7,19 @@ from exojax.opacity.lpf.lpf import hjert
 from exojax.rt.chord import safe_sqrt
 from exojax.special.faddeeva import rewofzx
 
-from _libraries import audit, check, uniform
+from _libraries._cases import Bug, audit, check, slopes, uniform
 
-check("rewofzx", rewofzx, np.float32(1), np.float32(0.7))
+check(
+    "rewofzx",
+    rewofzx,
+    np.float32(1),
+    np.float32(0.7),
+    bug=Bug(
+        "WRONG",
+        "by y, a term of the rule is not multiplied by the cotangent",
+        lambda: slopes(lambda y: 2 * rewofzx(np.float64(1), y), 0.7),
+    ),
+)
 check("hjert", jax.vmap(hjert), uniform(4, low=-5, high=5), uniform(4, low=0.1, high=2))
 check("safe_sqrt", safe_sqrt, uniform(4, low=0.1, high=2))
 

@@ -9,7 +9,7 @@ from flash_attention_jax import (
     flash_attention,
 )
 
-from _libraries import audit, check, normal
+from _libraries._cases import audit, check, normal
 
 QKV = [normal(1, 2, 8, 4, seed=seed) for seed in range(3)]
 SEEN = np.arange(8)[None] < 6

@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 from flax.linen import fp8_ops
 
-from _libraries import Bug, audit, check, normal
+from _libraries._cases import Bug, audit, check, normal
 
 KEY = jax.random.key(0)
 

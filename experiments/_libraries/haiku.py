@@ -4,7 +4,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from _libraries import audit, normal
+from _libraries._cases import audit, normal
 
 KEY = jax.random.key(0)
 

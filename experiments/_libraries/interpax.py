@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from _libraries import audit, normal, uniform
+from _libraries._cases import audit, normal, uniform
 
 
 @audit

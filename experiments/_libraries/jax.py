@@ -6,7 +6,7 @@ import numpy as np
 from jax.experimental.ode import odeint
 from jax.scipy import special
 
-from _libraries import Bug, audit, check, differences, normal, slopes, uniform
+from _libraries._cases import Bug, audit, check, differences, normal, slopes, uniform
 
 check("relu", jax.nn.relu, normal(3, 4))
 check("relu6", jax.nn.relu6, normal(3, 4, scale=4))

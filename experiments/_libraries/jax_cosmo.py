@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import jax_cosmo
 import numpy as np
 
-from _libraries import audit
+from _libraries._cases import audit
 
 
 @audit

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax_md import energy, quantity, space
 
-from _libraries import audit, check, normal, uniform
+from _libraries._cases import audit, check, normal, uniform
 
 check("transform", space.transform, normal(3, 3), normal(5, 3, seed=1))
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import jaxbessel
 import numpy as np
 
-from _libraries import audit, check, normal, uniform
+from _libraries._cases import audit, check, normal, uniform
 
 check("j0", jaxbessel.j0, uniform(5, low=-8, high=8))
 check("j1", jaxbessel.j1, uniform(5, low=-8, high=8))

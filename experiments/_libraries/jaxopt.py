@@ -7,7 +7,7 @@ import numpy as np
 from jaxopt import projection
 from jaxopt.isotonic import isotonic_l2_pav
 
-from _libraries import audit, check, normal, positive_definite, uniform
+from _libraries._cases import audit, check, normal, positive_definite, uniform
 
 KEY = jax.random.key(0)
 

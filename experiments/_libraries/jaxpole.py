@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxpole.filter import allpole
 
-from _libraries import audit, check, normal
+from _libraries._cases import audit, check, normal
 
 check("allpole", allpole, normal(2, 6), normal(2, 6, 2, scale=0.3), normal(2, 2))
 check(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from _libraries import audit, normal
+from _libraries._cases import audit, normal
 
 SENDERS, RECEIVERS = np.array([0, 1, 2, 3, 0, 2]), np.array([1, 2, 3, 0, 2, 1])
 

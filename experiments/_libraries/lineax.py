@@ -5,7 +5,7 @@ import lineax as lx
 import lineax.internal as lxi
 import numpy as np
 
-from _libraries import audit, check, normal, positive_definite
+from _libraries._cases import audit, check, normal, positive_definite
 
 check("two_norm", lxi.two_norm, normal(5))
 check("two_norm_at_zero", lxi.two_norm, np.zeros(3, np.float32))

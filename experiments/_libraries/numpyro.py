@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import util
 from numpyro.infer.util import log_density
 
-from _libraries import Bug, audit, check, normal, slopes, uniform
+from _libraries._cases import Bug, audit, check, normal, slopes, uniform
 
 PowerLaw = dist.DoublyTruncatedPowerLaw
 ALPHAS, LOWS, HIGHS = (
@@ -65,7 +65,7 @@ check(
     bug=Bug(
         "WRONG",
         "by low and high it is the derivative of the density, not of its logarithm",
-        lambda: slopes(lambda low: PowerLaw(-2.0, low, 2.0).log_prob(1.0), 0.5),
+        lambda: slopes(lambda low: PowerLaw(-2.0, low, 2.0).log_prob(jnp.ones(())), 0.5),
     ),
 )
 check(
@@ -91,7 +91,7 @@ check(
     bug=Bug(
         "RANGE",
         "NaN by alpha at low = 0",
-        lambda: slopes(lambda alpha: PowerLaw(alpha, 0.0, 2.0).icdf(0.3), 0.5),
+        lambda: slopes(lambda alpha: PowerLaw(alpha, jnp.zeros(()), 2.0).icdf(0.3), 0.5),
     ),
 )
 
@@ -130,7 +130,7 @@ def zero_inflated_counts():
     bug=Bug(
         "WRONG",
         "as power_law_log_prob",
-        lambda: slopes(lambda high: PowerLaw(-1.5, 0.5, high).log_prob(1.0), 4.0),
+        lambda: slopes(lambda high: PowerLaw(-1.5, 0.5, high).log_prob(jnp.ones(())), 4.0),
     )
 )
 def power_law():

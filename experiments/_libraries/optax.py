@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from _libraries import Bug, audit, check, normal, slopes, uniform
+from _libraries._cases import Bug, audit, check, normal, slopes, uniform
 
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 
-from _libraries import audit, check, normal, uniform
+from _libraries._cases import audit, check, normal, uniform
 
 check(
     "newton",

@@ -8,7 +8,7 @@ from ott.math import fixed_point_loop, matrix_square_root, utils
 from ott.solvers import linear
 from ott.tools import sinkhorn_divergence, soft_sort
 
-from _libraries import Bug, audit, check, normal, positive_definite, slopes, uniform
+from _libraries._cases import Bug, audit, check, normal, positive_definite, slopes, uniform
 
 
 def cosines(a, x):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import quadax
 
-from _libraries import audit, check, normal
+from _libraries._cases import audit, check, normal
 
 
 def bell(x, t):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import rlax
 
-from _libraries import Bug, audit, check, normal, slopes
+from _libraries._cases import Bug, audit, check, normal, slopes
 
 ACTIONS = np.array([0, 1, 2, 1, 0])
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import s2fft
 
-from _libraries import audit, normal, uniform
+from _libraries._cases import audit, normal, uniform
 
 
 @audit

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import signax
 
-from _libraries import audit, normal
+from _libraries._cases import audit, normal
 
 
 @audit

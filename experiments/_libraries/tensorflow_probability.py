@@ -1,17 +1,11 @@
 """Special functions, distributions and bijectors of TensorFlow Probability on JAX."""
 
 import jax
-import jax.interpreters.xla
 import jax.numpy as jnp
 import numpy as np
-
-# Releases up to 0.25 read this table, which newer releases of jax no longer have.
-if not hasattr(jax.interpreters.xla, "pytype_aval_mappings"):
-    jax.interpreters.xla.pytype_aval_mappings = {np.ndarray: jax.typeof}
-
 from tensorflow_probability.substrates import jax as tfp
 
-from _libraries import Bug, audit, check, normal, positive_definite, uniform
+from _libraries._cases import Bug, audit, check, normal, positive_definite, uniform
 
 tfb, tfd, tfm = tfp.bijectors, tfp.distributions, tfp.math
 KEY = jax.random.key(0)

@@ -1,0 +1,92 @@
+"""Cases of public libraries: a file per library, which imports it and names its cases.
+
+    check("relu", jax.nn.relu, normal(3, 4))        a function with backward rules, and arguments
+
+    @audit
+    def classifier():                               a whole program, as its users write it
+        return loss, params, x, labels
+
+A case whose rule is wrong carries a `Bug`: why, and numbers that show it without fbp.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.interpreters.xla
+import numpy as np
+
+# TensorFlow Probability up to 0.25 reads this table, which newer releases of jax do not have.
+if not hasattr(jax.interpreters.xla, "pytype_aval_mappings"):
+    jax.interpreters.xla.pytype_aval_mappings = {np.ndarray: jax.typeof}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bug:
+    """A rule that is known to be wrong.
+
+    Attributes:
+      verdict: what fbp is to say of it.
+      why: what is wrong, in a line.
+      proof: returns what the rule gives, and what is right by other means than autodiff.
+    """
+
+    verdict: str
+    why: str
+    proof: Callable[[], tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A function and its arguments, to be checked or audited."""
+
+    kind: str
+    make: Callable[[], tuple[Any, ...]]
+    bug: Bug | None = None
+
+
+# Those of the library that is loaded, by name.
+CASES: dict[str, Case] = {}
+
+
+def check(name: str, f: Callable[..., Any], *args: Any, bug: Bug | None = None) -> None:
+    """Adds a check of f."""
+    CASES[name] = Case("check", lambda: (f, *args), bug)
+
+
+def audit(make: Any = None, *, bug: Bug | None = None) -> Any:
+    """Adds an audit of what `make` returns: a loss, its params and its batch."""
+    if make is None:
+        return lambda make: audit(make, bug=bug)
+    CASES[make.__name__] = Case("audit", make, bug)
+    return make
+
+
+def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    return (np.random.default_rng(seed).normal(size=shape) * scale).astype(np.float32)
+
+
+def uniform(*shape: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
+
+
+def positive_definite(n: int, seed: int = 0) -> np.ndarray:
+    half = normal(n, n, seed=seed)
+    return half @ half.T + n * np.eye(n, dtype=np.float32)
+
+
+def slopes(f: Callable[..., Any], x: float) -> tuple[float, float]:
+    """The derivative of f at x by its rules, and by differences, in float64."""
+    with jax.enable_x64(True):
+        x = np.float64(x)
+        return float(jax.grad(f)(x)), differences(f, x)
+
+
+def differences(f: Callable[..., Any], x: float, step: float = 1e-3) -> float:
+    """Richardson's extrapolation of central differences: its error is of the order of step^4."""
+
+    def central(step: float) -> float:
+        return (float(f(x + step)) - float(f(x - step))) / (2 * step)
+
+    return (4 * central(step / 2) - central(step)) / 3
