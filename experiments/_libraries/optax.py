@@ -46,7 +46,11 @@ check("projection_simplex", optax.projections.projection_simplex, normal(6))
 check("projection_l1_ball", optax.projections.projection_l1_ball, normal(6, scale=3))
 check("projection_l1_sphere", optax.projections.projection_l1_sphere, normal(6, scale=3))
 check("sigmoid_binary", optax.sigmoid_binary_cross_entropy, normal(5), uniform(5, seed=1))
-check("sigmoid_focal", optax.sigmoid_focal_loss, normal(5), np.float32([0, 1, 1, 0, 1]))
+check(
+    "sigmoid_focal",
+    lambda logits: optax.sigmoid_focal_loss(logits, np.float32([0, 1, 1, 0, 1])),
+    normal(5),
+)
 check("log_cosh", optax.log_cosh, normal(3, 4), normal(3, 4, seed=1))
 
 
