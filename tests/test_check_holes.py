@@ -478,6 +478,39 @@ def test_what_one_argument_takes_at_a_tie_the_other_cannot_have() -> None:
     assert verdict(of(strict=False), X, X) == "WRONG"
 
 
+@pytest.mark.parametrize("off", [0.0, 0.1])
+def test_a_leaf_that_is_masked_where_it_is_zero_hides_nothing_of_another(off: float) -> None:
+    def softplus(x: Any) -> Any:
+        return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))  # its autodiff at 0 is 0
+
+    def bwd(x: Any, dy: Any) -> Any:
+        return (dy * (jax.nn.sigmoid(x) + jnp.where(x == 0, off, 0)),)
+
+    smooth = rule(softplus, lambda x: (softplus(x), x), bwd)
+    labels = np.float32([0, 1, 1, 0])
+    found = verdict(lambda x, y: smooth(x) + jnp.where(y != 0, y, 0.0), X[0], labels)
+    assert found == ("OK" if off == 0 else "WRONG")
+
+
+def test_a_rule_in_a_rule_is_one_when_constants_are_widened() -> None:
+    """The rule of logaddexp calls logaddexp, whose autodiff at a tie has another derivative."""
+    assert verdict(lambda x: np.float32([1, 2, 0.5, 3]) * jax.nn.softplus(x), X) == "OK"
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_an_approximation_for_float32_is_one_beside_its_thresholds_too(factor: float) -> None:
+    """log_ndtr chooses its series, and where they meet, by dtype; audit takes the traced ones."""
+
+    def bwd(x: Any, dy: Any) -> Any:
+        slope = jnp.exp(jax.scipy.stats.norm.logpdf(x) - jax.scipy.special.log_ndtr(x))
+        return (factor * dy * slope,)
+
+    log_ndtr = jax.scipy.special.log_ndtr
+    mine = rule(lambda x: log_ndtr(x), lambda x: (log_ndtr(x), x), bwd)
+    report = fbp.audit(lambda w, x: -mine(x @ w).mean(), X[0], RNG.normal(size=(8, 4)))
+    assert (report.verdict == "WRONG") == (factor != 1), report
+
+
 def test_a_forward_that_gives_other_integers() -> None:
     def best(x: Any) -> Any:
         return x.max(-1), x.argmax(-1)

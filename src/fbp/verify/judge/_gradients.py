@@ -75,8 +75,8 @@ class Gradients:
                 "or its rule does"
             )
             wrong, record.digits = False, leeway
-        digits = 64 * self.narrow.unit(k)
-        if wrong and self.runs.subject.as_traced and error <= digits * max(scale, record.usual):
+        digits = self._as_traced(k)
+        if wrong and error <= digits * max(scale, record.usual):
             # Approximations were chosen for this dtype when the program was traced.
             self.findings.note("agrees to the digits of the dtype that the program was traced in")
             wrong, record.digits = False, max(record.digits, digits)
@@ -159,6 +159,10 @@ class Gradients:
         usual = max(self.leaves[k].usual, self.narrow.saturated(pair, k))
         return algebra_allowed(eps, self.narrow.unit(k), scale, lost, usual)
 
+    def _as_traced(self, k: int) -> float:
+        """The relative error of approximations chosen for the dtype a program was traced in."""
+        return 64 * self.narrow.unit(k) if self.runs.subject.as_traced else 0.0
+
     def _off_ties(self, probe: Probe, k: int) -> str:
         """What is wrong with a gradient beside a kink, where it is unique; "" if nothing is."""
         aside = self.limits.aside(probe)
@@ -170,7 +174,9 @@ class Gradients:
             return ""
         off = np.where(known, np.abs(np.nan_to_num(got - want)), 0)
         scale = max(largest(want[known]), self.leaves[k].usual)
-        allowed = max(1e-7, self.runs.subject.accuracy) * scale + 4 * self.differences.bars[k]
+        leeway = leeway_of_approximations(self.narrow.unit(k), self.runs.iterates)
+        digits = max(leeway, self._as_traced(k), self.runs.subject.accuracy)
+        allowed = digits * scale + 4 * self.differences.bars[k]
         if not off.max(initial=0.0) > allowed:
             return ""
         where = np.unravel_index(np.argmax(off), got.shape)
