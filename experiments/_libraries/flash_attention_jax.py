@@ -3,11 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flash_attention_jax import (
-    causal_flash_attention,
-    cosine_sim_flash_attention,
-    flash_attention,
-)
+from flash_attention_jax import causal_flash_attention, flash_attention
 
 from _libraries._cases import audit, check, normal
 
@@ -17,11 +13,6 @@ SEEN = np.arange(8)[None] < 6
 check("flash_attention", lambda q, k, v: flash_attention(q, k, v, jnp.ones((1, 8), bool)), *QKV)
 check("flash_attention_masked", lambda q, k, v: flash_attention(q, k, v, SEEN), *QKV)
 check("causal_flash_attention", causal_flash_attention, *QKV)
-check(
-    "cosine_sim_flash_attention",
-    lambda q, k, v: cosine_sim_flash_attention(q, k, v, jnp.ones((1, 8), bool)),
-    *QKV,
-)
 
 
 @audit

@@ -4,12 +4,18 @@ import jax
 import jax.numpy as jnp
 from jax_md import energy, quantity, space
 
-from _libraries._cases import audit, check, normal, uniform
+from _libraries._cases import Bug, audit, check, normal, slopes, uniform
 
-check("transform", space.transform, normal(3, 3), normal(5, 3, seed=1))
+IN_REAL_SPACE = Bug(
+    "WRONG",
+    "deliberately, the gradient by the positions is not multiplied by the box",
+    lambda: slopes(lambda x: space.transform(2 * jnp.eye(3), x * jnp.ones(3))[0], 1.0),
+)
+
+check("transform", space.transform, normal(3, 3), normal(5, 3, seed=1), bug=IN_REAL_SPACE)
 
 
-@audit
+@audit(bug=IN_REAL_SPACE)
 def pressed_box():
     def loss(box, positions):
         displacement, _ = space.periodic_general(box)
