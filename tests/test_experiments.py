@@ -1,6 +1,11 @@
 """Every experiment runs small, and shows what it says."""
 
+import importlib
 import importlib.util
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +151,64 @@ def test_schedules(capsys):
     assert set(found) >= names - schedules.ON_A_GPU
     assert all(len(row) == 1 and row[0] > 0 for row in found.values())
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(found)
+
+
+@pytest.mark.slow
+def test_libraries(tmp_path, capsys):
+    libraries, file = load("libraries"), tmp_path / "rows.json"
+    rows = libraries.main(r"^jax\.(relu|xlogy_at_zero)$|^optax\.(classifier|scale_.*)$", file=file)
+    found = {row["name"]: (row["verdict"], row["outcome"]) for row in rows}
+    assert found == {
+        "relu": ("CONVENTION", "right"),
+        "xlogy_at_zero": ("RANGE", "true bug"),
+        "scale_gradient": ("WRONG", "true bug"),
+        "classifier": ("CONVENTION", "right"),
+    }
+    assert json.loads(file.read_text()) == rows
+    printed = capsys.readouterr().out
+    assert "optax.scale_gradient: deliberately not the gradient: the rule gives 0.5" in printed
+    assert "3 checks and 1 audits of 2 libraries: 0 crashed, 0 false alarms" in printed
+
+
+@pytest.mark.slow
+def test_libraries_that_crash_or_hang_cost_one_row():
+    libraries = load("libraries")
+    assert libraries.run("optax", "check", "huber", 60)["outcome"] == "crashed"
+    assert libraries.run("jax", "check", "relu", 0.01)["outcome"] == "out of time"
+
+
+def test_cases_of_libraries_are_read_without_importing_them(monkeypatch):
+    libraries = load("libraries")
+    monkeypatch.syspath_prepend(FOLDER)
+    cases = importlib.import_module("_libraries._cases").CASES
+    for library in ("jax", "optax"):
+        cases.clear()
+        importlib.import_module(f"_libraries.{library}")
+        assert dict(map(reversed, libraries.cases_of(library))) == {
+            name: case.kind for name, case in cases.items()
+        }
+    files = [path.stem for path in (FOLDER / "_libraries").glob("[!_]*.py")]
+    kinds = [kind for library in files for kind, _ in libraries.cases_of(library)]
+    assert len(files) >= 12
+    assert kinds.count("check") >= 100
+    assert kinds.count("audit") >= 40
+
+
+@pytest.mark.slow
+def test_gradients_in_ci(tmp_path):
+    page = (FOLDER / "gradients_in_ci.md").read_text(encoding="utf-8")
+    for name, text in re.findall(r"```\w+\n# ([\w./]+)\n(.*?)```", page, re.DOTALL):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    workflow = (tmp_path / ".github/workflows/gradients.yml").read_text(encoding="utf-8")
+    install, *steps = re.findall(r"- run: (.*)", workflow)
+    assert install.startswith("pip install")
+    assert [step.split()[0] for step in steps] == ["pytest", "fbp"]
+    code = "import sys, fbp.cli, pytest\nname, *sys.argv[1:] = sys.argv[1:]\n"
+    code += "sys.exit({'fbp': fbp.cli.main, 'pytest': pytest.main}[name]())"
+    for step in steps:
+        command = [sys.executable, "-c", code, *step.split()]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda p: p.stem)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import jaxopt
 import numpy as np
-from jaxopt import projection
+from jaxopt import perturbations, projection
 from jaxopt.isotonic import isotonic_l2_pav
 
 from _libraries._cases import Bug, audit, check, normal, positive_definite, uniform
@@ -163,7 +163,7 @@ def quadratic_program():
 
 @audit
 def perturbed_argmax_layer():
-    best = jaxopt.perturbations.make_perturbed_argmax(one_hot_of_largest, 100, 0.5)
+    best = perturbations.make_perturbed_argmax(one_hot_of_largest, 100, 0.5)
 
     def loss(w, x, y):
         return jnp.mean((jax.vmap(lambda v: best(v, KEY))(x @ w) - y) ** 2)
