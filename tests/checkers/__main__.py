@@ -1,5 +1,5 @@
 """python tests/checkers [--seeds N] [--only REGEX] [--sizes tiny,real] [--checkers REGEX]
-                         [--told] [--fast] [--workers N] [--limit S] [--json FILE]
+                         [--told] [--bugs] [--fast] [--workers N] [--limit S] [--json FILE]
 
 About 6 hours on the 2 cores of a 2.6 GHz Xeon with five seeds and both sizes; with --fast (one
 seed, tiny, torch's fast mode only) about 30 minutes. Expected, at tiny sizes with five seeds of 341
@@ -60,6 +60,7 @@ if __name__ == "__main__":
     parser.add_argument("--sizes", default="tiny,real")
     parser.add_argument("--checkers", metavar="REGEX", default="")
     parser.add_argument("--told", action="store_true", help="bugs at their special inputs and uses")
+    parser.add_argument("--bugs", action="store_true", help="no rules that are right")
     parser.add_argument("--fast", action="store_true", help="one seed, tiny, no slow gradcheck")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--part", type=int, default=0, help=argparse.SUPPRESS)

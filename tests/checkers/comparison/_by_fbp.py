@@ -1,4 +1,4 @@
-"""`fbp.check`: whether it finds a bug, its leaf and its term."""
+"""`fbp.check`: whether it finds a bug, its leaf and its term, in its first hint or the next two."""
 
 import re
 from collections.abc import Callable
@@ -31,7 +31,8 @@ def by_fbp(budget: str, case: Case, f: Callable, args: tuple, limit: float) -> S
     if case.bug.leaves:
         said["leaf_named"] = wrong == set(case.bug.leaves)
     hints = list(report.hints)[:3]
-    said["term_named"] = any(names(hint, right) for hint in hints for right in case.bug.right)
+    named = [any(names(hint, right) for right in case.bug.right) for hint in hints]
+    said["term_named"], said["first_named"] = any(named), named[:1] == [True]
     told = "; ".join(f"{hint.leaf} {hint.kind}: {hint.text}" for hint in hints)
     said["message"] = f"leaves {sorted(wrong)}; {told}"
     return outcome, said

@@ -24,6 +24,7 @@ def main(
     sizes: str = "tiny,real",
     checkers: str = "",
     told: bool = False,
+    bugs: bool = False,
     fast: bool = False,
     workers: int = 1,
     part: int = 0,
@@ -37,6 +38,8 @@ def main(
     chosen = [case for case in chosen if re.search(only, case.name)]
     if told:
         chosen = [case for case in chosen if case.bug and (case.bug.at or case.bug.within)]
+    if bugs:
+        chosen = [case for case in chosen if case.bug]
     if part:
         families = list(dict.fromkeys(case.family for case in chosen))
         chosen = [case for case in chosen if families.index(case.family) % workers == part - 1]
@@ -61,8 +64,9 @@ def main(
     if json_file:
         found = {"notes": notes, "records": [asdict(r) for r in records]}
         Path(json_file).write_text(json.dumps(found, indent=1))
-    bugs = sum(case.bug is not None for case in chosen)
-    where = f"{os.cpu_count()} cores, jax {jax.__version__}, {bugs} wrong and {len(chosen) - bugs} "
+    wrong_ones = sum(case.bug is not None for case in chosen)
+    where = f"{os.cpu_count()} cores, jax {jax.__version__}, "
+    where += f"{wrong_ones} wrong and {len(chosen) - wrong_ones} "
     where += f"right rules, {sizes}, {seeds} seeds; seconds are median / 95th percentile"
     wrong, right = [r for r in records if r.wrong], [r for r in records if not r.wrong]
     tables = [bug_table(wrong)] * bool(wrong) + [right_table(right)] * bool(right)

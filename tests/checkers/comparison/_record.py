@@ -20,5 +20,6 @@ class Record:
     seconds: float
     verdict: str = ""
     leaf_named: bool | None = None
-    term_named: bool | None = None
+    term_named: bool | None = None  # among the first three explanations
+    first_named: bool | None = None  # by the first of them
     message: str = ""

@@ -31,7 +31,7 @@ def counted(records: list[Record], *outcomes: str) -> int:
 
 def bug_table(records: list[Record]) -> str:
     header = ["wrong rules", "runs", "detected %", "missed", "other verdict", "error", "slow"]
-    header += ["unverifiable", "leaf %", "term %", "cold s", "warm s"]
+    header += ["unverifiable", "leaf %", "term %", "first line %", "cold s", "warm s"]
     rows = [header]
     for name in present(records):
         mine = [r for r in records if r.checker == name]
@@ -40,7 +40,8 @@ def bug_table(records: list[Record]) -> str:
         timed = [r for r in mine if r.outcome not in (ERROR, SLOW)]
         row = [name, str(len(mine)), percent(counted(mine, DETECTED), len(mine))]
         row += [str(counted(mine, o)) for o in (PASSED, OTHER, ERROR, SLOW, UNVERIFIABLE)]
-        row += [percent(sum(leaf), len(leaf)), percent(sum(term), len(term))]
+        first = [r.first_named for r in mine if r.first_named is not None]
+        row += [percent(sum(named), len(named)) for named in (leaf, term, first)]
         row += [quantiles([r.seconds for r in timed if (r.seed == 0) == cold]) for cold in (1, 0)]
         rows.append(row)
     return aligned(rows)
@@ -81,6 +82,7 @@ def by_name(records: list[Record]) -> str:
         "unverifiable": [r for r in records if not r.wrong and r.outcome == UNVERIFIABLE],
         "wrong leaf": [r for r in wrong if r.outcome == DETECTED and r.leaf_named is False],
         "wrong term": [r for r in wrong if r.outcome == DETECTED and r.term_named is False],
+        "wrong first line": [r for r in wrong if r.term_named and r.first_named is False],
     }
     for name in (FBP, FBP_FAST):
         for what, found in lists.items():

@@ -24,6 +24,8 @@ _NAMES = [
     ),
     *("_indexing", "_order", "_jvp", "_cotangents", "_nested", "_variants", "_structure"),
     *("_random", "_sharded"),
+    *("_nonlinear", "_singular", "_blocks", "_infeasible"),
+    *("_windows", "_reverse", "_normalisers", "_iterations"),
 ]
 _MODULES = [importlib.import_module(f"planted.{name}") for name in _NAMES]
 BUGS: list[Bug] = [bug for module in _MODULES for bug in module.BUGS]
