@@ -166,9 +166,11 @@ def _transformed(
         forwards, lost = second_derivatives(runs, examination.pairs)
         variants[NAME] = forwards
         found = [*found, *(("VARIANT", text, k) for k, text in lost)]
-    is_wrong = any(f.verdict == "WRONG" for f in findings)
+    # The variants are run on ordinary input. The derivative of a gradient that is wrong, or not
+    # finite there, is so too, and adds no information.
+    lost_there = any(f.verdict == "RANGE" and f.probe.ordinary for f in findings)
+    is_wrong = lost_there or any(f.verdict == "WRONG" for f in findings)
     if is_wrong:
-        # The derivative of a wrong gradient is wrong too, and adds no information.
         variants = {n: w for n, w in variants.items() if not n.startswith("the gradient")}
     if not forwards.startswith("not supported"):
         # It was differentiated: what jax cannot do backwards is no fault of the rule.

@@ -37,7 +37,7 @@ def alterations(
         if is_key(leaf.value):
             continue
         a = np.asarray(probe.values[j])
-        for text, altered in _inputs(a):
+        for text, altered in itertools.chain(_inputs(a), _lengths(runs, a)):
             values = [altered if m == j else v for m, v in enumerate(probe.values)]
             yield "input", f"{leaf.path} {text}, given to the reference,", values, probe.dys
         for m, other in enumerate(runs.subject.leaves[:j]):
@@ -117,11 +117,22 @@ def _rounded(a: np.ndarray) -> np.ndarray:
     return np.asarray(a).astype(jnp.bfloat16).astype(np.float64)
 
 
+def _lengths(runs: Runs, a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Integers that are all the size of an axis: lengths that are not looked at."""
+    if a.dtype.kind == "i":
+        sizes = {n for i in runs.diff for n in runs.subject.leaves[i].value.shape}
+        for n in sorted(sizes):
+            yield f"all {n} (lengths ignored)", np.full_like(a, n)
+
+
 def _inputs(a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     if a.dtype == bool:
         yield "all true (mask ignored)", np.ones_like(a)
         yield "all false", np.zeros_like(a)
         yield "inverted", ~a
+        for axis, n in enumerate(a.shape):
+            for by in (1, -1) if n > 1 else ():
+                yield f"rolled by {by} along axis {axis} (shifted mask)", np.roll(a, by, axis)
         return
     if a.dtype.kind in "iu":
         if a.dtype.kind == "u":

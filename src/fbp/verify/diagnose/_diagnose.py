@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from fbp.verify.diagnose._factors import whole
-from fbp.verify.diagnose._invariants import nonlinear, unfed
+from fbp.verify.diagnose._invariants import nonlinear, rows_of_dy
 from fbp.verify.diagnose._patterns import patterns
-from fbp.verify.diagnose._scene import scene_of, sizes_of
+from fbp.verify.diagnose._scene import Scene, scene_of, sizes_of
 from fbp.verify.diagnose._searched import altered, terms_of
+from fbp.verify.diagnose._where import holds
 from fbp.verify.judge._findings import Finding
+from fbp.verify.probe._draws import shuffled
 from fbp.verify.probe._probes import Probe
 from fbp.verify.report._card import Hint
 from fbp.verify.rule._pair import Pair
@@ -18,9 +21,11 @@ from fbp.verify.rule._runs import Runs
 
 # Ranks of the hints that are found by running the programs, the lowest first in the report.
 # `_patterns` and `_searched` have the ranks of the others.
-_OF_INVARIANT, _OF_UNFED = -0.5, 2.4
+_OF_INVARIANT, _OF_ROWS, _OF_SOME_ROWS = -0.5, 0.3, 3.2
 # Added to the rank of a hint that holds on no other probe.
 _UNSUPPORTED = 10.0
+# How many fresh draws a claim about single elements or rows has to hold on.
+_DRAWS = 2
 
 
 def diagnose(
@@ -64,9 +69,14 @@ def diagnose(
             ranked.append((_OF_INVARIANT, Hint(paths[k], "cotangent", text)))
         unexplained = [k for k in ks if pair.grads and np.isfinite(pair.grads[k]).all()]
         if search and runs.by == "reverse":
-            for k, text in unfed(runs, probe.values, _full(pairs, probe), unexplained):
-                ranked.append((_OF_UNFED, Hint(paths[k], "cotangent", text)))
+            draws = [(probe.values, _full(pairs, probe))]
+            draws += [_drawn(runs, probe.values, draws[0][1], seed) for seed in range(_DRAWS)]
+            for k, text, is_all in rows_of_dy(runs, draws, unexplained):
+                rank = _OF_ROWS if is_all else _OF_SOME_ROWS
+                ranked.append((rank, Hint(paths[k], "cotangent", text)))
+        if search:
             ranked += altered(runs, pairs, probe, pair, unexplained, others)
+        if search and runs.by == "reverse":
             ranked += terms_of(runs, probe, pair, unexplained, others)
     best: dict[tuple[str, str, str], float] = {}
     for rank, hint in ranked:
@@ -90,6 +100,17 @@ def _others(
         if np.abs(got - want).max(initial=0.0) > 1e-6 * np.abs(want).max(initial=0.0):
             found.append((probe, pair))
     return found[:2]
+
+
+def _drawn(
+    runs: Runs, values: Sequence[Any], dys: Sequence[np.ndarray], seed: int
+) -> tuple[list[Any], list[np.ndarray]]:
+    """Fresh values and cotangents: the same numbers, those of each array in another order."""
+    rng = np.random.default_rng(seed)
+    fresh = list(values)
+    for i in runs.diff:
+        fresh[i] = shuffled(rng, np.asarray(values[i]))
+    return fresh, [shuffled(rng, np.asarray(d)) * rng.choice([-1, 1], np.shape(d)) for d in dys]
 
 
 def _full(pairs: Sequence[tuple[Probe, Pair]], probe: Probe) -> list[np.ndarray]:
@@ -118,6 +139,19 @@ def _patterns(
     for probe, pair in others:
         scene = scene_of(runs, pairs, finding.at(probe, pair), k)
         elsewhere.append({_claim(hint) for _, hint in patterns(scene)})
+
+    drawn: dict[int, list[Scene]] = {}
+
+    def fresh(one: Finding) -> list[Scene]:
+        """The other scenes of the leaf, and some of fresh draws."""
+        if id(one) not in drawn:
+            at = [*others, *_fresh_pairs(runs, one)]
+            scenes = [scene_of(runs, pairs, one.at(probe, pair), k) for probe, pair in at]
+            drawn[id(one)] = [
+                s for s in scenes if np.isfinite(s.got).all() and np.isfinite(s.want).all()
+            ]
+        return drawn[id(one)]
+
     # If nearly every element is wrong, a pattern is hardest to see: the probes with the most right
     # elements come first.
     telling = sorted(
@@ -130,6 +164,10 @@ def _patterns(
             continue
         later = 0.0 if one is finding else 2.0
         for rank, hint in patterns(scene):
+            if hint.kind == "mask" and holds(scene, hint.text):
+                if all(holds(its, hint.text) for its in fresh(one)):
+                    yield rank + later, hint
+                continue
             support = [_claim(hint) in claims for claims in elsewhere]
             if support and not any(support):
                 if hint.kind == "mask":
@@ -139,6 +177,15 @@ def _patterns(
     if finding.pair.margin <= 1e-6 and not finding.probe.ordinary:
         path = runs.subject.leaves[runs.diff[k]].path
         yield 3.5, Hint(path, "mask", "wrong only at a tie or kink of the input")
+
+
+def _fresh_pairs(runs: Runs, finding: Finding) -> Iterator[tuple[Probe, Pair]]:
+    """The probe of a finding drawn anew, where the reference has a gradient."""
+    for seed in range(_DRAWS):
+        values, dys = _drawn(runs, finding.probe.values, finding.probe.dys, seed)
+        pair = runs.exact(values, dys)
+        if pair.grads:
+            yield finding.probe._replace(values=values, dys=dys), pair
 
 
 def _claim(hint: Hint) -> tuple[str, str]:

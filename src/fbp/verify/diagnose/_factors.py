@@ -1,11 +1,12 @@
 """Recognises a gradient that is the reference times a constant, and names the constant."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from fbp.verify.diagnose._scene import CLOSE
+from fbp.verify.diagnose._scene import CLOSE, Scene, close, spread_over
 
 
 def whole(
@@ -27,8 +28,17 @@ def whole(
         named = name_of_factor(factor, sizes, max(1e-6, tolerance))
         if abs(factor - 1) < 1e-3:
             return  # an error of rounding or of an iteration, and no factor
-        if want.size > 1 or named != f"{factor:.6g}":
+        if named != f"{factor:.6g}":
             yield "factor", f"{named} times the reference"
+
+
+def unnamed(s: Scene) -> Iterator[tuple[str, str]]:
+    """A gradient that is the reference times a number that has no name."""
+    if not s.want.any() or s.want.size < 2:
+        return
+    factor = float(np.real(np.vdot(s.want, s.got)) / np.real(np.vdot(s.want, s.want)))
+    if abs(abs(factor) - 1) > 1e-3 and close(s.got, factor * s.want, np.abs(s.got).max()):
+        yield "factor", f"{factor:.6g} times the reference"
 
 
 def name_of_factor(factor: float, sizes: dict[str, int], tolerance: float = 1e-6) -> str:
@@ -66,3 +76,50 @@ def name_of_factor(factor: float, sizes: dict[str, int], tolerance: float = 1e-6
         if abs(value - round(value)) <= 1e-6 and 1 < abs(value) < 1e6:
             return says.format(round(value))
     return f"{factor:.6g}"
+
+
+_OF_ONE: dict[str, Callable[[np.ndarray], Any]] = {
+    "{}": lambda v: v,
+    "1 / ({})": lambda v: 1 / v,
+    "exp({})": np.exp,
+    "exp(-({}))": lambda v: np.exp(-v),
+}
+
+
+def factors(s: Scene) -> Iterator[tuple[str, str]]:
+    """A gradient that is the reference times a value that the function computes, or has in it."""
+    if np.iscomplexobj(s.want) or not s.want.any():
+        return
+    named = [(name, s.arrays[name]) for name in s.given if name in s.arrays]
+    for name, value in [*named, *s.made]:
+        if np.iscomplexobj(value) or not value.size:
+            continue
+        for written, f in _OF_ONE.items():
+            with np.errstate(all="ignore"):
+                factor = np.asarray(f(value))
+            if not np.isfinite(factor).all():
+                continue
+            if np.ptp(factor) == 0:
+                c = float(factor.flat[0])
+                for says, times in ((written, 1), *_over_sizes(written, s.sizes)):
+                    is_one = abs(c * times - 1) < 1e-6
+                    if not is_one and c and close(s.got, c * times * s.want):
+                        yield "factor", f"{says.format(name)} ({c * times:.4g}) times the reference"
+                        return
+                continue
+            for spread in _views(factor, s.want.shape):
+                if close(s.got, spread * s.want) and not close(s.want, spread * s.want):
+                    yield "row_scale", f"the reference times {written.format(name)}, for each row"
+                    return
+
+
+def _over_sizes(written: str, sizes: dict[str, int]) -> list[tuple[str, float]]:
+    return [(f"{written} / {n}, n the {name},", 1 / n) for name, n in sizes.items() if n > 1]
+
+
+def _views(a: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The array spread over a shape, in every way that fits."""
+    yield from spread_over(a, shape)
+    if a.ndim == len(shape) and a.shape != shape:
+        if all(n in (1, m) for n, m in zip(a.shape, shape, strict=True)):
+            yield np.broadcast_to(a, shape)

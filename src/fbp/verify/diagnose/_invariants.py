@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fbp.verify.diagnose._scene import close
+from fbp.verify.program._dtypes import is_float
 from fbp.verify.program._numbers import largest
 from fbp.verify.rule._runs import Runs
 
@@ -22,6 +23,10 @@ def nonlinear(
         return runs.exact(values, [factor * d for d in dys]).rule_grads
 
     zero, one, two, minus = (at(factor) for factor in (0.0, 1.0, 2.0, -1.0))
+    rng = np.random.default_rng(0)
+    some = [d * (rng.random(d.shape) < 0.5) for d in dys]
+    rest = [d - s for d, s in zip(dys, some, strict=True)]
+    parts = [runs.exact(values, part).rule_grads for part in (some, rest)]
     for k in ks:
         g = one[k]
         scale = max(largest(g), largest(two[k]))
@@ -34,6 +39,8 @@ def nonlinear(
             where = np.unravel_index(int(np.argmax(np.abs(zero[k]))), g.shape)
             place = f"{list(map(int, where))} of it" if g.ndim else "it"
             value = f"{zero[k][where]:.6g}"
+            if times := _multiple_of(runs, values, zero[k], k):
+                place, value = "it", times
             yield k, f"at dy = 0 {place} is {value}: a term of it does not depend on dy"
         elif not close(two[k], 2 * g):
             why = "twice dy does not give twice the gradient"
@@ -47,32 +54,97 @@ def nonlinear(
             if close(minus[k], g):
                 why = "minus dy gives the same gradient: it is that of |dy|"
             yield k, f"it is not linear in dy: {why}"
+        elif not close(parts[0][k] + parts[1][k], g, scale):
+            why = "the gradients of two parts of dy do not sum to that of dy"
+            yield k, f"it is not linear in dy: {why}"
 
 
-def unfed(
-    runs: Runs, values: Sequence[Any], dys: Sequence[np.ndarray], ks: Sequence[int]
-) -> Iterator[tuple[int, str]]:
-    """Leaves whose gradient ignores rows of a cotangent that the reference's gradient uses."""
-    for n, dy in enumerate(dys):
-        which = f"output {n}'s dy" if len(dys) > 1 else "dy"
+def _multiple_of(runs: Runs, values: Sequence[Any], term: np.ndarray, k: int) -> str:
+    """The term as a multiple of an argument of its shape, or as a constant; "" if it is neither."""
+    if term.size < 2:
+        return ""
+    arrays = {"everywhere": np.ones(term.shape)}
+    for leaf, value in zip(runs.subject.leaves, values, strict=True):
+        if np.shape(value) == term.shape and is_float(value):
+            arrays[leaf.path] = np.asarray(value, term.dtype)
+    for name, a in arrays.items():
+        size = float(np.vdot(a, a).real)
+        factor = float(np.vdot(a, term).real) / size if size else 0.0
+        if close(term, factor * a):
+            return f"{factor:.4g} {name}" if name == "everywhere" else f"{factor:.4g} times {name}"
+    return ""
+
+
+def rows_of_dy(
+    runs: Runs, draws: Sequence[tuple[Sequence[Any], Sequence[np.ndarray]]], ks: Sequence[int]
+) -> Iterator[tuple[int, str, bool]]:
+    """Leaves whose gradient takes rows of a cotangent not at all, or several times.
+
+    Args:
+      runs: the programs.
+      draws: values and cotangents; what is said holds at all of them.
+      ks: the leaves.
+
+    Yields:
+      The leaf, a text, and whether all other rows reach the gradient as they should, so that the
+      text explains all of it.
+    """
+    for n, dy in enumerate(draws[0][1]):
+        which = f"output {n}'s dy" if len(draws[0][1]) > 1 else "dy"
         for axis, size in enumerate(dy.shape):
             if not 2 <= size <= _MOST_ROWS:
                 continue
-            dead: dict[int, list[int]] = {k: [] for k in ks}
-            alive = set()
-            for row in range(size):
-                alone = [np.zeros_like(d) for d in dys]
-                at = (slice(None),) * axis + (row,)
-                alone[n][at] = dy[at]
-                pair = runs.exact(values, alone)
-                for k in ks:
-                    if largest(pair.rule_grads[k]):
-                        alive.add(k)
-                    elif largest(pair.grads[k]):
-                        dead[k].append(row)
-            for k, rows in dead.items():
-                if rows and k in alive:
-                    yield k, f"{_rows(rows, size)} of {which} (axis {axis}) never reach it"
+            counts = [_counts(runs, values, dys, n, axis, ks) for values, dys in draws]
+            for k in ks:
+                same = [_agreed([its[k][row] for its in counts]) for row in range(size)]
+                told = [c for c in same if c is not None and not np.isnan(c)]
+                is_all = not any(c is not None and np.isnan(c) for c in same)
+                dead = [row for row, c in enumerate(same) if c == 0]
+                alive = any(c for its in counts for c in its[k] if c is not None)
+                if dead and alive:
+                    reach = "reaches" if len(dead) == 1 else "reach"
+                    said = f"{_rows(dead, size)} of {which} (axis {axis}) never {reach} it"
+                    yield k, said, is_all and {*told} == {0.0, 1.0}
+                often = [row for row, c in enumerate(same) if c is not None and c > 1.5]
+                if is_all and {*told} == {1.0, *(same[r] for r in often)} and often:
+                    times = {same[r] for r in often}
+                    if len(times) == 1 and (c := times.pop()) and c == int(c):
+                        said = f"{_rows(often, size)} of {which} (axis {axis})"
+                        counted = "counts" if len(often) == 1 else "count"
+                        yield k, f"{said} {counted} {int(c)} times in it", True
+
+
+def _counts(
+    runs: Runs, values: Sequence[Any], dys: Sequence[Any], n: int, axis: int, ks: Sequence[int]
+) -> dict[int, list[float | None]]:
+    """How often each row of a cotangent is in each gradient.
+
+    NaN: not a number of times. None: the gradient does not depend on it.
+    """
+    found: dict[int, list[float | None]] = {k: [] for k in ks}
+    for row in range(dys[n].shape[axis]):
+        alone = [np.zeros_like(d) for d in dys]
+        at = (slice(None),) * axis + (row,)
+        alone[n][at] = dys[n][at]
+        pair = runs.exact(values, alone)
+        for k in ks:
+            got, want = pair.rule_grads[k], pair.grads[k]
+            if not largest(want):
+                found[k].append(np.nan if largest(got) else None)
+                continue
+            count = float(np.vdot(want, got).real / np.vdot(want, want).real)
+            count = round(count, 6)
+            is_count = close(got, count * want, largest(want))
+            found[k].append(count if is_count else np.nan)
+    return found
+
+
+def _agreed(counts: Sequence[float | None]) -> float | None:
+    """The one count, NaN where they differ; None where nothing is known."""
+    known = {c for c in counts if c is not None}
+    if not known:
+        return None
+    return known.pop() if len(known) == 1 else float("nan")
 
 
 def _rows(rows: list[int], size: int) -> str:

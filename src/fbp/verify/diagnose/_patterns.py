@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from fbp.verify.diagnose import _residuals, _slopes, _where
-from fbp.verify.diagnose._factors import whole
+from fbp.verify.diagnose import _factors, _residuals, _slopes, _where
 from fbp.verify.diagnose._scene import Scene, close
 from fbp.verify.report._card import Hint
 
@@ -18,18 +18,19 @@ def patterns(scene: Scene) -> Iterator[tuple[float, Hint]]:
         return
     for rank, look in enumerate(_LOOKS):
         for kind, text in look(scene) or ():
-            yield _RANK.get(kind, 2) + rank * 1e-3, Hint(scene.leaf, kind, text)
+            first = _LATER.get(look, _RANK.get(kind, 2))
+            yield first + rank * 1e-3, Hint(scene.leaf, kind, text)
 
 
 # `_diagnose` has the ranks of the hints that are found by running the reference.
 _RANK = {
     **{"zero": 0, "sign": 0, "factor": 0, "swap": 0, "transpose": 0, "roll": 0},
-    **{"subset": 3, "mask": 1, "constant": 3, "slope": 2, "along": 4, "row_scale": 5, "term": 2},
+    **{"subset": 3, "mask": 1, "constant": 3, "slope": 2, "along": 4, "row_scale": 3.5, "term": 2},
 }
 
 
 def _whole(s: Scene) -> Iterator[tuple[str, str]]:
-    return whole(s.got, s.want, s.sizes)
+    return _factors.whole(s.got, s.want, s.sizes)
 
 
 def _permuted(s: Scene) -> Iterator[tuple[str, str]]:
@@ -67,6 +68,9 @@ def _rolled(s: Scene) -> Iterator[tuple[str, str]]:
                 if close(s.got, np.roll(s.want, by, axis)):
                     yield "roll", f"the reference rolled by {by} along axis {axis}"
                     return
+
+
+def _rolled_inside(s: Scene) -> Iterator[tuple[str, str]]:
     long = [axis for axis, n in enumerate(s.want.shape) if n > 2]
     for axes in (*((a,) for a in long), *itertools.combinations(long, 2)):
         for shifts in itertools.product((1, -1, 2, -2), repeat=len(axes)):
@@ -83,10 +87,52 @@ def _rolled(s: Scene) -> Iterator[tuple[str, str]]:
                 return
 
 
+def _from_others(s: Scene) -> Iterator[tuple[str, str]]:
+    """A gradient that is that of another leaf, summed or with its square transposed."""
+    for name, other in s.others.items():
+        for n in range(1, other.ndim + 1):
+            for axes in itertools.combinations(range(other.ndim), n):
+                if other.size > s.want.size and close(s.got, other.sum(axes)):
+                    axis = f"axis {axes[0]}" if n == 1 else f"axes {axes}"
+                    yield "term", f"it is the gradient of {name}, summed along {axis}"
+                    return
+
+
+def _half(s: Scene) -> Iterator[tuple[str, str]]:
+    """A square gradient whose symmetric part is right."""
+    if s.want.ndim < 2 or s.want.shape[-1] != s.want.shape[-2] or s.want.shape[-1] < 2:
+        return
+    got, want = s.got + s.got.swapaxes(-1, -2), s.want + s.want.swapaxes(-1, -2)
+    if close(got, want):
+        says = "its symmetric part is right: it is not symmetrised, or its transpose is missing"
+        yield "transpose", says
+
+
+def _outer(s: Scene) -> Iterator[tuple[str, str]]:
+    """A matrix that is the outer product of two vectors of the scene."""
+    if s.want.ndim != 2 or np.iscomplexobj(s.want):
+        return
+    vectors = {n: a for n, a in s.arrays.items() if a.ndim == 1 and n != "1"}
+    for (a, u), (b, v) in itertools.product(vectors.items(), repeat=2):
+        product = np.outer(u, v) if (u.size, v.size) == s.want.shape else None
+        for sign, says in ((1, ""), (-1, "minus ")):
+            if product is not None and close(s.got, sign * product):
+                yield "term", f"another operand: it is {says}the outer product of {a} and {b}"
+                return
+
+
 _LOOKS = (
-    *(_whole, _permuted, _swapped, _rolled),
+    *(_whole, _factors.factors, _permuted, _swapped, _rolled),
     *(_where.subset, _where.mask, _where.rows_of_integers),
     *(_residuals.spread, _residuals.constant, _residuals.times),
-    *(_slopes.slope, _slopes.gradient_of_another),
-    *(_residuals.contraction, _residuals.along, _residuals.row_scale),
+    *(_slopes.slope, _slopes.gradient_of_another, _half, _outer, _from_others),
+    *(_residuals.contraction, _residuals.row_scale, _residuals.along),
+    *(_rolled_inside, _factors.unnamed),
 )
+# Looks whose explanations come later, or earlier, than those of their kind.
+_LATER: dict[Any, float] = {
+    _factors.factors: 0.5,
+    _factors.unnamed: 4.5,
+    _half: 1.2,
+    _rolled_inside: 3.4,
+}

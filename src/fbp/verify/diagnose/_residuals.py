@@ -95,9 +95,9 @@ def contraction(s: Scene) -> Iterator[tuple[str, str]]:
                 return
 
 
-def _is_along(off: np.ndarray, v: np.ndarray, axes: tuple[int, ...]) -> bool:
+def _is_along(off: np.ndarray, v: np.ndarray, axes: tuple[int, ...], least: int = 3) -> bool:
     length = np.prod([off.shape[a] for a in axes])
-    if length < 3 or not off.any():
+    if length < least or not off.any():
         return False
     square = (v * np.conj(v)).sum(axes, keepdims=True).real
     share = (off * np.conj(v)).sum(axes, keepdims=True) / np.where(square > 0, square, 1)
@@ -106,7 +106,7 @@ def _is_along(off: np.ndarray, v: np.ndarray, axes: tuple[int, ...]) -> bool:
 
 def row_scale(s: Scene) -> Iterator[tuple[str, str]]:
     for axis in range(s.want.ndim):
-        if s.want.shape[axis] > 2 and _is_along(s.got, s.want, (axis,)):
+        if _is_along(s.got, s.want, (axis,), 2) and s.want.size >= 6:
             yield "row_scale", f"the reference times one factor for each row along axis {axis}"
             return
     for axis in range(s.want.ndim):

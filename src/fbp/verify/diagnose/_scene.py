@@ -1,15 +1,19 @@
 """One wrong gradient, with the arrays and sizes that may explain it."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from fbp.verify.diagnose._made import made_by
 from fbp.verify.judge._findings import Finding
 from fbp.verify.probe._probes import Probe
 from fbp.verify.program._dtypes import is_float, is_key
+from fbp.verify.program._program import trace
 from fbp.verify.program._thresholds import thresholds
+from fbp.verify.rule._derived import once
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
@@ -30,6 +34,8 @@ class Scene(NamedTuple):
       others: the reference gradients of the other leaves.
       sizes: by name, the sizes of axes, counts of integers, and the number of devices.
       thresholds: constants that the function compares with.
+      given: the names of the arrays that are arguments or outputs.
+      made: what the function computes on its way, outside of loops, each with its name.
       dy: the cotangent, where the function is elementwise in this leaf; else None.
     """
 
@@ -42,6 +48,8 @@ class Scene(NamedTuple):
     others: dict[str, np.ndarray]
     sizes: dict[str, int]
     thresholds: list[float]
+    given: tuple[str, ...]
+    made: list[tuple[str, np.ndarray]]
     dy: np.ndarray | None
 
 
@@ -100,8 +108,9 @@ def scene_of(runs: Runs, pairs: Sequence[tuple[Probe, Pair]], finding: Finding, 
             arrays[f"softmax of {leaves[i].path} along axis {axis}"] = softmax(x, axis)
     sizes = sizes_of(runs, integers)
     single: Any = probe.dys[0] if len(probe.dys) == 1 and probe.dys[0].shape == x.shape else None
-    if single is not None and (not single.any() or not _is_elementwise(pairs, k)):
+    if single is not None and (not single.any() or not _is_elementwise(runs, probe, pair, k)):
         single = None
+    outs = [name for name in arrays if re.fullmatch("y[0-9]*", name)]
     return Scene(
         leaf=leaves[i].path,
         got=pair.rule_grads[k],
@@ -111,7 +120,9 @@ def scene_of(runs: Runs, pairs: Sequence[tuple[Probe, Pair]], finding: Finding, 
         integers=integers,
         others={leaves[j].path: pair.grads[n] for n, j in enumerate(runs.diff) if n != k},
         sizes=sizes,
-        thresholds=thresholds(runs.program),
+        thresholds=[*thresholds(runs.program), *_thresholds_of_rule(runs)],
+        made=made_by(runs, probe.values),
+        given=(*(leaf.path for leaf in leaves), *outs),
         dy=single,
     )
 
@@ -136,13 +147,35 @@ def sizes_of(runs: Runs, integers: dict[str, np.ndarray]) -> dict[str, int]:
     return sizes
 
 
-def _is_elementwise(pairs: Sequence[tuple[Probe, Pair]], k: int) -> bool:
-    """Whether the gradient of a one-hot cotangent is zero in every other element."""
-    for probe, pair in pairs:
-        if probe.name == "one-hot cotangent":
-            hot = probe.dys[0] != 0
-            return hot.shape == pair.grads[k].shape and not pair.grads[k][~hot].any()
-    return False
+def _is_elementwise(runs: Runs, probe: Probe, pair: Pair, k: int) -> bool:
+    """Whether each element of the gradient is that of dy times a number, for another dy too."""
+    rng = np.random.default_rng(0)
+    other = rng.normal(size=probe.dys[0].shape)
+    its = runs.exact(probe.values, [other])
+    return bool(its.grads) and close(its.grads[k] * probe.dys[0], pair.grads[k] * other)
+
+
+def _thresholds_of_rule(runs: Runs) -> list[float]:
+    """The numbers that the rule itself compares with."""
+
+    def traced() -> list[float]:
+        with jax.enable_x64(True):
+            values, dys = runs.wide(runs.subject.values), [np.zeros(a.shape) for a in runs.out_avals]
+            program = trace(lambda values, dys: runs.rule_grads(values, dys), values, dys)
+        return thresholds(program)
+
+    try:
+        return once(runs, "thresholds of the rule", traced)
+    except Exception:
+        return []  # a rule of cotangents that are no plain floats
+
+
+def spread_over(a: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The array broadcast to a shape, its axes beside each other, in every way that fits."""
+    for start in range(len(shape) - a.ndim + 1):
+        if shape[start : start + a.ndim] == a.shape and a.ndim:
+            tail = (1,) * (len(shape) - start - a.ndim)
+            yield np.broadcast_to(a.reshape(a.shape + tail), shape)
 
 
 def standardised(x: np.ndarray, axis: int) -> np.ndarray:

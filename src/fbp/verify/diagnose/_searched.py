@@ -12,6 +12,7 @@ import numpy as np
 from fbp.verify.diagnose._alterations import alterations
 from fbp.verify.diagnose._scene import close, sizes_of
 from fbp.verify.diagnose._terms import Terms
+from fbp.verify.judge._differences import Differences
 from fbp.verify.probe._probes import Probe
 from fbp.verify.report._card import Hint
 from fbp.verify.rule._pair import Pair
@@ -19,6 +20,12 @@ from fbp.verify.rule._runs import Runs
 
 # Ranks among all hints: see `_diagnose`.
 _OF_TERM, _OF_ALTERED = 1.5, 2.5
+# The elements of all leaves up to which a change is tried where each costs a run.
+_MOST_FORWARD = 32
+
+
+def _elements(runs: Runs) -> int:
+    return sum(runs.subject.leaves[i].value.size for i in runs.diff)
 
 
 def altered(
@@ -30,6 +37,8 @@ def altered(
     others: dict[int, list[tuple[Probe, Pair]]],
 ) -> Iterator[tuple[float, Hint]]:
     """Hints from the reference with altered cotangents or inputs."""
+    if runs.by == "differences" or runs.by == "forward" and _elements(runs) > _MOST_FORWARD:
+        return  # each change would cost a run for each element
     again: dict[str, dict[str, tuple[Any, Any]]] = {}
 
     def holds_elsewhere(k: int, text: str) -> bool:
@@ -40,25 +49,33 @@ def altered(
                     says: (values, dys) for _, says, values, dys in alterations(runs, pairs, second)
                 }
             change = again[second.name].get(text)
-            return change is not None and close(its.rule_grads[k], runs.exact(*change).grads[k])
+            return change is not None and close(its.rule_grads[k], reference(*change)[k])
         return True
+
+    differences = Differences(runs, np.random.default_rng(0))
+
+    def reference(values: list[Any], dys: list[Any]) -> list[Any]:
+        grads = runs.exact(values, dys).grads
+        if runs.by == "reverse":
+            return grads
+        return differences.gradients(probe._replace(values=values, dys=dys))
 
     for kind, text, values, dys in alterations(runs, pairs, probe):
         try:
-            other = runs.exact(values, dys)
+            other = reference(values, dys)
         except Exception:
             continue  # the reference does not take such input
         flips = [a for a in range(probe.dys[0].ndim) if text.endswith(f"dy flipped along axis {a}")]
         for k in ks:
             if flips and pair.grads[k].ndim > flips[0]:
-                turned = np.flip(other.grads[k], flips[0])
+                turned = np.flip(other[k], flips[0])
                 if close(pair.rule_grads[k], turned) and not close(turned, pair.grads[k]):
                     path = runs.subject.leaves[runs.diff[k]].path
                     says = f"drop: rev (flip) of dy and of the gradient along axis {flips[0]}"
                     yield _OF_TERM, Hint(path, "term", f"{says} reproduces it")
-            if not other.grads or close(other.grads[k], pair.grads[k]):
+            if not other or close(other[k], pair.grads[k]):
                 continue
-            if close(pair.rule_grads[k], other.grads[k]) and holds_elsewhere(k, text):
+            if close(pair.rule_grads[k], other[k]) and holds_elsewhere(k, text):
                 path = runs.subject.leaves[runs.diff[k]].path
                 yield _OF_ALTERED, Hint(path, kind, f"{text} reproduces it")
 

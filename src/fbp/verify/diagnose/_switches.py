@@ -1,13 +1,14 @@
 """Evaluates a program with a switch at every place where a backward pass can go wrong.
 
 A switch acts on the cotangent of an operand (drops, scales or transposes it), on the derivative of
-an elementwise function (replaces it by one), on a constant (drops, halves, doubles or negates it,
+an elementwise function (replaces it by one) or of a product (leaves a factor out), on a loop (cuts
+its backward short), on a constant (drops, halves, doubles or negates it,
 replaces it by one), on a comparison (includes or excludes its boundary, makes it always or never
 true) or on a mask.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jax.extend.core import JaxprEqn, Literal
 
 from fbp._layer import Array
 from fbp.verify.program._interpreter import Interpreter, bind, scanned
-from fbp.verify.program._program import dtype_of, source_of
+from fbp.verify.program._program import dtype_of, opened, scan_splits, source_of
 
 _COMPARISONS = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt"}
 
@@ -33,16 +34,18 @@ class Place:
     """A place in a program that has a switch.
 
     Attributes:
-      kind: "operand", "derivative", "constant", "comparison" or "choice".
+      kind: "operand", "derivative", "factor", "constant", "comparison", "choice" or "loop".
       what: the primitive, with the value of the constant or the primitive that made the operand.
       settings: the values of the switch, each with the text that describes it; 0 is off.
       source: file and line, if known.
+      operand: the number of the operand's variable, the same for all its uses; 0 for others.
     """
 
     kind: str
     what: str
     settings: tuple[tuple[float, str], ...]
     source: tuple[str, int] | None
+    operand: int = 0
 
 
 class Switched(Interpreter):
@@ -53,6 +56,8 @@ class Switched(Interpreter):
         self.places: list[Place] = []
         self.outer: tuple[str, int] | None = None
         self.made_by: dict[Any, str] = {}
+        self.numbers: dict[Any, int] = {}
+        self.in_loop = False
 
     def equation(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         before = self.outer
@@ -64,14 +69,26 @@ class Switched(Interpreter):
         return outs
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
+        length = eqn.params["length"]
+        t = None
+        if length > 2:
+            settings = [
+                *((1.0, "keep only the last step of"), (2.0, "keep only the last 2 steps of")),
+                *((3.0, "keep only the last 3 steps of"), (4.0, "drop the first step's share in")),
+                (5.0, "drop the last step's share in"),
+            ]
+            t = self._switch("loop", f"a loop of {length} steps", settings)
         # The body of a scan may be traced several times; each trace lists the same places.
-        start = len(self.places)
+        start, outer = len(self.places), self.in_loop
+        self.in_loop = True
 
         def again(program: Any, consts: Any, args: Any) -> list[Any]:
             del self.places[start:]
             return self.run(program, consts, args)
 
-        return scanned(eqn, ins, again)
+        outs = scanned(eqn, ins, again) if t is None else _cut(eqn, ins, again, t)
+        self.in_loop = outer
+        return outs
 
     def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         return Interpreter().loop(eqn, ins)
@@ -103,6 +120,8 @@ class Switched(Interpreter):
             outs = [self._derivative(eqn, changed[0], outs[0])]
         elif name == "dot_general":
             outs = [self._turned(eqn, changed, outs[0])]
+        elif name in ("mul", "div"):
+            outs = [self._without_factor(eqn, changed, outs[0])]
         return outs
 
     def constant(self, value: Any) -> Any:
@@ -113,9 +132,12 @@ class Switched(Interpreter):
         t = self._switch("choice", "a constant mask (where)", settings)
         return value if t is None else ((value | (t == 1)) & (t != 2)) ^ (t == 3)
 
-    def _switch(self, kind: str, what: str, settings: Sequence[tuple[float, str]]) -> Any:
+    def _switch(
+        self, kind: str, what: str, settings: Sequence[tuple[float, str]], operand: Any = None
+    ) -> Any:
         number = len(self.places)
-        self.places.append(Place(kind, what, tuple(settings), self.outer))
+        of = 0 if operand is None else self.numbers.setdefault(operand, len(self.numbers) + 1)
+        self.places.append(Place(kind, what, tuple(settings), self.outer, of))
         if self.switches is None or number >= len(self.switches):
             return None
         return self.switches[number]
@@ -123,10 +145,12 @@ class Switched(Interpreter):
     def _operand(self, eqn: JaxprEqn, atom: Any, x: Any) -> Any:
         made = self.made_by.get(atom, "an argument")
         settings = [(1.0, "drop")]
+        if self.in_loop:  # its share in a gradient is not linear in a change at every step
+            settings += [(2.0, "negate"), (0.5, "halve"), (-1.0, "double")]
         turns = x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1
         if turns:
             settings.append((3.0, "transpose"))
-        t = self._switch("operand", f"{made} into {eqn.primitive.name}", settings)
+        t = self._switch("operand", f"{made} into {eqn.primitive.name}", settings, atom)
         if t is None:
             return x
         fixed = lax.stop_gradient(x)
@@ -160,6 +184,27 @@ class Switched(Interpreter):
             passing = x - lax.stop_gradient(x)
             wrong = lax.stop_gradient(matrix.T - matrix)
             (more,) = bind(eqn, [passing, wrong] if n == 0 else [wrong, passing])
+            out = out + jnp.where(t == 1, 1.0, 0.0) * more
+        return out
+
+    def _without_factor(self, eqn: JaxprEqn, ins: list[Any], out: Any) -> Any:
+        """Switches that leave the other operand of a product or a quotient out of a derivative."""
+        is_product = eqn.primitive.name == "mul"
+        for n in range(2 if is_product else 1):
+            x, other = ins[n], ins[1 - n]
+            if any(isinstance(atom, Literal) for atom in eqn.invars) or x is other:
+                continue
+            if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+                continue
+            made, its = (self.made_by.get(eqn.invars[m], "an argument") for m in (n, 1 - n))
+            role = "factor" if is_product else "divisor"
+            settings = [(1.0, f"drop the {role} {its} from the derivative by")]
+            t = self._switch("factor", f"{made} in {eqn.primitive.name}", settings)
+            if t is None:
+                continue
+            passing, fixed = x - lax.stop_gradient(x), lax.stop_gradient(other)
+            factor = fixed if is_product else 1 / fixed
+            more = jnp.where(jnp.isfinite(factor), passing * (1 - factor), 0)
             out = out + jnp.where(t == 1, 1.0, 0.0) * more
         return out
 
@@ -203,3 +248,31 @@ class Switched(Interpreter):
         ]
         t = self._switch("choice", "select_n (where)", settings)
         return which if t is None else ((which | (t == 1)) & (t != 2)) ^ (t == 3)
+
+
+def _cut(eqn: JaxprEqn, ins: list[Any], run: Callable[..., list[Any]], t: Any) -> list[Any]:
+    """A scan whose backward ends t steps before its last; 4 or 5: without a share of one step."""
+    p = eqn.params
+    n, m = scan_splits(p)
+    body, body_consts = opened(p["jaxpr"])
+    length = p["length"]
+
+    def one(carry: list[Any], at: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
+        index, xs = at
+        step = length - 1 - index if p["reverse"] else index
+        is_cut = (t <= 3) & (t > 0) & (step == length - t)
+        is_without = ((t == 4) & (step == 0)) | ((t == 5) & (step == length - 1))
+        carry = [_stopped(c, is_cut) for c in carry]
+        consts = [_stopped(c, is_without) for c in ins[:n]]
+        outs = run(body, body_consts, [*consts, *carry, *xs])
+        return outs[: m - n], outs[m - n :]
+
+    xs = jnp.arange(length), ins[m:]
+    carry, ys = lax.scan(one, ins[n:m], xs, length=length, reverse=p["reverse"])
+    return [*carry, *ys]
+
+
+def _stopped(x: Any, when: Any) -> Any:
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        return x
+    return jnp.where(when, lax.stop_gradient(x), x)

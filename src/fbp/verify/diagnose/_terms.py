@@ -7,8 +7,6 @@ Otherwise it may be a combination of two shares.
 """
 
 import itertools
-import linecache
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,11 +19,14 @@ from fbp.verify.diagnose._scene import close
 from fbp.verify.diagnose._switches import Place, Switched
 from fbp.verify.program._compiled import quick
 from fbp.verify.program._dtypes import is_complex
+from fbp.verify.program._program import quoted
 from fbp.verify.rule._derived import once
 from fbp.verify.rule._runs import Runs
 
 # At most this many places of a program are tried, the first ones.
 _MOST = 400
+# At most this many places of one line are changed at once.
+_ALIKE = 40
 
 
 class Terms:
@@ -37,9 +38,7 @@ class Terms:
         if any(map(is_complex, runs.out_avals)):
             raise TypeError("complex outputs have no switches")
 
-        def gradients(values: list[Any], dys: list[Any], places: Any, settings: Any) -> Any:
-            switches = jnp.zeros(len(self.places)).at[places].set(settings)
-
+        def gradients(values: list[Any], dys: list[Any], switches: Any) -> Any:
             def f(values: list[Any]) -> list[Any]:
                 return Switched(switches).run(program.jaxpr, program.consts, values)
 
@@ -51,7 +50,7 @@ class Terms:
             jax.eval_shape(lambda values: listing.run(program.jaxpr, program.consts, values), wide)
             self.places = listing.places[:_MOST]
             dys = [np.zeros(a.shape) for a in runs.out_avals]
-            self.gradients = quick(gradients, wide, dys, np.zeros(2, np.int64), np.zeros(2))
+            self.gradients = quick(gradients, wide, dys, np.zeros(len(self.places)))
 
     @classmethod
     def of(cls, runs: Runs) -> "Terms":
@@ -94,6 +93,9 @@ class Terms:
                 if k not in named:
                     pairs = _pairs(got - want, shares[k], sizes)
                     together += [(k, how, text, where) for how, text, where in pairs]
+            alike = {k: v for k, v in leaves.items() if k not in {n for n, _ in found}}
+            for k, how, where in self._alike(wide, dys, alike, only):
+                found.setdefault((k, how), []).extend(where)
             two = {k: v for k, v in leaves.items() if k not in named}
             for k, how, place in self._constants(wide, dys, two) if two and not only else ():
                 found.setdefault((k, how), []).append(place)
@@ -101,11 +103,37 @@ class Terms:
         return alone + together
 
     def _changed(self, wide: Any, dys: Any, *switches: tuple[int, float]) -> list[np.ndarray]:
-        """The reference gradients with one or two switches set."""
-        places, settings = zip(*switches, *[switches[0]] * (2 - len(switches)), strict=True)
-        return jax.device_get(
-            self.gradients(wide, dys, np.asarray(places, np.int64), np.asarray(settings, float))
-        )
+        """The reference gradients with some switches set."""
+        settings = np.zeros(len(self.places))
+        for number, setting in switches:
+            settings[number] = setting
+        return jax.device_get(self.gradients(wide, dys, settings))
+
+    def _alike(
+        self, wide: Any, dys: Any, leaves: dict[int, tuple[Any, Any]], only: Sequence[Place]
+    ) -> Iterator[tuple[int, str, list[Place]]]:
+        """Changes at all places of one line of source that are alike, or at all of them but one."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for number, place in enumerate(self.places):
+            for t, says in place.settings if place.source and (not only or place in only) else ():
+                # Uses of one variable, and operations of one kind.
+                for alike in {place.operand, place.what.split()[-1]} - {0}:
+                    key = t, says, place.kind, place.source, alike
+                    groups.setdefault(key, []).append(number)
+        for (t, says, *_), numbers in groups.items() if leaves else ():
+            if not 1 < len(numbers) <= _ALIKE:
+                continue
+            ways = [(numbers, f"each time {says}")]
+            if len(numbers) > 2:
+                ways.append((numbers[1:], f"all times but the first {says}"))
+                ways.append((numbers[:-1], f"all times but the last {says}"))
+            open_ones = dict(leaves)
+            for those, how in ways:
+                changed = self._changed(wide, dys, *((n, t) for n in those))
+                for k, (got, want) in list(open_ones.items()):
+                    if close(got, changed[k]) and not close(changed[k], want):
+                        del open_ones[k]
+                        yield k, how, [self.places[n] for n in numbers]
 
     def _constants(
         self, wide: Any, dys: Any, leaves: dict[int, tuple[Any, Any]]
@@ -132,7 +160,7 @@ class Terms:
         first = next((p for p in places if p.source), places[0])
         others = [p.what for p in places if p is not first]
         also = f" (the same: {'; '.join(dict.fromkeys(others))})" if others else ""
-        return f"{how} {first.what}{_quoted(first.source)} in the reference reproduces it{also}"[
+        return f"{how} {first.what}{quoted(first.source)} in the reference reproduces it{also}"[
             :400
         ]
 
@@ -178,7 +206,7 @@ def _pairs(
                 continue
             hows = [_of_factor(f, sizes) for f in factors]
             parts = zip(hows, (place, other), strict=True)
-            said = ", and ".join(f"{how} {p.what}{_quoted(p.source)}" for how, p in parts)
+            said = ", and ".join(f"{how} {p.what}{quoted(p.source)}" for how, p in parts)
             text = f"{said} in the reference: together they reproduce it"[:400]
             yield " and ".join(hows), text, [place, other]
             return
@@ -190,11 +218,3 @@ def _of_factor(factor: float, sizes: dict[str, int]) -> str:
     if abs(factor + 2) < 1e-6:
         return "negate"
     return f"scale by {name_of_factor(1 + factor, sizes)}"
-
-
-def _quoted(source: tuple[str, int] | None) -> str:
-    if source is None:
-        return ""
-    file, line = source
-    text = linecache.getline(file, line).strip()
-    return f" at {os.path.basename(file)}:{line}" + (f" `{text[:80]}`" if text else "")

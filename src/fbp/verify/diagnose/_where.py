@@ -1,10 +1,11 @@
 """Describes where a gradient is wrong: rows, elements, a condition on an array of the scene."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
-from fbp.verify.diagnose._scene import Scene
+from fbp.verify.diagnose._scene import Scene, spread_over
 
 
 def _wrong(s: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -17,6 +18,7 @@ def _wrong(s: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 def subset(s: Scene) -> Iterator[tuple[str, str]]:
     wrong, tells = _wrong(s)
+    yield from _triangle(s, wrong, tells)
     for axis, n in enumerate(s.want.shape):
         others = tuple(a for a in range(s.want.ndim) if a != axis)
         bad = wrong.any(others)
@@ -39,56 +41,93 @@ def subset(s: Scene) -> Iterator[tuple[str, str]]:
             place = f"{rows[0]} to {rows[-1]}" if run else f"{len(rows)} of {n} rows"
             edge = " (the last)" if rows[-1] == n - 1 else " (the first)" if rows[0] == 0 else ""
             yield "subset", f"along axis {axis} {how} at {place}{edge}, right elsewhere"
-    share = wrong.sum() / max(1, tells.sum())
     if wrong.sum() == 1 and wrong.size > 2:
         yield "subset", f"wrong in one element only: {list(map(int, np.argwhere(wrong)[0]))}"
-    elif s.want.ndim >= 2 and s.want.shape[-1] == s.want.shape[-2] and share < 1:
-        square = np.broadcast_to(np.eye(s.want.shape[-1], dtype=bool), s.want.shape)
-        for where, says in ((square, "on the diagonal"), (~square, "off the diagonal")):
-            if not (wrong & ~where).any() and not (tells & where & ~wrong).any():
-                yield "subset", f"wrong {says} only"
+
+
+def _triangle(s: Scene, wrong: np.ndarray, tells: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Wrong on the diagonal of square matrices only, or off it, above it or below it."""
+    if s.want.ndim < 2 or s.want.shape[-1] != s.want.shape[-2] or wrong.sum() < 2:
+        return
+    row, column = np.indices(s.want.shape)[-2:]
+    for where, says in (
+        *((row == column, "on the diagonal"), (row < column, "above the diagonal")),
+        *((row > column, "below the diagonal"), (row != column, "off the diagonal")),
+    ):
+        right = tells & ~wrong
+        if right.any() and not (wrong & ~where).any() and not (right & where).any():
+            yield "subset", f"wrong {says} only"
 
 
 def mask(s: Scene) -> Iterator[tuple[str, str]]:
-    """A condition on an array of the scene that separates wrong from right elements."""
+    """A condition on the arguments or the outputs that separates wrong from right elements."""
     wrong, tells = _wrong(s)
-    right = tells & ~wrong
-    if not wrong.any() or not right.any():
+    if not wrong.any() or not (tells & ~wrong).any():
         return
-    for name, array in s.arrays.items():
-        if array.shape != s.want.shape or np.iscomplexobj(array):
+    found = []
+    for says, true, decided in _conditions(s):
+        if decided[wrong].all() and true.any() and _separates(wrong, tells, true, decided):
+            of_output = re.search(r"where \|?y[0-9]*\|? ", says) is not None
+            found.append((of_output, int(true.sum()), len(found), says))
+    # The narrowest first; one on an argument says more than one on an output.
+    yield from (("mask", says) for *_, says in sorted(found))
+
+
+def holds(s: Scene, condition: str) -> bool:
+    """Whether a condition that `mask` found in one scene is not contradicted in this one."""
+    wrong, tells = _wrong(s)
+    return any(
+        says == condition and _separates(wrong, tells, true, decided)
+        for says, true, decided in _conditions(s)
+    )
+
+
+def _separates(
+    wrong: np.ndarray, tells: np.ndarray, true: np.ndarray, decided: np.ndarray
+) -> bool:
+    return not ((wrong & ~true) | (tells & ~wrong & true))[decided].any()
+
+
+def _conditions(s: Scene) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Simple conditions: what they say, where they are true, and where they are decided.
+
+    Nothing is decided by a comparison of floats that are equal: the rule may include its bound.
+    """
+    points = dict.fromkeys([0.0, *s.thresholds, *(-t for t in s.thresholds)])
+    for name in s.given:
+        array = s.arrays.get(name)
+        if array is None or np.iscomplexobj(array):
             continue
-        for says, c in ((name, array), (f"|{name}|", np.abs(array))):
-            low, high = c[wrong], c[right]
-            for below, above, relation in ((low, high, "<"), (high, low, ">")):
-                if below.max() < above.min():
-                    at = _between(below.max(), above.min(), s.thresholds)
-                    # Wrong where something is not 0 is wrong everywhere.
-                    if at is not None and not (at == 0 and says[0] == "|" and relation == ">"):
-                        yield "mask", f"wrong only where {says} {relation} {at:.4g}"
-                    break
-            else:
-                values = np.unique(low)
-                if len(values) == 1 and not (high == values[0]).any():
-                    yield "mask", f"wrong only where {says} == {values[0]:.4g} (a tie or a kink)"
+        for a in spread_over(array, s.want.shape):
+            for t in points:
+                always = np.ones(a.shape, bool)
+                yield f"wrong only where {name} == {t:.4g} (a tie or a kink)", a == t, always
+                yield f"wrong only where {name} < {t:.4g}", a < t, a != t
+                yield f"wrong only where {name} > {t:.4g}", a > t, a != t
+                if t > 0:
+                    size = np.abs(a)
+                    yield f"wrong only where |{name}| < {t:.4g}", size < t, size != t
+                    yield f"wrong only where |{name}| > {t:.4g}", size > t, size != t
     for name, array in s.integers.items():
-        for view in _spread_over(array, s.want.shape):
-            bad, good = np.unique(view[wrong]), np.unique(view[right])
-            if not np.intersect1d(bad, good).size and len(bad) <= 3:
-                yield "mask", f"wrong only where {name} == {', '.join(map(str, bad))}"
-
-
-def _between(low: float, high: float, thresholds: list[float]) -> float | None:
-    """0 or a constant of the program that lies between two numbers; None where there is none."""
-    inside = (t for t in (0.0, *thresholds, *(-t for t in thresholds)) if low <= t <= high)
-    return next(inside, None)
-
-
-def _spread_over(a: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    for start in range(len(shape) - a.ndim + 1):
-        if shape[start : start + a.ndim] == a.shape and a.ndim:
-            tail = (1,) * (len(shape) - start - a.ndim)
-            yield np.broadcast_to(a.reshape(a.shape + tail), shape)
+        for a in spread_over(array, s.want.shape):
+            always = np.ones(a.shape, bool)
+            if a.dtype == bool:
+                yield f"wrong only where {name} == True", a, always
+                yield f"wrong only where {name} == False", ~a, always
+                continue
+            yield f"wrong only where {name} == 0", a == 0, always
+            yield f"wrong only where {name} < 0", a < 0, always
+            for axis in range(a.ndim):
+                place = np.indices(a.shape)[axis]
+                if (a != a.take([0], axis)).any():
+                    continue  # it differs along this axis: it is no length of it
+                yield f"wrong only beyond {name} along axis {axis}", place >= a, always
+                yield f"wrong only before {name} along axis {axis}", place < a, always
+        if array.dtype == bool and array.ndim:
+            for a in spread_over(array, s.want.shape):
+                none = np.broadcast_to(~a.any(-1, keepdims=True), a.shape)
+                says = f"wrong only in the rows where {name} is false everywhere"
+                yield says, none, np.ones(a.shape, bool)
 
 
 def rows_of_integers(s: Scene) -> Iterator[tuple[str, str]]:

@@ -97,7 +97,9 @@ class Gradients:
             if aside:
                 self.findings.say("WRONG", k, probe, pair, aside, np.inf)
                 return
-            says = self.limits.at_kink(probe, pair, k, got)
+            # A leaf that is wrong elsewhere makes no choice that this one could follow.
+            judged = [j for j in range(len(pair.grads)) if not self.findings.has("WRONG", j)]
+            says = self.limits.at_kink(probe, pair, k, got, judged)
             if says is None and self.limits.is_one_sided(probe, pair, k, got):
                 which = (
                     "several ties" if self.runs.subject.is_whole else "ties that no input breaks"

@@ -1,5 +1,6 @@
 """One-sided limits of the gradient around a point."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,13 @@ class Limits:
         self.differences = Differences(runs, self.rng)
         self._aside: tuple[Probe, Pair] | None = None
 
-    def at_kink(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> str | None:
-        """The choice a rule makes at a kink, in words; "" if it has none; None if it is wrong."""
+    def at_kink(
+        self, probe: Probe, pair: Pair, k: int, got: np.ndarray, judged: Sequence[int]
+    ) -> str | None:
+        """The choice a rule makes at a kink, in words; "" if it has none; None if it is wrong.
+
+        The gradients of all `judged` leaves, of which k is one, have to make the same choice.
+        """
         tolerance = max(1e-4, self.runs.subject.accuracy)
         off = np.abs(got - pair.grads[k])
         wrong = np.flatnonzero(off.ravel() > 1e-9 * (np.abs(pair.grads[k]).max() + off.max()))
@@ -50,8 +56,7 @@ class Limits:
                     limits = np.stack([grads[k].ravel() for grads in around])
                     is_one = not np.isfinite(limits).all() or (
                         in_hull(rule, limits, tolerance)
-                        # The gradients of all leaves must be the same combination of the limits.
-                        and in_hull(*_together(there, around), tolerance)
+                        and in_hull(*_together(there, around, judged), tolerance)
                     )
                     if is_one or not np.isfinite(rule).all():
                         break
@@ -196,13 +201,16 @@ class Limits:
         return self.runs.subject.leaves[self.runs.diff[k]].path
 
 
-def _together(there: Pair, around: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """A rule's gradient and its limits, finite leaves only, each leaf scaled, as vectors.
+def _together(
+    there: Pair, around: list[list[np.ndarray]], judged: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The judged gradients and their limits, finite leaves only, each leaf scaled, as vectors.
 
     A leaf of which both the rule and autodiff take no limit, as autodiff may, is left out.
     """
     points, limits = [], []
-    for k, mine in enumerate(there.rule_grads):
+    for k in judged:
+        mine = there.rule_grads[k]
         beside = np.stack([grads[k].ravel() for grads in around])
         scale = max(np.abs(beside).max(initial=0.0), np.abs(mine).max(initial=0.0))
         if not (np.isfinite(scale) and scale > 0):

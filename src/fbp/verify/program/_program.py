@@ -1,6 +1,7 @@
 """Jaxprs as data: reads what is in them, and removes their custom rules."""
 
 import itertools
+import linecache
 import os
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
@@ -173,3 +174,12 @@ def source_of(eqn: JaxprEqn) -> tuple[str, int] | None:
         if not file.startswith((os.path.join(_INSTALLED, "jax"), _OURS)):
             return file, line
     return None
+
+
+def quoted(source: tuple[str, int] | None) -> str:
+    """A file and line as text, with what stands there; "" if they are not known."""
+    if source is None:
+        return ""
+    file, line = source
+    text = linecache.getline(file, line).strip()
+    return f" at {os.path.basename(file)}:{line}" + (f" `{text[:80]}`" if text else "")
