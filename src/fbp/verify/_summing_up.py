@@ -48,7 +48,7 @@ def report_of(
             notes.append(f"no explanation: {type(error).__name__}: {first_line(error)}")
     wrong = next((f for f in findings if f.leaf is not None and f.verdict == verdict), None)
     reproduce = None
-    if wrong is not None and wrong.verdict == "WRONG" and is_importable(runs):
+    if wrong is not None and wrong.verdict in ("WRONG", "RANGE") and is_importable(runs):
         reproduce = functools.partial(reproduction, runs, wrong)
     return Report(
         name=subject.name,

@@ -160,7 +160,10 @@ def _thresholds_of_rule(runs: Runs) -> list[float]:
 
     def traced() -> list[float]:
         with jax.enable_x64(True):
-            values, dys = runs.wide(runs.subject.values), [np.zeros(a.shape) for a in runs.out_avals]
+            values, dys = (
+                runs.wide(runs.subject.values),
+                [np.zeros(a.shape) for a in runs.out_avals],
+            )
             program = trace(lambda values, dys: runs.rule_grads(values, dys), values, dys)
         return thresholds(program)
 

@@ -37,7 +37,7 @@ def altered(
     others: dict[int, list[tuple[Probe, Pair]]],
 ) -> Iterator[tuple[float, Hint]]:
     """Hints from the reference with altered cotangents or inputs."""
-    if runs.by == "differences" or runs.by == "forward" and _elements(runs) > _MOST_FORWARD:
+    if runs.by == "differences" or (runs.by == "forward" and _elements(runs) > _MOST_FORWARD):
         return  # each change would cost a run for each element
     again: dict[str, dict[str, tuple[Any, Any]]] = {}
 

@@ -82,9 +82,7 @@ def holds(s: Scene, condition: str) -> bool:
     )
 
 
-def _separates(
-    wrong: np.ndarray, tells: np.ndarray, true: np.ndarray, decided: np.ndarray
-) -> bool:
+def _separates(wrong: np.ndarray, tells: np.ndarray, true: np.ndarray, decided: np.ndarray) -> bool:
     return not ((wrong & ~true) | (tells & ~wrong & true))[decided].any()
 
 
