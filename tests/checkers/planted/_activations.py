@@ -113,7 +113,9 @@ RELU_BUGS = [
         ("mask:< ?=? ?0", "slope"),
         "The mask is y >= 0, which holds everywhere.",
     ),
-    RELU.bug("mask_inverted", "x", ("mask", "slope"), "The gradient passes below 0."),
+    RELU.bug(
+        "mask_inverted", "x", ("term:negate gt", "mask", "slope"), "The gradient passes below 0."
+    ),
     RELU.bug("two_at_zero", "x", ("mask:0",), "The slope at 0 is 2.", at=_with(0.0, 0.0)),
     RELU.bug(
         "capped_at_20",

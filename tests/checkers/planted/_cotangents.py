@@ -43,7 +43,15 @@ LAYER = Family(
 )
 LAYER_BUGS = [
     LAYER.bug("first_row_for_all", "x w", ("cotangent:first|row",), "dy[0] is used for all rows."),
-    LAYER.bug("ones", "x w", ("cotangent:one",), "dy is taken for ones."),
+    LAYER.bug(
+        "ones",
+        "x w",
+        (
+            "cotangent:not depend",
+            "cotangent:one",
+        ),
+        "dy is taken for ones.",
+    ),
     LAYER.bug(
         "cast_to_bf16",
         "x w",

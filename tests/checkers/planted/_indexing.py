@@ -156,7 +156,12 @@ def _updates(rng, size):
 
 SCATTER = Family("scatter", scatter, scatter_rule, _updates)
 SCATTER_BUGS = [
-    SCATTER.bug("as_set", "x", ("subset", "mask", "term"), "dx is cut at the updated rows."),
+    SCATTER.bug(
+        "as_set",
+        "x",
+        ("cotangent:never", "subset", "mask", "term"),
+        "dx is cut at the updated rows.",
+    ),
     SCATTER.bug("update_in_order", "update", ("input:index", "term"), "dupdate ignores index."),
     SCATTER.bug("update_zero", "update", ("zero",), "dupdate is zero."),
 ]

@@ -40,7 +40,7 @@ SOLVE_BUGS = [
     SOLVE.bug("not_transposed", "a b", ("input:a with axes", "term:transpose"), "a for a^T."),
     SOLVE.bug("da_transposed", "a", ("transpose",), "da is transposed."),
     SOLVE.bug("da_sign", "a", ("sign",), "da has the wrong sign."),
-    SOLVE.bug("dy_in_da", "a", ("term:solve|drop", "along:dy", "cotangent"), "da has dy for db."),
+    SOLVE.bug("dy_in_da", "a", ("term:solve|drop|of dy", "along:dy"), "da has dy for db."),
 ]
 
 
@@ -116,7 +116,9 @@ FACTOR_BUGS = [
     FACTOR.bug("diagonal_not_halved", "a", ("term:halve|double|diag",), "Phi keeps the diagonal."),
     FACTOR.bug("upper_phi", "a", ("term:tri|transpose",), "Phi is the upper triangle."),
     FACTOR.bug("l_not_transposed", "a", ("term:transpose",), "L dL stands for L^T dL."),
-    FACTOR.bug("not_symmetrised", "a", ("term:drop|transpose|double",), "ds is not symmetrised."),
+    FACTOR.bug(
+        "not_symmetrised", "a", ("transpose:symm", "term:drop|double"), "It is not symmetrised."
+    ),
 ]
 
 STEPS = 60

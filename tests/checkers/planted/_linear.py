@@ -65,7 +65,15 @@ LINEAR_BUGS = [
         ("cotangent:first|row", "term", "input"),
         "dw takes the first row only.",
     ),
-    LINEAR.bug("dw_decayed", "w", ("along:w",), "Weight decay leaks into dw."),
+    LINEAR.bug(
+        "dw_decayed",
+        "w",
+        (
+            "cotangent:times w",
+            "along:w",
+        ),
+        "Weight decay leaks into dw.",
+    ),
     LINEAR.bug("dw_extra_b", "w", ("cotangent", "along", "term"), "dw adds the bias to dy."),
     LINEAR.bug(
         "db_wrong_axis",

@@ -108,7 +108,12 @@ CE_BUGS = [
         "WRONG",
         at=_all_ignored,
     ),
-    CE.bug("dy_ignored", "logits", ("cotangent:one", "factor", "term"), "dy is taken for 1."),
+    CE.bug(
+        "dy_ignored",
+        "logits",
+        ("cotangent:not depend", "cotangent:one", "factor", "term"),
+        "dy is taken for 1.",
+    ),
 ]
 
 

@@ -35,12 +35,12 @@ def _weights(rng, size):
 
 WEIGHTED = Family("weighted_mean", weighted_mean, weighted_mean_rule, _weights)
 WEIGHTED_BUGS = [
-    WEIGHTED.bug("dx_not_divided", "x", ("term:div|drop",), "dx lacks 1 / sum(w)."),
-    WEIGHTED.bug("dw_not_divided", "w", ("term:div|drop",), "dw lacks 1 / sum(w)."),
+    WEIGHTED.bug("dx_not_divided", "x", ("term:div|drop", "factor:sum"), "dx lacks 1 / sum(w)."),
+    WEIGHTED.bug("dw_not_divided", "w", ("term:div|drop", "factor:sum"), "dw lacks 1 / sum(w)."),
     WEIGHTED.bug(
         "sum_is_constant", "w", ("term:drop.*(sum|div)", "constant"), "The sum of w is a constant."
     ),
-    WEIGHTED.bug("count_for_sum", "x", ("term:div|reduce_sum", "input:w"), "n stands for sum(w)."),
+    WEIGHTED.bug("count_for_sum", "x", ("term:div|reduce_sum", "factor:sum"), "n stands for it."),
 ]
 
 
@@ -73,8 +73,8 @@ def _attention_row(rng, size):
 ROW = Family("attention_row", attention_row, attention_row_rule, _attention_row)
 ROW_BUGS = [
     ROW.bug("ds_without_y", "q k", ("term:drop",), "The sum of e is taken for a constant."),
-    ROW.bug("ds_unnormalised", "q k", ("term:div|scale|drop", "row_scale:y|sum|e"), "e for p."),
-    ROW.bug("dv_unnormalised", "v", ("term:div|scale|drop",), "dv has e for p."),
+    ROW.bug("ds_unnormalised", "q k", ("term:div|scale|drop", "factor:sum"), "e for p."),
+    ROW.bug("dv_unnormalised", "v", ("term:div|scale|drop", "factor:sum"), "dv has e for p."),
 ]
 
 
@@ -170,7 +170,10 @@ MARKOV_BUGS = [
         "Moves are taken for log-probabilities.",
     ),
     MARKOV.bug(
-        "first_step_of_moves_missing", "move", ("term:drop", "input:emit"), "A step is left out."
+        "first_step_of_moves_missing",
+        "move",
+        ("term:drop|last 3", "input:emit"),
+        "A step is left out.",
     ),
 ]
 

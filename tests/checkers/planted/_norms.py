@@ -96,7 +96,15 @@ LAYER_BUGS = [
         ("term:add|eps|1e-05", "row_scale", "nonfinite"),
         "dx computes 1 / std without eps.",
     ),
-    LAYER.bug("last_row_skipped", "x", ("subset:last",), "dx is zero in the last row."),
+    LAYER.bug(
+        "last_row_skipped",
+        "x",
+        (
+            "cotangent:last row.* never",
+            "subset:last",
+        ),
+        "dx is zero in the last row.",
+    ),
     LAYER.bug("last_column_skipped", "x", ("subset:last",), "dx is zero in the last column."),
     LAYER.bug("dgamma_uses_x", "gamma", ("term", "along", "input"), "dgamma takes x for x_hat."),
     LAYER.bug("dbeta_scaled", "beta", ("factor:1/n|1/5|1/64",), "dbeta is a mean over the rows."),

@@ -53,7 +53,12 @@ def _ties(rng, size):
 MAX = Family("max_pool", max_pool, max_pool_rule, IMAGES)
 MAX_BUGS = [
     MAX.bug("ties_to_all", "x", ("mask:tie",), "Each of several maxima gets all of dy.", at=_ties),
-    MAX.bug("argmin", "x", ("term", "subset", "mask"), "The smallest of a tile gets dy."),
+    MAX.bug(
+        "argmin",
+        "x",
+        ("input:x negated", "term", "subset", "mask"),
+        "The smallest of a tile gets dy.",
+    ),
     MAX.bug("average", "x", ("term", "slope", "along", "constant"), "All of a tile share dy."),
     MAX.bug(
         "last_among_equals",

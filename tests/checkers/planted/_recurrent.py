@@ -109,7 +109,12 @@ RNN_BUGS = [
         ("input", "roll", "term"),
         "du takes h[t] for h[t-1].",
     ),
-    RNN.bug("dx_in_reverse", "x", ("term:rev", "roll"), "dx has its steps in reverse order."),
+    RNN.bug(
+        "dx_in_reverse",
+        "x",
+        ("transpose:flip", "term:rev", "roll"),
+        "dx has its steps in reverse order.",
+    ),
 ]
 
 

@@ -40,9 +40,7 @@ MOVING = Family("moving_mean", moving_mean, moving_mean_rule, normals(((9, 3),),
 MOVING_BUGS = [
     MOVING.bug("one_too_few", "x", ("term:drop",), "The window of the backward is 2."),
     MOVING.bug("one_too_few_and_divided", "x", ("term",), "The window of the backward is 2."),
-    MOVING.bug(
-        "looks_back", "x", ("term:flip|rev|run backwards", "transpose:flip"), "It looks back."
-    ),
+    MOVING.bug("looks_back", "x", ("term:flip|rev|transpose", "transpose:flip"), "It looks back."),
     MOVING.bug(
         "edge_counts",
         "x",
@@ -95,7 +93,10 @@ def stencil_rule(bug=""):
 STENCIL = Family("stencil", stencil, stencil_rule, normals(((8,),), ((250,),)))
 STENCIL_BUGS = [
     STENCIL.bug(
-        "wrap_missing", "x", ("subset:first, last|only at|edge",), "dx does not go round the ends."
+        "wrap_missing",
+        "x",
+        ("subset:first, last|only at|edge", "term:drop.*slice"),
+        "It does not go round.",
     ),
     STENCIL.bug("halo_of_one_side", "x", ("term:drop",), "The left neighbour's share is missing."),
     STENCIL.bug("centre_once", "x", ("term:halve|scale|drop", "along"), "2 x[i] counts once."),

@@ -123,6 +123,7 @@ def _lengths(runs: Runs, a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         sizes = {n for i in runs.diff for n in runs.subject.leaves[i].value.shape}
         for n in sorted(sizes):
             yield f"all {n} (lengths ignored)", np.full_like(a, n)
+            yield f"{n} where not 0 (lengths ignored)", np.where(a == 0, a, np.asarray(n, a.dtype))
 
 
 def _inputs(a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

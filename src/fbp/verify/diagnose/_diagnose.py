@@ -21,7 +21,7 @@ from fbp.verify.rule._runs import Runs
 
 # Ranks of the hints that are found by running the programs, the lowest first in the report.
 # `_patterns` and `_searched` have the ranks of the others.
-_OF_INVARIANT, _OF_ROWS, _OF_SOME_ROWS = -0.5, 0.3, 3.2
+_OF_INVARIANT, _OF_ROWS, _OF_TIES, _OF_SOME_ROWS = -0.5, 0.3, 0.9, 3.2
 # Added to the rank of a hint that holds on no other probe.
 _UNSUPPORTED = 10.0
 # How many fresh draws a claim about single elements or rows has to hold on.
@@ -169,6 +169,10 @@ def _patterns(
                     yield rank + later, hint
                 continue
             support = [_claim(hint) in claims for claims in elsewhere]
+            if hint.kind == "subset" and one.probe.ordinary and others:
+                # Rows that are wrong by the values that they have are no explanation.
+                support += [any(hint == its for _, its in patterns(s)) for s in fresh(one)]
+                support = [all(support)]
             if support and not any(support):
                 if hint.kind == "mask":
                     continue
@@ -176,7 +180,9 @@ def _patterns(
             yield rank + later, hint
     if finding.pair.margin <= 1e-6 and not finding.probe.ordinary:
         path = runs.subject.leaves[runs.diff[k]].path
-        yield 3.5, Hint(path, "mask", "wrong only at a tie or kink of the input")
+        at_ties = all(f.pair.margin <= 1e-6 for f in [finding, *telling])
+        said = "wrong only at a tie or kink of the input"
+        yield _OF_TIES if at_ties else 3.5, Hint(path, "mask", said)
 
 
 def _fresh_pairs(runs: Runs, finding: Finding) -> Iterator[tuple[Probe, Pair]]:

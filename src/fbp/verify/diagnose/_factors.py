@@ -28,7 +28,7 @@ def whole(
         named = name_of_factor(factor, sizes, max(1e-6, tolerance))
         if abs(factor - 1) < 1e-3:
             return  # an error of rounding or of an iteration, and no factor
-        if named != f"{factor:.6g}":
+        if named != f"{factor:.6g}" or abs(factor - round(factor)) < 1e-9:
             yield "factor", f"{named} times the reference"
 
 
@@ -97,7 +97,7 @@ def factors(s: Scene) -> Iterator[tuple[str, str]]:
         for written, f in _OF_ONE.items():
             with np.errstate(all="ignore"):
                 factor = np.asarray(f(value))
-            if not np.isfinite(factor).all():
+            if not (np.abs(factor) < 1e100).all():
                 continue
             if np.ptp(factor) == 0:
                 c = float(factor.flat[0])
@@ -109,7 +109,8 @@ def factors(s: Scene) -> Iterator[tuple[str, str]]:
                 continue
             for spread in _views(factor, s.want.shape):
                 if close(s.got, spread * s.want) and not close(s.want, spread * s.want):
-                    yield "row_scale", f"the reference times {written.format(name)}, for each row"
+                    each = "each row" if value.ndim < s.want.ndim else "each element"
+                    yield "row_scale", f"the reference times {written.format(name)}, for {each}"
                     return
 
 
@@ -120,6 +121,5 @@ def _over_sizes(written: str, sizes: dict[str, int]) -> list[tuple[str, float]]:
 def _views(a: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """The array spread over a shape, in every way that fits."""
     yield from spread_over(a, shape)
-    if a.ndim == len(shape) and a.shape != shape:
-        if all(n in (1, m) for n, m in zip(a.shape, shape, strict=True)):
-            yield np.broadcast_to(a, shape)
+    if a.ndim == len(shape) and all(n in (1, m) for n, m in zip(a.shape, shape, strict=True)):
+        yield np.broadcast_to(a, shape)

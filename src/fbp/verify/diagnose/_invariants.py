@@ -104,6 +104,9 @@ def rows_of_dy(
                 if dead and alive:
                     reach = "reaches" if len(dead) == 1 else "reach"
                     said = f"{_rows(dead, size)} of {which} (axis {axis}) never {reach} it"
+                    living = [row for row, c in enumerate(same) if c != 0]
+                    if len(living) == 1:
+                        said = f"only {_rows(living, size)} of {which} (axis {axis}) reaches it"
                     yield k, said, is_all and {*told} == {0.0, 1.0}
                 often = [row for row, c in enumerate(same) if c is not None and c > 1.5]
                 if is_all and {*told} == {1.0, *(same[r] for r in often)} and often:

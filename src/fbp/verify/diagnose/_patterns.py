@@ -24,8 +24,8 @@ def patterns(scene: Scene) -> Iterator[tuple[float, Hint]]:
 
 # `_diagnose` has the ranks of the hints that are found by running the reference.
 _RANK = {
-    **{"zero": 0, "sign": 0, "factor": 0, "swap": 0, "transpose": 0, "roll": 0},
-    **{"subset": 3, "mask": 1, "constant": 3, "slope": 2, "along": 4, "row_scale": 3.5, "term": 2},
+    **{"zero": 0, "sign": 0, "factor": 0, "swap": 0, "transpose": 0, "roll": 0, "mask": 1},
+    **{"constant": 1.6, "slope": 2, "term": 2, "subset": 3, "row_scale": 3.5, "along": 4},
 }
 
 
@@ -125,14 +125,16 @@ _LOOKS = (
     *(_whole, _factors.factors, _permuted, _swapped, _rolled),
     *(_where.subset, _where.mask, _where.rows_of_integers),
     *(_residuals.spread, _residuals.constant, _residuals.times),
-    *(_slopes.slope, _slopes.gradient_of_another, _half, _outer, _from_others),
+    *(_slopes.known, _slopes.unknown, _slopes.gradient_of_another, _half, _outer, _from_others),
     *(_residuals.contraction, _residuals.row_scale, _residuals.along),
-    *(_rolled_inside, _factors.unnamed),
+    *(_rolled_inside, _factors.unnamed, _where.scattered),
 )
 # Looks whose explanations come later, or earlier, than those of their kind.
 _LATER: dict[Any, float] = {
-    _factors.factors: 0.5,
+    _factors.factors: 1.6,
     _factors.unnamed: 4.5,
+    _where.scattered: 4.6,
+    _slopes.unknown: 3.9,
     _half: 1.2,
     _rolled_inside: 3.4,
 }

@@ -15,11 +15,13 @@ from fbp.verify.diagnose._terms import Terms
 from fbp.verify.judge._differences import Differences
 from fbp.verify.probe._probes import Probe
 from fbp.verify.report._card import Hint
+from fbp.verify.rule._derived import derivative_along
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
 # Ranks among all hints: see `_diagnose`.
-_OF_TERM, _OF_ALTERED = 1.5, 2.5
+_OF_TERM, _OF_FLIP, _OF_ALTERED = 1.5, 1.9, 2.5
+_LATER = {"comparison": 0.05, "choice": 0.05, "constant": 0.2}
 # The elements of all leaves up to which a change is tried where each costs a run.
 _MOST_FORWARD = 32
 
@@ -41,7 +43,7 @@ def altered(
         return  # each change would cost a run for each element
     again: dict[str, dict[str, tuple[Any, Any]]] = {}
 
-    def holds_elsewhere(k: int, text: str) -> bool:
+    def holds_elsewhere(k: int, text: str, flip: int | None = None) -> bool:
         """Whether the same change reproduces the gradient on another probe, if there is one."""
         for second, its in others[k][:1]:
             if second.name not in again:
@@ -49,7 +51,10 @@ def altered(
                     says: (values, dys) for _, says, values, dys in alterations(runs, pairs, second)
                 }
             change = again[second.name].get(text)
-            return change is not None and close(its.rule_grads[k], reference(*change)[k])
+            if change is None:
+                return False
+            grad = reference(*change)[k]
+            return close(its.rule_grads[k], grad if flip is None else np.flip(grad, flip))
         return True
 
     differences = Differences(runs, np.random.default_rng(0))
@@ -60,6 +65,11 @@ def altered(
             return grads
         return differences.gradients(probe._replace(values=values, dys=dys))
 
+    for k in ks:
+        both = [(probe, pair), *others[k][:1]]
+        if all(_is_untransposed(runs, each, its, k) for each, its in both):
+            says = "transpose: the Jacobian of the function stands where its transpose belongs"
+            yield _OF_FLIP, Hint(runs.subject.leaves[runs.diff[k]].path, "term", says)
     for kind, text, values, dys in alterations(runs, pairs, probe):
         try:
             other = reference(values, dys)
@@ -69,15 +79,28 @@ def altered(
         for k in ks:
             if flips and pair.grads[k].ndim > flips[0]:
                 turned = np.flip(other[k], flips[0])
-                if close(pair.rule_grads[k], turned) and not close(turned, pair.grads[k]):
+                fits = close(pair.rule_grads[k], turned) and not close(turned, pair.grads[k])
+                if fits and holds_elsewhere(k, text, flips[0]):
                     path = runs.subject.leaves[runs.diff[k]].path
                     says = f"drop: rev (flip) of dy and of the gradient along axis {flips[0]}"
-                    yield _OF_TERM, Hint(path, "term", f"{says} reproduces it")
+                    yield _OF_FLIP, Hint(path, "term", f"{says} reproduces it")
             if not other or close(other[k], pair.grads[k]):
                 continue
             if close(pair.rule_grads[k], other[k]) and holds_elsewhere(k, text):
                 path = runs.subject.leaves[runs.diff[k]].path
                 yield _OF_ALTERED, Hint(path, kind, f"{text} reproduces it")
+
+
+def _is_untransposed(runs: Runs, probe: Probe, pair: Pair, k: int) -> bool:
+    """Whether a gradient is J dy and not J^T dy, J square and not symmetric."""
+    i, got = runs.diff[k], pair.rule_grads[k]
+    if len(probe.dys) != 1 or probe.dys[0].shape != got.shape or got.dtype.kind == "c":
+        return False
+    try:
+        (along,) = derivative_along(runs, probe.values, {i: probe.dys[0]})
+    except Exception:
+        return False  # no forward derivative
+    return close(got, along) and not close(pair.grads[k], along)
 
 
 def terms_of(
@@ -103,5 +126,7 @@ def terms_of(
                 break
         else:
             path = runs.subject.leaves[runs.diff[k]].path
-            scaled = 0.5 if how.startswith("scale") else 0.0
-            yield _OF_TERM + scaled, Hint(path, "term", text)
+            # What is left out is likelier than a constant or a comparison that is another.
+            later = 0.5 if how.startswith("scale") else 0.0
+            later = max(later, *(_LATER.get(place.kind, 0.0) for place in places))
+            yield _OF_TERM + later, Hint(path, "term", text)

@@ -89,19 +89,37 @@ def gradient_of_another(s: Scene) -> Iterator[tuple[str, str]]:
                 return
 
 
-def slope(s: Scene) -> Iterator[tuple[str, str]]:
-    if s.dy is None or np.iscomplexobj(s.x) or np.iscomplexobj(s.dy):
+def known(s: Scene) -> Iterator[tuple[str, str]]:
+    """A local derivative that is that of another function."""
+    if not _has_slope(s):
         return
-    clear = np.abs(s.dy) > 1e-3 * np.abs(s.dy).max()
-    x, mine, right = s.x[clear], s.got[clear] / s.dy[clear], s.want[clear] / s.dy[clear]
+    x, mine, _ = _local(s)
     for name, f in SLOPES.items():
         with np.errstate(all="ignore"):
             if close(mine, f(x), max(1.0, np.abs(mine).max())):
                 yield "slope", f"its local derivative is {name}"
                 return
+
+
+def unknown(s: Scene) -> Iterator[tuple[str, str]]:
+    """A local derivative that is wrong, where it is most so."""
+    if not _has_slope(s):
+        return
+    x, mine, right = _local(s)
     worst = int(np.argmax(np.abs(mine - right)))
     yield (
         "slope",
         f"the local derivative is wrong: at {s.leaf} = {x[worst]:.4g} it is {mine[worst]:.6g}, "
         f"not {right[worst]:.6g}",
     )
+
+
+def _has_slope(s: Scene) -> bool:
+    return s.dy is not None and not np.iscomplexobj(s.x) and not np.iscomplexobj(s.dy)
+
+
+def _local(s: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values of the leaf, its local derivatives by the rule, and the right ones."""
+    dy: Any = s.dy
+    clear = np.abs(dy) > 1e-3 * np.abs(dy).max()
+    return s.x[clear], s.got[clear] / dy[clear], s.want[clear] / dy[clear]

@@ -29,6 +29,9 @@ _UNARY = (
 )
 
 
+_REORDERS = ("rev", "gather", "sort", "transpose")
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """A place in a program that has a switch.
@@ -116,6 +119,8 @@ class Switched(Interpreter):
         outs = super().primitive(eqn, changed)
         if name in _COMPARISONS:
             outs = [self._comparison(eqn, changed, outs[0])]
+        elif name in _REORDERS:
+            outs = [self._unordered(eqn, changed[0], outs[0]), *outs[1:]]
         elif name in _UNARY:
             outs = [self._derivative(eqn, changed[0], outs[0])]
         elif name == "dot_general":
@@ -129,8 +134,19 @@ class Switched(Interpreter):
         if getattr(value, "dtype", None) != np.bool_ or not value.ndim:
             return value
         settings = [(1.0, "always true: mask dropped,"), (2.0, "never true:"), (3.0, "negate")]
+        moved = []
+        for axis in range(max(0, value.ndim - 2), value.ndim):
+            for by in (1, -1):
+                where = f"by one along axis {axis}"
+                settings.append((4.0 + 2 * len(moved), f"wider {where} (beside its diagonal):"))
+                settings.append((5.0 + 2 * len(moved), f"narrower {where} (its diagonal):"))
+                moved.append(_shifted(value, by, axis))
         t = self._switch("choice", "a constant mask (where)", settings)
-        return value if t is None else ((value | (t == 1)) & (t != 2)) ^ (t == 3)
+        if t is None:
+            return value
+        for n, other in enumerate(moved):
+            value = (value | (other & (t == 4 + 2 * n))) & (other | (t != 5 + 2 * n))
+        return ((value | (t == 1)) & (t != 2)) ^ (t == 3)
 
     def _switch(
         self, kind: str, what: str, settings: Sequence[tuple[float, str]], operand: Any = None
@@ -169,6 +185,15 @@ class Switched(Interpreter):
             return y
         fixed, y_fixed = lax.stop_gradient(x), lax.stop_gradient(y)
         return jnp.where(t == 1, y_fixed + (x - fixed), y)
+
+    def _unordered(self, eqn: JaxprEqn, x: Any, y: Any) -> Any:
+        """A switch that hands a cotangent back in the order it came in."""
+        if jnp.shape(x) != jnp.shape(y) or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            return y
+        t = self._switch("operand", f"the reordering by {eqn.primitive.name}", [(1.0, "leave out")])
+        if t is None:
+            return y
+        return jnp.where(t == 1, lax.stop_gradient(y) + (x - lax.stop_gradient(x)), y)
 
     def _turned(self, eqn: JaxprEqn, ins: list[Any], out: Any) -> Any:
         """Switches that multiply a cotangent by a square matrix instead of its transpose."""
@@ -233,11 +258,15 @@ class Switched(Interpreter):
             *((1.0, f"{other} for"), (2.0, "always true: mask dropped,")),
             *((3.0, "never true:"), (4.0, "negate")),
         ]
+        flips = [axis for axis, n in enumerate(out.shape) if n > 2]
+        settings += [(5.0 + axis, f"flip along axis {axis} the mask of") for axis in flips]
         t = self._switch("comparison", eqn.primitive.name, settings)
         if t is None:
             return out
         shifted = {"lt": lax.lt, "le": lax.le, "gt": lax.gt, "ge": lax.ge}[other](*ins)
         out = jnp.where(t == 1, shifted, out)
+        for axis in flips:
+            out = jnp.where(t == 5 + axis, jnp.flip(out, axis), out)
         return ((out | (t == 2)) & (t != 3)) ^ (t == 4)
 
     def _choice(self, eqn: JaxprEqn, which: Any) -> Any:
@@ -276,3 +305,9 @@ def _stopped(x: Any, when: Any) -> Any:
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         return x
     return jnp.where(when, lax.stop_gradient(x), x)
+
+
+def _shifted(mask: Any, by: int, axis: int) -> Any:
+    """The mask moved along an axis; what moves in is false."""
+    place = np.arange(mask.shape[axis]).reshape((-1,) + (1,) * (mask.ndim - 1 - axis))
+    return jnp.roll(mask, by, axis) & (place >= by if by > 0 else place < mask.shape[axis] + by)

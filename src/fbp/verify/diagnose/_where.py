@@ -17,8 +17,21 @@ def _wrong(s: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def subset(s: Scene) -> Iterator[tuple[str, str]]:
+    """Triangles, and rows in one piece, that are wrong."""
     wrong, tells = _wrong(s)
     yield from _triangle(s, wrong, tells)
+    yield from (("subset", text) for in_one_piece, text in _rows(s, wrong, tells) if in_one_piece)
+    if wrong.sum() == 1 and wrong.size > 2:
+        yield "subset", f"wrong in one element only: {list(map(int, np.argwhere(wrong)[0]))}"
+
+
+def scattered(s: Scene) -> Iterator[tuple[str, str]]:
+    """Wrong rows here and there."""
+    yield from (("subset", text) for in_one_piece, text in _rows(s, *_wrong(s)) if not in_one_piece)
+
+
+def _rows(s: Scene, wrong: np.ndarray, tells: np.ndarray) -> Iterator[tuple[bool, str]]:
+    """Wrong rows along an axis: whether they are in one piece or at the edges, and a text."""
     for axis, n in enumerate(s.want.shape):
         others = tuple(a for a in range(s.want.ndim) if a != axis)
         bad = wrong.any(others)
@@ -29,20 +42,19 @@ def subset(s: Scene) -> Iterator[tuple[str, str]]:
         right = np.flatnonzero(told & ~bad)
         gone = np.abs(s.got.swapaxes(0, axis)[rows]).max() == 0
         how = "zero" if gone else "wrong"
+        run = bool((np.diff(rows) == 1).all())
         if len(right) == 1 and n > 2:
             only = "first" if right[0] == 0 else "last" if right[0] == n - 1 else f"{right[0]}"
-            yield "subset", f"along axis {axis} {how} everywhere but at the {only}"
+            yield right[0] in (0, n - 1), f"along axis {axis} {how} everywhere but at the {only}"
         elif len(rows) <= max(3, n // 4):
             which = {0: "first", n - 1: "last"}
             named = ", ".join(which.get(int(r), str(r)) for r in rows[:6])
-            yield "subset", f"along axis {axis} {how} at the {named} only (row {rows[0]} of {n})"
+            text = f"along axis {axis} {how} at the {named} only (row {rows[0]} of {n})"
+            yield run or {*rows} <= {0, n - 1}, text
         else:
-            run = bool((np.diff(rows) == 1).all())
             place = f"{rows[0]} to {rows[-1]}" if run else f"{len(rows)} of {n} rows"
             edge = " (the last)" if rows[-1] == n - 1 else " (the first)" if rows[0] == 0 else ""
-            yield "subset", f"along axis {axis} {how} at {place}{edge}, right elsewhere"
-    if wrong.sum() == 1 and wrong.size > 2:
-        yield "subset", f"wrong in one element only: {list(map(int, np.argwhere(wrong)[0]))}"
+            yield run, f"along axis {axis} {how} at {place}{edge}, right elsewhere"
 
 
 def _triangle(s: Scene, wrong: np.ndarray, tells: np.ndarray) -> Iterator[tuple[str, str]]:

@@ -47,6 +47,19 @@ def forward_slope(
     return float(_run(runs, f"slope {further}", along, values, dys, every))
 
 
+def derivative_along(runs: Runs, values: Values, moves: Moves) -> list[np.ndarray]:
+    """The derivatives of the outputs along `moves` of some leaves, by forward-mode autodiff."""
+
+    def along(values: list[Any], dys: list[Any], moves: list[Any]) -> Any:
+        f = runs.subject.of_floats(_plain(runs, False), values)
+        return jax.jvp(f, ([values[i] for i in runs.diff],), (moves,))[1]
+
+    zeros = [np.zeros(np.shape(values[i])) for i in runs.diff]
+    every = [moves.get(i, zero) for i, zero in zip(runs.diff, zeros, strict=True)]
+    dys = [np.zeros(a.shape) for a in runs.out_avals]
+    return list(_run(runs, "derivative along", along, values, dys, every))
+
+
 def second(
     runs: Runs, values: Values, dys: Values, moves: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
