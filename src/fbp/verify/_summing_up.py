@@ -34,7 +34,7 @@ def report_of(
     verdict = worst([f.verdict for f in findings])
     if verdict in ("OK", "CONVENTION"):
         verdict, why = _vacuous(runs, examination, verdict, reference)
-        notes += why
+        notes = [*why, *notes]  # the reason of the verdict first
     if runs.eps > 1e-12:
         held = ", ".join(f"{name} in {dtype}" for name, dtype in runs.stuck.items())
         notes.append(

@@ -132,8 +132,9 @@ def _inputs(a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield "all false", np.zeros_like(a)
         yield "inverted", ~a
         for axis, n in enumerate(a.shape):
-            for by in (1, -1) if n > 1 else ():
-                yield f"rolled by {by} along axis {axis} (shifted mask)", np.roll(a, by, axis)
+            for steps in (1, -1) if n > 1 else ():
+                rolled = np.roll(a, steps, axis)
+                yield f"rolled by {steps} along axis {axis} (shifted mask)", rolled
         return
     if a.dtype.kind in "iu":
         if a.dtype.kind == "u":

@@ -46,8 +46,9 @@ def diagnose(
       search: whether to look for a wrong term, a wrong cotangent and a wrong input too.
     """
     is_wrong = any(f.verdict == "WRONG" for f in findings)
-    # If a gradient is WRONG, the findings with other verdicts add little.
-    plain = [_plain(runs, f) for f in findings if not is_wrong or f.verdict == "NONDETERMINISTIC"]
+    # If a gradient is WRONG, the findings with verdicts that are less severe add little.
+    severe = ("STRUCTURE", "NONDETERMINISTIC")
+    plain = [_plain(runs, f) for f in findings if not is_wrong or f.verdict in severe]
     ranked: list[tuple[float, Hint]] = [(-1.0, hint) for hint in plain if hint is not None]
     for finding in findings:
         if finding.verdict == "RANGE" and is_wrong:
@@ -233,4 +234,5 @@ def _plain(runs: Runs, finding: Finding) -> Hint | None:
     if kind is None:
         return None
     leaf = "" if finding.leaf is None else runs.subject.leaves[runs.diff[finding.leaf]].path
-    return Hint(leaf, kind, finding.says)
+    at = f" ({finding.probe.name})" if finding.verdict in ("RANGE", "PRECISION") else ""
+    return Hint(leaf, kind, f"{finding.says}{at}")

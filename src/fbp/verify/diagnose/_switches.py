@@ -134,7 +134,7 @@ class Switched(Interpreter):
         if getattr(value, "dtype", None) != np.bool_ or not value.ndim:
             return value
         settings = [(1.0, "always true: mask dropped,"), (2.0, "never true:"), (3.0, "negate")]
-        moved = []
+        moved: list[Any] = []
         for axis in range(max(0, value.ndim - 2), value.ndim):
             for by in (1, -1):
                 where = f"by one along axis {axis}"

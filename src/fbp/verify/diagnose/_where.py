@@ -76,7 +76,7 @@ def mask(s: Scene) -> Iterator[tuple[str, str]]:
     wrong, tells = _wrong(s)
     if not wrong.any() or not (tells & ~wrong).any():
         return
-    found = []
+    found: list[tuple[bool, int, int, str]] = []
     for says, true, decided in _conditions(s):
         if decided[wrong].all() and true.any() and _separates(wrong, tells, true, decided):
             of_output = re.search(r"where \|?y[0-9]*\|? ", says) is not None

@@ -37,7 +37,7 @@ class Outputs:
                 self.findings.say(
                     *("STRUCTURE", None, probe, pair),
                     f"output {i} of the rule's forward differs from {self.runs.own} by "
-                    f"{error:.1e} in float64",
+                    f"{error:.1e} in float64 ({probe.name})",
                     error / allowed if allowed else np.inf,
                 )
             own, rules = working.out[i], working.rule_out[i]
@@ -55,6 +55,7 @@ class Outputs:
                 allowed += self.runs.subject.accuracy
                 if error > max(allowed, unit ** (2 / 3)) and pair.margin > 64 * unit:
                     says = f"output {i} of the rule's forward errs by {error:.1e} in {dtype}"
+                    says += f" ({probe.name})"
                     self.findings.say("STRUCTURE", None, probe, pair, says, error / allowed)
 
     def _differs_off_ties(self, probe: Probe, pair: Pair, i: int) -> bool:

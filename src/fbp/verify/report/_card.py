@@ -110,9 +110,11 @@ class Report:
             raise WrongGradientError(self.line())
 
     def line(self) -> str:
-        """The report in one line."""
+        """The report in one line: the verdict, and its reason."""
         parts = [f"{self.verdict} {self.name}"]
-        wrong = [f"{r.path} {r.says}".strip() for r in self.leaves if r.verdict not in ("OK", "")]
+        # The gradients that have the verdict of the whole come first.
+        rows = sorted(self.leaves, key=lambda r: r.verdict != self.verdict)
+        wrong = [f"{r.path} {r.says}".strip() for r in rows if r.verdict not in ("OK", "")]
         parts += wrong[:3]
         parts += [hint.text for hint in self.hints[:1]] or list(self.notes[:1])
         return ": ".join([parts[0], "; ".join(parts[1:])]) if parts[1:] else parts[0]
