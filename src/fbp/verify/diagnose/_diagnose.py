@@ -66,14 +66,17 @@ def diagnose(
     for ks in by_probe.values():
         probe, pair = wrong[ks[0]].probe, wrong[ks[0]].pair
         paths = {k: runs.subject.leaves[runs.diff[k]].path for k in ks}
-        for k, text in nonlinear(runs, probe.values, _full(pairs, probe), ks):
-            ranked.append((_OF_INVARIANT, Hint(paths[k], "cotangent", text)))
+        bent = dict(nonlinear(runs, probe.values, _full(pairs, probe), ks))
+        ranked += [(_OF_INVARIANT, Hint(paths[k], "cotangent", bent[k])) for k in bent]
         unexplained = [k for k in ks if pair.grads and np.isfinite(pair.grads[k]).all()]
         if search and runs.by == "reverse":
             draws = [(probe.values, _full(pairs, probe))]
             draws += [_drawn(runs, probe.values, draws[0][1], seed) for seed in range(_DRAWS)]
-            for k, text, is_all in rows_of_dy(runs, draws, unexplained):
-                rank = _OF_ROWS if is_all else _OF_SOME_ROWS
+            for k, text, is_all in rows_of_dy(
+                runs, draws, [k for k in unexplained if k not in bent]
+            ):
+                # Where ordinary input is no fault, it is the values, and not the rows, that tell.
+                rank = _OF_ROWS if is_all and probe.ordinary else _OF_SOME_ROWS
                 ranked.append((rank, Hint(paths[k], "cotangent", text)))
         if search:
             ranked += altered(runs, pairs, probe, pair, unexplained, others)

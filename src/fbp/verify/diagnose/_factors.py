@@ -96,7 +96,7 @@ def factors(s: Scene) -> Iterator[tuple[str, str]]:
             continue
         for written, f in _OF_ONE.items():
             with np.errstate(all="ignore"):
-                factor = np.asarray(f(value))
+                factor = np.asarray(f(np.asarray(value, np.float64)))
             if not (np.abs(factor) < 1e100).all():
                 continue
             if np.ptp(factor) == 0:

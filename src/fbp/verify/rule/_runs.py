@@ -167,15 +167,10 @@ class Runs:
 
     def _way(self, values: list[Any], dys: list[Any]) -> str:
         """How the function without its rules can be differentiated: the attribute `by`."""
-        names = primitives(self.plain)
         floats = [values[i] for i in self.diff]
-        if SOLVE in names:
-            # Its transposed solve is the user's and cannot be removed: reverse mode would use it.
-            # Forward mode does not; but only differences tell whether its solve is one. They
-            # would move what is held fixed, and those of a loop that stops at a tolerance are none.
-            if "stop_gradient" not in names and not iterates(self.plain):
-                return "differences"
-        else:
+        # The transposed solve of a SOLVE is the user's and cannot be removed: reverse mode would
+        # use it.
+        if SOLVE not in primitives(self.plain):
             self.by = "reverse"
             try:
                 jax.eval_shape(functools.partial(self._reference, self.plain), values, dys)
