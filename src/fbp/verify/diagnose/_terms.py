@@ -15,7 +15,8 @@ import numpy as np
 
 from fbp.verify.diagnose._factors import name_of_factor
 from fbp.verify.diagnose._scene import close
-from fbp.verify.diagnose._switches import Place, Switched
+from fbp.verify.diagnose._switchboard import Place
+from fbp.verify.diagnose._switches import Switched
 from fbp.verify.program._compiled import quick
 from fbp.verify.program._dtypes import is_complex
 from fbp.verify.program._program import quoted
