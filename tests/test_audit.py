@@ -261,3 +261,16 @@ def test_flax_and_equinox_programs() -> None:
     report = fbp.audit(eqx_loss, model, BATCH[0])
     assert [site.rule for site in report.culprits] == ["scaled"]
     assert report.verdict == "WRONG"
+
+
+def test_an_audit_that_is_out_of_time_says_so() -> None:
+    one, two = scaled_rule(1), scaled_rule(2)
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(one(two(jnp.sin(x), x), x) ** 2)
+
+    report = fbp.audit(loss, jnp.asarray([0.3, -1.1, 0.7]), seconds=1e-6)
+    assert report.verdict != "OK"
+    assert "out of time after seconds=1e-06: left out" in str(report)
+    with pytest.raises(ValueError, match="audit: expected seconds above 0, got 0"):
+        fbp.audit(loss, jnp.ones(3), seconds=0)

@@ -676,3 +676,25 @@ def test_a_rule_of_which_nothing_can_be_compared() -> None:
 
     report = fbp.check(vjp_rule(lambda x: x * jnp.nan, bwd), X)
     assert not report.ok
+
+
+@pytest.mark.parametrize(("is_built", "wanted"), [(True, "CONVENTION"), (False, "WRONG")])
+def test_a_rule_for_symmetric_matrices(is_built: bool, wanted: str) -> None:
+    """Its solve is transposed wrongly, which a matrix that is always symmetric does not show."""
+
+    def bwd(a: Any, b: Any, dx: Any) -> Any:
+        u = jnp.linalg.solve(a, dx)
+        return -jnp.outer(u, jnp.linalg.solve(a, b)), u
+
+    rule = vjp_rule(jnp.linalg.solve, bwd)
+    m = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3)), jnp.float32)
+    symmetric = m @ m.T + 3 * jnp.eye(3)
+    b = jnp.arange(3.0) - 0.7
+
+    def loss(p: Any) -> Any:
+        a = p @ p.T + 3 * jnp.eye(3) if is_built else p
+        return jnp.sum(rule(a, b) ** 2)
+
+    report = fbp.audit(loss, m if is_built else symmetric)
+    assert report.verdict == wanted, report
+    assert ("right for symmetric matrices only" in str(report)) == is_built

@@ -7,26 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
-from fbp.verify._check import Budget, examine
+from fbp.verify._audit_site import SAMPLER, Options, examined, site_report
+from fbp.verify._deadline import Deadline
+from fbp.verify._stages import Budget
 from fbp.verify.program._dtypes import is_float
 from fbp.verify.program._program import rule_calls, trace
 from fbp.verify.report._audit import AuditReport, SiteReport
-from fbp.verify.report._card import Hint, Report, worst
-from fbp.verify.rule._rule import KEEPS, first_line
+from fbp.verify.report._card import Report, worst
+from fbp.verify.rule._rule import first_line
 from fbp.verify.rule._subject import Subject
 from fbp.verify.rule._subject_of import subject_of
-from fbp.verify.sites._calls import (
-    in_float64,
-    is_sampler,
-    likeness,
-    place_of,
-    reference_of_call,
-    subject_of_call,
-    used_cotangents,
-)
+from fbp.verify.sites._calls import in_float64, likeness, place_of, subject_of_call
 from fbp.verify.sites._harvest import Reached, harvest
-from fbp.verify.sites._tied import TIED, is_right_together
 from fbp.verify.sites._whole import Whole
 
 
@@ -36,6 +30,7 @@ def audit(
     *batch: Any,
     budget: Budget = "fast",
     seed: int = 0,
+    seconds: float | None = None,
     expect: Mapping[str, str | Callable[..., Any]] | None = None,
 ) -> AuditReport:
     """Checks every custom rule in a program, and finds those that make the whole gradient wrong.
@@ -58,6 +53,8 @@ def audit(
       *batch: the rest of its arguments.
       budget: the budget of each check, as for `fbp.check`.
       seed: the seed of the random draws.
+      seconds: a limit: rules that are not checked by then are UNVERIFIABLE. What has begun, such as
+        the compilation of a program, is not interrupted.
       expect: exceptions, by the name of a rule as the report shows it. A reason in words: the rule
         may be another derivative than its function's, as those of straight-through estimators and
         of samplers are; it is checked, but what is found does not count. Or a function: the rule is
@@ -66,30 +63,40 @@ def audit(
 
     Raises:
       TypeError: expect holds something else.
-      ValueError: params hold no floats; loss raises, or returns no floats.
+      ValueError: params hold no floats; loss raises, or returns no floats; seconds is not positive.
     """
     started = time.perf_counter()
+    if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+        raise ValueError(f"audit: expected seconds above 0, got {seconds!r}")
     expect = dict(expect or {})
     for name, what in expect.items():
         if not isinstance(what, str) and not callable(what):
             got = type(what).__name__
             raise TypeError(f"expect of {name}: expected a reason or a function, got {got}")
     subject = subject_of(loss, (params, *batch), argnums=(0,))
-    notes: list[str] = []
-    narrow = subject.values
     try:
-        program = trace(subject.f, narrow)
+        program = trace(subject.f, subject.values)
     except Exception as error:
         text = f"{subject.name} raises on these arguments: {first_line(error)}"
         raise ValueError(text) from error
     if not any(True for _ in rule_calls(program)):
         note = "no custom rule is reached: there is nothing to audit"
         return AuditReport(subject.name, "VACUOUS", {}, (), (note,), time.perf_counter() - started)
-    outs = [i for i, a in enumerate(program.out_avals) if is_float(a)]
-    if not outs:
+    if not any(map(is_float, program.out_avals)):
         raise ValueError(f"{subject.name}: expected an output with floats")
+    with Deadline(seconds, subject.name) as deadline:
+        report = _audited(subject, program, expect, Options(budget, seed, deadline))
+    return dataclasses.replace(report, seconds=time.perf_counter() - started)
+
+
+def _audited(
+    subject: Subject, program: ClosedJaxpr, expect: Mapping[str, Any], options: Options
+) -> AuditReport:
+    notes: list[str] = []
+    outs = [i for i, a in enumerate(program.out_avals) if is_float(a)]
     dys = [np.ones(program.out_avals[i].shape, program.out_avals[i].dtype) for i in outs]
-    reached = harvest(program, narrow, subject.differentiable, dys, outs)
+    options.deadline.show("running the program")
+    reached = harvest(program, subject.values, subject.differentiable, dys, outs)
     whole = Whole(subject, notes, expect)
     wide = in_float64(reached, whole.program, whole.values) if whole.x64 else [None] * len(reached)
     groups: dict[Any, list[tuple[Reached, Subject]]] = {}
@@ -109,34 +116,14 @@ def audit(
         notes.append(f"expect: no rule named {', '.join(unknown)} is reached")
     sites: list[SiteReport] = []
     choices: list[int] = []
-    for group in groups.values():
-        # The first that the gradient of the whole passes through, not one in a branch not taken.
-        used = (pair for pair in group if any(np.any(c) for c in used_cotangents(pair[0])))
-        first, numbers = group[0][0], [one.site.number for one, _ in group]
-        exception = expect.get(first.site.name)
-        reference = exception if callable(exception) else None
-        report = _check_site(*next(used, group[0]), reference, budget, seed)
-        if report.verdict == "WRONG" and reference is None and is_sampler(first):
-            report = Report(first.site.name, "UNVERIFIABLE", notes=(SAMPLER,))
-            whole.keep(numbers)
-        reason = exception if isinstance(exception, str) and not report.ok else ""
-        if isinstance(exception, str) and report.ok:
-            notes.append(f"expect: {first.site.name} is right here, and needs no exception")
-        effect = math.nan
-        if report.ok or report.verdict == "VACUOUS":
-            effect = 0.0
-        elif report.verdict != "UNVERIFIABLE":
-            effect = whole.error(numbers)
-        if report.verdict == "WRONG" and effect <= whole.allowed:
-            name = first.site.name
-            if is_right_together(whole, first, seed):
-                report = _as_convention(report, TIED)
-            else:
-                text = f"{name} is wrong elsewhere: what reaches it here gives a right gradient"
-                notes.append(text)
-        choices += numbers if report.verdict == "CONVENTION" else []
-        place = place_of(first)
-        sites.append(SiteReport(first.site.name, place, len(group), report, effect, reason))
+    for calls in groups.values():
+        name, numbers = calls[0][0].site.name, [one.site.number for one, _ in calls]
+        if options.deadline.allows(f"the rule of {name}") or not sites:
+            sites.append(site_report(calls, whole, expect.get(name), options, notes))
+            choices += numbers if sites[-1].report.verdict == "CONVENTION" else []
+        else:
+            left_out = Report(name, "UNVERIFIABLE", notes=("left out: out of time",))
+            sites.append(SiteReport(name, place_of(calls[0][0]), len(calls), left_out, math.nan))
     hidden = len(whole.names) - len(reached)
     # Of a sampler the whole has no other reference either.
     unseen = [
@@ -144,8 +131,8 @@ def audit(
     ]
     if hidden > 0:
         notes.append(f"{hidden} rules inside while or shard_map: checked as parts of the whole")
-    if hidden > 0 or unseen:
-        report = _examined(dataclasses.replace(subject, is_whole=True), None, budget, seed)
+    if (hidden > 0 or unseen) and options.deadline.allows("the whole as one rule"):
+        report = examined(dataclasses.replace(subject, is_whole=True), None, options)
         sites.append(SiteReport(f"{subject.name}, as a whole", "", 1, report, 0.0))
     verdicts = [site.report.verdict for site in sites if not site.expected]
     verdicts = [v for v in verdicts if v != "VACUOUS"]
@@ -161,61 +148,13 @@ def audit(
         else:
             notes.append("the whole gradient is off, though every rule alone is right")
             verdicts.append("WRONG")
+    if said := options.deadline.said():
+        notes.insert(0, said)
+        verdicts.append("UNVERIFIABLE")
     return AuditReport(
         subject.name,
         worst(verdicts) if verdicts else "OK" if any(s.expected for s in sites) else "VACUOUS",
         errors,
         tuple(sites),
         tuple(notes),
-        time.perf_counter() - started,
     )
-
-
-SAMPLER = (
-    "it draws random numbers in a loop that rejects some: autodiff holds fixed which, so it is no "
-    "reference for a rule by implicit reparametrisation; expect= accepts the rule"
-)
-
-
-def _check_site(
-    one: Reached,
-    subject: Subject,
-    reference: Callable[..., Any] | None,
-    budget: Budget,
-    seed: int,
-) -> Report:
-    if not subject.differentiable:
-        return Report(one.site.name, "VACUOUS", notes=("nothing here can be differentiated",))
-    dys = used_cotangents(one)
-    usable = all(np.isfinite(c).all() for c in dys) and any(np.any(c) for c in dys)
-    held_against = None if reference is None else reference_of_call(one, subject, reference)
-    report = _examined(subject, dys if usable else None, budget, seed, held_against)
-    if report.verdict == "STRUCTURE" and all(KEEPS in hint.text for hint in report.hints):
-        why = (
-            "the rule closes over a value of the loss, which is gone when it is checked: jax.grad "
-            "of the loss works, jax.grad of jax.jit of it does not"
-        )
-        return Report(one.site.name, "UNVERIFIABLE", notes=(why,))
-    return report
-
-
-def _as_convention(report: Report, why: str) -> Report:
-    """The report of a rule that is WRONG alone, and right in the program that calls it."""
-    rows = [
-        dataclasses.replace(row, verdict="CONVENTION") if row.verdict == "WRONG" else row
-        for row in report.leaves
-    ]
-    return dataclasses.replace(
-        report, verdict="CONVENTION", leaves=tuple(rows), hints=(Hint("", "convention", why),)
-    )
-
-
-def _examined(
-    subject: Subject, dys: Any, budget: Budget, seed: int, reference: Subject | None = None
-) -> Report:
-    """Checks a subject; UNVERIFIABLE, with the reason, if that raises."""
-    try:
-        return examine(subject, reference, dys, budget, seed)
-    except Exception as error:
-        why = f"it could not be checked: {type(error).__name__}: {first_line(error)}"
-        return Report(subject.name, "UNVERIFIABLE", notes=(why,))

@@ -99,6 +99,8 @@ class Differences:
         v /= np.sqrt((v**2).sum())
         size = typical_size(np.asarray(probe.values[i])) or 1.0
         step = size * min(1e-2, max(pair.margin / 8, 1e-5))
+        if self.runs.iterates:
+            step = size * 3e-2  # its values are steps of the tolerance that its loops stop at
         slope, bar = self.slope(probe.values, probe.dys, {i: v}, step / max(np.abs(v).max(), 1e-9))
         rule, auto = (float((np.nan_to_num(g[k]) * v).sum()) for g in (pair.rule_grads, pair.grads))
         gap = abs(rule - auto)

@@ -20,6 +20,8 @@ from fbp.verify.rule._derived import gradients_without_jit, holds_fixed
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
+PREFERRED = "autodiff of the function disagrees with its differences: those were used"
+
 
 class Gradients:
     """Compares gradients, leaf by leaf.
@@ -69,7 +71,9 @@ class Gradients:
         record.covered = record.covered | known
         wrong = not error <= allowed
         leeway = leeway_of_approximations(self.narrow.unit(k), self.runs.iterates)
-        if wrong and error <= leeway * scale and self.runs.eps == EPS64:
+        # In a softmax that saturates, what approximates are the terms, which cancel.
+        terms = max(scale, self.narrow.saturated(pair, k))
+        if wrong and error <= leeway * terms and self.runs.eps == EPS64:
             self.findings.note(
                 f"agrees to {-math.log10(leeway):.0f} digits only: the function approximates, "
                 "or its rule does"
@@ -90,6 +94,10 @@ class Gradients:
                     f"the reference itself errs by {theirs / size:.0e}: its loops stop early"
                 )
                 wrong, record.digits = False, max(record.digits, 4 * theirs / size)
+            elif self.differences.prefer_rule(probe, pair, k):
+                # Beside a root, every comparison of a search for it is a tie.
+                self.findings.note(PREFERRED)
+                return
         if wrong and (pair.margin <= AT_KINK or self.runs.hides_kinks):
             if known_wrong:
                 return  # at a kink, a gradient that is wrong elsewhere is not judged
@@ -110,9 +118,7 @@ class Gradients:
                     self.findings.say("CONVENTION", k, probe, pair, says, 0.0)
                 return
         elif wrong and not known_wrong and self.differences.prefer_rule(probe, pair, k):
-            self.findings.note(
-                "autodiff of the function disagrees with its differences: those were used"
-            )
+            self.findings.note(PREFERRED)
             return
         if wrong:
             off = np.where(known, np.abs(np.nan_to_num(got - want)), 0)

@@ -16,6 +16,7 @@ from fbp.verify.rule._runs import Runs
 from fbp.verify.rule._subject import Subject
 
 Both = tuple[list[Any], list[Any]]
+BACKWARDS = "the gradient differentiated backwards"
 Run = Callable[[Any, Any, Any, Any], Both]
 
 
@@ -55,7 +56,7 @@ def transforms(runs: Runs) -> Iterator[Transform]:
         again = "(grad of grad)"
         owners = each + [None for _ in runs.out_avals]
         backwards = _differentiated_backwards(runs)
-        yield Transform(f"the gradient differentiated backwards {again}", backwards, owners, True)
+        yield Transform(f"{BACKWARDS} {again}", backwards, owners, True)
 
 
 def _gradients(subject: Subject, values: Any, dys: Any) -> list[Any]:

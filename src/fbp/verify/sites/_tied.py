@@ -1,9 +1,12 @@
-"""Rules whose operands depend on one another, such as a matrix and its Cholesky factor.
+"""Rules that are right for the operands of a program, though not for any operands.
 
-The gradient by such operands is not unique: what one operand's lacks, another's may have. Only what
-reaches the params through all of them together is, and it is compared here.
+The gradient by operands that depend on one another, such as a matrix and its Cholesky factor, is
+not unique: what one operand's lacks, another's may have. Only what reaches the params through all
+of them together is, and it is compared here. So is the gradient by the elements of a symmetric
+matrix: only its symmetric part counts.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +19,12 @@ from fbp.verify.program._dtypes import is_float
 from fbp.verify.program._interpreter import Interpreter, bind
 from fbp.verify.program._numbers import largest
 from fbp.verify.program._program import opened, without_rules
-from fbp.verify.sites._harvest import Harvest, Reached, sites_of
+from fbp.verify.rule._subject import Subject
+from fbp.verify.sites._harvest import Harvest, Reached, operands_of, sites_of
 from fbp.verify.sites._whole import Whole
 
 TIED = "its operands depend on one another: their gradients together are right, each alone is not"
+SYMMETRIC = "it is right for symmetric matrices only, and here they are symmetric"
 _POINTS = 3
 
 
@@ -41,6 +46,47 @@ def is_right_together(whole: Whole, one: Reached, seed: int) -> bool:
             return _compared(whole, one, np.random.default_rng(seed))
     except Exception:  # in a loop, or without reverse mode
         return False
+
+
+def symmetric_operands(whole: Whole, one: Reached, seed: int) -> list[int]:
+    """The operands that are symmetric matrices, and stay so when the params are moved."""
+    wanted = [n for n, v in enumerate(one.at(-1)[0]) if is_float(v) and _is_symmetric(v)]
+    if not wanted or not whole.x64:
+        return []
+    rng = np.random.default_rng(seed)
+    values = list(whole.values)
+    for i in whole.diff:
+        v = np.asarray(values[i])
+        values[i] = v + 0.05 * (np.std(v) or 1.0) * rng.normal(size=v.shape)
+    try:
+        with jax.enable_x64(True):
+            sites = sites_of(whole.program, values)
+            place = [site.number for site in sites].index(one.site.number)
+            chosen = [wanted if n == place else [] for n in range(len(sites))]
+            moved = operands_of(whole.program, values, chosen)[place]
+    except Exception:  # raised by a run-time check of the user's
+        return []
+    last, _ = Reached(sites[place], list(moved), [], []).at(-1)
+    return [n for n, v in zip(wanted, last, strict=True) if _is_symmetric(v)]
+
+
+def symmetrized(subject: Subject, operands: Sequence[int]) -> Subject:
+    """The subject as a function of the symmetric parts, (x + x^T) / 2, of some operands."""
+
+    def f(values: Sequence[Any]) -> list[Any]:
+        every = list(values)
+        for i in operands:
+            every[i] = (every[i] + jnp.swapaxes(every[i], -1, -2)) / 2
+        return subject.f(every)
+
+    return dataclasses.replace(subject, f=f)
+
+
+def _is_symmetric(v: Any) -> bool:
+    if np.ndim(v) < 2 or v.shape[-1] != v.shape[-2] or v.shape[-1] < 2:
+        return False
+    off = largest(np.asarray(v) - np.swapaxes(np.asarray(v), -1, -2))
+    return off <= 1e-6 * largest(np.asarray(v))
 
 
 def _compared(whole: Whole, one: Reached, rng: np.random.Generator) -> bool:
