@@ -20,8 +20,6 @@ from fbp.verify.rule._derived import gradients_without_jit, holds_fixed
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
-PREFERRED = "autodiff of the function disagrees with its differences: those were used"
-
 
 class Gradients:
     """Compares gradients, leaf by leaf.
@@ -96,7 +94,7 @@ class Gradients:
                 wrong, record.digits = False, max(record.digits, 4 * theirs / size)
             elif self.differences.prefer_rule(probe, pair, k):
                 # Beside a root, every comparison of a search for it is a tie.
-                self.findings.note(PREFERRED)
+                self._by_differences(record, got)
                 return
         if wrong and (pair.margin <= AT_KINK or self.runs.hides_kinks):
             if known_wrong:
@@ -118,7 +116,7 @@ class Gradients:
                     self.findings.say("CONVENTION", k, probe, pair, says, 0.0)
                 return
         elif wrong and not known_wrong and self.differences.prefer_rule(probe, pair, k):
-            self.findings.note(PREFERRED)
+            self._by_differences(record, got)
             return
         if wrong:
             off = np.where(known, np.abs(np.nan_to_num(got - want)), 0)
@@ -166,6 +164,12 @@ class Gradients:
         lost = max(lost_to_rounding(narrow[known], wide[known]) for narrow, wide in runs)
         usual = max(self.leaves[k].usual, self.narrow.saturated(pair, k))
         return algebra_allowed(eps, self.narrow.unit(k), scale, lost, usual)
+
+    def _by_differences(self, record: LeafRecord, got: np.ndarray) -> None:
+        self.findings.note(
+            "autodiff of the function disagrees with its differences: those were used"
+        )
+        record.seen = max(record.seen, largest(got[np.isfinite(got)]))
 
     def _as_traced(self, k: int) -> float:
         """The relative error of approximations chosen for the dtype a program was traced in."""
