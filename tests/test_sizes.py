@@ -269,3 +269,19 @@ def test_programs_that_differ_by_two_sizes() -> None:
     for f in (lambda x: x * (x.size // 7), lambda x: x[: x.shape[0] // 2], lambda x: x[:, :6]):
         each = programs(f)
         assert not is_one_program(each, [4, 6], each[1])
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: (x.sum(-1), (x > 0).sum(-1)),
+        lambda x: (x.sum(-1), jnp.argmax(x, -1), jnp.bfloat16(2) * x.astype(jnp.bfloat16)),
+        lambda x: (x * jax.random.normal(jax.random.key(0), x.shape), jnp.isnan(x)),
+        lambda x: x * jnp.inf ** (x > 9) + jax.lax.complex(x, x).real,
+    ],
+)
+def test_outputs_and_constants_of_all_kinds_are_compared(f: Any) -> None:
+    rule = ruled(f, lambda x, dy: jax.vjp(f, x)[1](dy))
+    report = fbp.check(rule, x(4, 6))
+    assert report.ok, str(report)
+    assert "5 for 4 and 7 for 6" in report.notes[-1]

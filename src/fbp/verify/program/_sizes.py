@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
@@ -142,8 +143,10 @@ def _array(a: Any) -> Iterator[Any]:
     """A number; of an array, which may be a table of another size, nothing is known."""
     if not hasattr(a, "dtype"):
         yield a if isinstance(a, int | float) else str(a)
-    elif np.ndim(a) or isinstance(a, jax.core.Tracer) or str(a.dtype).startswith("key"):
+    elif np.ndim(a) or isinstance(a, jax.core.Tracer) or not jnp.issubdtype(a.dtype, np.generic):
         yield None
+    elif not (jnp.issubdtype(a.dtype, jnp.number) or a.dtype == bool):
+        yield str(a.dtype)  # the zero that stands for the gradient of an integer
     else:
         number = complex(a)
         is_finite = math.isfinite(abs(number))
