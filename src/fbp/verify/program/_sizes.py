@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from fbp.verify.program._interpreter import CALLS
 from fbp.verify.program._program import opened
 
 _ELEMENTWISE = {
@@ -26,15 +27,13 @@ _ELEMENTWISE = {
     *("convert_element_type", "stop_gradient", "copy", "copy_p", "real", "imag", "conj", "complex"),
     *("mul_add", "add_any", "reduce_precision", "optimization_barrier", "nextafter"),
 }
-_CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat2"}
-_CALLS |= {"checkpoint", "remat"}
 _MIXING = {
     *("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"),
     *("argmax", "argmin", "dot_general", "transpose", "cumsum", "cumlogsumexp", "cummax", "cummin"),
 }
 # They move elements, wherever these are.
 _MOVING = {"broadcast_in_dim", "squeeze", "expand_dims", "reshape", "iota"}
-_KNOWN = _ELEMENTWISE | _MIXING | _MOVING | _CALLS
+_KNOWN = _ELEMENTWISE | _MIXING | _MOVING | set(CALLS)
 # Parameters that say nothing of what is computed.
 _NAMES = ("name", "debug_info", "jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees", "sharding")
 
