@@ -106,15 +106,15 @@ def truncated_normal():
 
 
 @audit
-def probit_and_counts():
+def counts():
     def model(x, y):
         w = numpyro.sample("w", dist.Normal(0, 1).expand([3]).to_event(1))
-        numpyro.sample("y", dist.Bernoulli(logits=x @ w), obs=y)
+        numpyro.sample("y", dist.Poisson(jax.nn.softplus(x @ w)), obs=y)
 
     def loss(w, x, y):
         return -log_density(model, (x, y), {}, {"w": w})[0]
 
-    return loss, normal(3), normal(6, 3, seed=1), np.array([0, 1, 1, 0, 1, 0])
+    return loss, normal(3), normal(6, 3, seed=1), np.array([0, 1, 4, 0, 2, 0])
 
 
 @audit
