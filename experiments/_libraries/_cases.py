@@ -44,15 +44,18 @@ class Case:
     kind: str
     make: Callable[[], tuple[Any, ...]]
     bug: Bug | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 # Those of the library that is loaded, by name.
 CASES: dict[str, Case] = {}
 
 
-def check(name: str, f: Callable[..., Any], *args: Any, bug: Bug | None = None) -> None:
-    """Adds a check of f."""
-    CASES[name] = Case("check", lambda: (f, *args), bug)
+def check(
+    name: str, f: Callable[..., Any], *args: Any, bug: Bug | None = None, **options: Any
+) -> None:
+    """Adds a check of f, with options of `fbp.check`."""
+    CASES[name] = Case("check", lambda: (f, *args), bug, options)
 
 
 def audit(make: Any = None, *, bug: Bug | None = None) -> Any:
