@@ -6,7 +6,7 @@ import numpy as np
 from ott.geometry import costs, pointcloud
 from ott.math import fixed_point_loop, matrix_square_root, utils
 from ott.solvers import linear
-from ott.tools import sinkhorn_divergence, soft_sort
+from ott.tools import sinkhorn_divergence
 
 from _libraries._cases import Bug, audit, check, normal, positive_definite, slopes, uniform
 
@@ -82,14 +82,6 @@ def divergence():
         return sinkhorn_divergence.sinkhorn_divergence(cloud, x, y, epsilon=0.3)[0]
 
     return loss, normal(5, 2), normal(6, 2, seed=1)
-
-
-@audit
-def sorted_predictions():
-    def loss(w, x, y):
-        return jnp.mean((soft_sort.sort(x @ w) - y) ** 2)
-
-    return loss, normal(4), normal(6, 4, seed=1), np.sort(normal(6, seed=2))
 
 
 @audit
