@@ -12,6 +12,7 @@ import pytest
 from jax import lax
 
 import fbp
+from fbp.verify.judge._bounds import algebra_allowed
 
 X = jax.random.normal(jax.random.key(0), (6,))
 TABLE = np.asarray([[1.0, 2.0, 3.0], [0.0, 1.0, 5.0]])
@@ -224,6 +225,13 @@ def test_digits_of_a_part_that_cannot_run_in_float64() -> None:
         return (dy * 0.729 * jnp.cos(0.729 * x),)
 
     assert fbp.check(vjp_rule(f, bwd), X, budget="fast").ok
+
+
+def test_a_gradient_that_cancels_in_a_part_that_cannot_run_in_float64() -> None:
+    """Both runs have the same digits, so their difference does not show what cancels."""
+    unit = float(jnp.finfo(jnp.float32).eps)
+    assert algebra_allowed(unit, unit, scale=1e-3, lost=0.0, usual=0.5) > 5e-6
+    assert algebra_allowed(1e-16, unit, scale=1e-3, lost=0.0, usual=0.5) < 1e-12
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, "OK"), (2.0, "WRONG")])

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from random_programs import _constants, _insides, _operands
-from random_programs._between import BETWEEN, relu
+from random_programs._between import BETWEEN, KINKED
 from random_programs._places import (
     BATCHES,
     BRANCHES,
     INSIDE_OF_A_WHOLE,
+    LOOPS,
     PLACES,
     SHARDS,
     TWICE,
@@ -36,7 +37,7 @@ class Program:
 
     Attributes:
       wrong: the name of its wrong rule; "" if all are right.
-      has_kink: whether one of its rules takes a slope at a kink that autodiff does not.
+      has_kink: whether one of its rules takes a slope at a tie that autodiff does not.
       text: what it is composed of.
     """
 
@@ -77,6 +78,8 @@ def program(seed: int, wrong: bool = False) -> Program:
             places = [p for p in places if p not in TWICE]
         if n == culprit:
             places = [p for p in places if p not in INSIDE_OF_A_WHOLE]
+        if make is _insides.ref_inside:
+            places = [p for p in places if p not in LOOPS]
         place, text = _place(rng, places)
         name = f"{make.__name__}_{n}"
         factor = float(rng.choice(WRONG)) if n == culprit else 1.0
@@ -88,7 +91,7 @@ def program(seed: int, wrong: bool = False) -> Program:
             between = BETWEEN[rng.integers(len(BETWEEN))]
             pieces.append((None, between))
             texts.append(between.__name__)
-            has_kink |= between is relu
+            has_kink |= between in KINKED
     whole = jax.jit if rng.integers(2) else lambda f: f
 
     def loss(params: Any, batch: Any) -> Any:

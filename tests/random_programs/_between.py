@@ -87,3 +87,5 @@ BETWEEN = [
     *(relu, softmax, logsumexp, logaddexp, sinc, activations, norms, special, straight_through),
     *(noise, gathered, linear_solve, root),
 ]
+# Their rules take other slopes at ties than autodiff of their programs: logaddexp those it has.
+KINKED = [relu, logaddexp]

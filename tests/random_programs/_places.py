@@ -168,6 +168,8 @@ PLACES = [
 BATCHES = [batched, batched_along_an_axis, sharded_over_devices]
 # JAX cannot differentiate a rule there, if its output is batched along another axis than 0.
 BRANCHES = [branched, switched, branch_not_taken]
+# JAX has wrong gradients of rules there that make a ref.
+LOOPS = [scanned, scanned_over, counted, mapped, held_fixed_in_a_while]
 # These are not nested: a mesh of its own has to be that of the mesh around it.
 SHARDS = [sharded, sharded_over_devices]
 # `fbp.audit` sees a rule there only as a part of the whole.

@@ -61,7 +61,9 @@ def algebra_allowed(
       usual: the largest element on ordinary input; where a gradient saturates, terms of about this
         size cancel.
     """
-    allowed = eps ** (2 / 3) * scale + rounding_of_cancelling(eps, unit, lost)
+    # Where not all of it ran in float64, the working dtype does not show how much was lost.
+    size = max(scale, usual) if eps >= unit else scale
+    allowed = eps ** (2 / 3) * size + rounding_of_cancelling(eps, unit, lost)
     if lost > 0.1 * scale:
         # The working dtype has no digits left, so it does not show how much float64 lost.
         rest = max(1e-2 * scale, eps ** (2 / 3) * usual)
