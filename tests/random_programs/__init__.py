@@ -19,7 +19,7 @@ from random_programs._places import (
     BATCHES,
     BRANCHES,
     INSIDE_OF_A_WHOLE,
-    LOOPS,
+    NOT_FOR_REFS,
     PLACES,
     SHARDS,
     TWICE,
@@ -79,7 +79,7 @@ def program(seed: int, wrong: bool = False) -> Program:
         if n == culprit:
             places = [p for p in places if p not in INSIDE_OF_A_WHOLE]
         if make is _insides.ref_inside:
-            places = [p for p in places if p not in LOOPS]
+            places = [p for p in places if p not in NOT_FOR_REFS]
         place, text = _place(rng, places)
         name = f"{make.__name__}_{n}"
         factor = float(rng.choice(WRONG)) if n == culprit else 1.0
