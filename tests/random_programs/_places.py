@@ -99,24 +99,24 @@ def batched_for_a_weight(f: Any, x: Any) -> Any:
     return jax.vmap(lambda w: w * f(x))(jnp.asarray([0.5, 1.0])).sum(0)
 
 
-def _mesh(size: int) -> Any:
+def _mesh() -> Any:
+    """Of as many of two devices as there are."""
+    size = min(2, jax.device_count())
     return jax.make_mesh((size,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def sharded(f: Any, x: Any) -> Any:
     spec = PartitionSpec()
-    return jax.shard_map(f, mesh=_mesh(1), in_specs=spec, out_specs=spec, check_vma=False)(x)
+    return jax.shard_map(f, mesh=_mesh(), in_specs=spec, out_specs=spec, check_vma=False)(x)
 
 
 def sharded_over_devices(f: Any, x: Any) -> Any:
-    """Over as many of two devices as there are."""
-
     def mean(xs: Any) -> Any:
         return lax.pmean(jax.vmap(f)(xs).mean(0), "d")
 
     run = jax.shard_map(
         mean,
-        mesh=_mesh(min(2, jax.device_count())),
+        mesh=_mesh(),
         in_specs=PartitionSpec("d"),
         out_specs=PartitionSpec(),
         check_vma=False,
