@@ -18,8 +18,8 @@ from random_programs._between import BETWEEN, KINKED
 from random_programs._places import (
     BATCHES,
     BRANCHES,
+    FOR_REFS,
     INSIDE_OF_A_WHOLE,
-    NOT_FOR_REFS,
     PLACES,
     SHARDS,
     TWICE,
@@ -79,7 +79,7 @@ def program(seed: int, wrong: bool = False) -> Program:
         if n == culprit:
             places = [p for p in places if p not in INSIDE_OF_A_WHOLE]
         if make is _insides.ref_inside:
-            places = [p for p in places if p not in NOT_FOR_REFS]
+            places = FOR_REFS
         place, text = _place(rng, places)
         name = f"{make.__name__}_{n}"
         factor = float(rng.choice(WRONG)) if n == culprit else 1.0

@@ -168,10 +168,10 @@ PLACES = [
 BATCHES = [batched, batched_along_an_axis, sharded_over_devices]
 # JAX cannot differentiate a rule there, if its output is batched along another axis than 0.
 BRANCHES = [branched, switched, branch_not_taken]
-# There a rule that makes a ref has a gradient of JAX that is wrong, or none without the rule.
-NOT_FOR_REFS = [
-    *(scanned, scanned_over, counted, mapped, held_fixed_in_a_while),
-    *(rematted, rematted_by_policy, rematted_by_name),
+# Elsewhere a rule that makes a ref has a gradient of JAX that is wrong, or none without the rule.
+FOR_REFS = [
+    *(plainly, jitted, jitted_with_settings, closed_over, branched, switched, branch_not_taken),
+    *(held_fixed, named, in_bfloat16, divided),
 ]
 # These are not nested: a mesh of its own has to be that of the mesh around it.
 SHARDS = [sharded, sharded_over_devices]
