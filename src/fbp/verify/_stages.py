@@ -166,7 +166,9 @@ def _transformed(
     if deadline.allows("the second derivative"):
         forwards, lost = second_derivatives(runs, examination.pairs)
         variants[NAME] = forwards
-        found = [*found, *(("VARIANT", text, k) for k, text in lost)]
+        # Where a gradient is not finite, its derivative cannot be.
+        infinite = {f.leaf for f in findings if f.verdict == "RANGE"}
+        found = [*found, *(("VARIANT", text, k) for k, text in lost if k not in infinite)]
     # The variants are run on ordinary input. The derivative of a gradient that is wrong, or not
     # finite there, is so too, and adds no information.
     lost_there = any(f.verdict == "RANGE" and f.probe.ordinary for f in findings)

@@ -131,7 +131,12 @@ def power_rule(bug=""):
 
 POWER = Family("power", power, power_rule, normals(((5, 7),), ((64, 128),)))
 POWER_BUGS = [
-    POWER.bug("exponent_not_lowered", "x", ("along", "term", "slope"), "dx has x^3 for x^2."),
+    POWER.bug(
+        "exponent_not_lowered",
+        "x",
+        ("row_scale:times x", "along", "term", "slope"),
+        "dx has x^3 for x^2.",
+    ),
     POWER.bug("factor_lowered", "x", ("factor:2/3|0.66",), "The factor is 2 for 3."),
 ]
 

@@ -85,12 +85,9 @@ def log_partition(x):
 
 def log_partition_jvp_rule(bug=""):
     def tangent(x, xt):
-        e = jnp.exp(x)
         if bug == "not_divided":
-            return (e * xt).sum(1)
-        if bug == "sum_of_the_batch":
-            return (e * xt).sum(1) / e.sum()
-        return (e * xt).sum(1) / e.sum(1)
+            return (jnp.exp(x) * xt).sum(1)
+        return (jax.nn.softmax(x, None if bug == "sum_of_the_batch" else 1) * xt).sum(1)
 
     return jvp_rule(log_partition, tangent)
 

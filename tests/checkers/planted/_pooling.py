@@ -63,7 +63,10 @@ MAX_BUGS = [
     MAX.bug(
         "last_among_equals",
         "x",
-        ("mask:tie",),
+        (
+            "mask:kink",
+            "mask:tie",
+        ),
         "The last of several maxima gets dy: another subgradient.",
         "CONVENTION",
         at=_ties,

@@ -140,15 +140,20 @@ def cube(a):
 
 
 def cube_rule(bug=""):
-    """By eigenvalues: dS = V ((V^T dy V) * F) V^T, F the divided differences of the cube."""
+    """dS = dy S S + S dy S + S S dy; or V ((V^T dy V) * F) V^T by eigenvalues.
+
+    F are the divided differences of the cube.
+    """
 
     def backward(a, dy):
-        lam, v = jnp.linalg.eigh((a + a.T) / 2)
-        p, q = lam[:, None], lam[None, :]
-        f = (p**3 - q**3) / (p - q) if bug == "offdiagonal" else p * p + p * q + q * q
+        s = (a + a.T) / 2
+        ds = dy @ s @ s + s @ dy @ s + s @ s @ dy
         if bug == "offdiagonal":
+            lam, v = jnp.linalg.eigh(s)
+            p, q = lam[:, None], lam[None, :]
+            f = (p**3 - q**3) / (p - q)
             f = jnp.where(np.eye(len(lam), dtype=bool), 3 * p**2, f)
-        ds = v @ ((v.T @ dy @ v) * f) @ v.T
+            ds = v @ ((v.T @ dy @ v) * f) @ v.T
         return ((ds + ds.T) / 2,)
 
     return rule(cube, backward)

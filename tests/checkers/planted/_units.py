@@ -38,11 +38,21 @@ GATED = Family(
 GATED_BUGS = [
     GATED.bug("x_term_dropped", "gate", ("term:drop", "slope"), "dgate lacks gate s (1 - s)."),
     GATED.bug("gate_and_up_swapped", "gate up", ("swap",), "dgate and dup are swapped."),
-    GATED.bug("extra_sigmoid", "gate", ("slope", "term", "along"), "dgate has one sigmoid more."),
+    GATED.bug(
+        "extra_sigmoid",
+        "gate",
+        ("row_scale:logistic", "slope", "term", "along"),
+        "dgate has one sigmoid more.",
+    ),
     GATED.bug(
         "up_missing", "gate", ("row_scale:up", "term", "along", "input:up"), "dgate lacks up."
     ),
-    GATED.bug("dup_without_gate", "up", ("term", "along", "slope"), "dup is dy s, without gate."),
+    GATED.bug(
+        "dup_without_gate",
+        "up",
+        ("row_scale:gate", "term", "along", "slope"),
+        "dup is dy s, without gate.",
+    ),
 ]
 
 

@@ -134,7 +134,7 @@ _LATER: dict[Any, float] = {
     _factors.factors: 1.6,
     _factors.unnamed: 4.5,
     _where.scattered: 4.6,
-    _slopes.unknown: 3.9,
+    _slopes.unknown: 2.4,
     _half: 1.2,
     _rolled_inside: 3.4,
 }

@@ -20,7 +20,7 @@ from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
 # Ranks among all hints: see `_diagnose`.
-_OF_TERM, _OF_FLIP, _OF_ALTERED = 1.5, 1.9, 2.5
+_OF_TERM, _OF_TRANSPOSED, _OF_ALTERED, _OF_FLIP = 1.5, 1.9, 2.5, 2.6
 _LATER = {"comparison": 0.05, "choice": 0.05, "constant": 0.2}
 # The elements of all leaves up to which a change is tried where each costs a run.
 _MOST_FORWARD = 32
@@ -69,7 +69,7 @@ def altered(
         both = [(probe, pair), *others[k][:1]]
         if all(_is_untransposed(runs, each, its, k) for each, its in both):
             says = "transpose: the Jacobian of the function stands where its transpose belongs"
-            yield _OF_FLIP, Hint(runs.subject.leaves[runs.diff[k]].path, "term", says)
+            yield _OF_TRANSPOSED, Hint(runs.subject.leaves[runs.diff[k]].path, "term", says)
     for kind, text, values, dys in alterations(runs, pairs, probe):
         try:
             other = reference(values, dys)

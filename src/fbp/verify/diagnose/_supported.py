@@ -16,7 +16,7 @@ from fbp.verify.report._card import Hint
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
-_OF_TIES, _OF_SOME_TIES = 0.9, 3.5
+_OF_TIES, _OF_SOME_TIES = 1.1, 3.5
 # Added to the rank of a hint that holds on no other probe.
 _UNSUPPORTED = 10.0
 
