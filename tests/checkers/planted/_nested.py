@@ -135,7 +135,7 @@ POWER_BUGS = [
         "exponent_not_lowered",
         "x",
         ("row_scale:times x", "along", "term", "slope"),
-        "dx has x^3 for x^2.",
+        "It has x^3.",
     ),
     POWER.bug("factor_lowered", "x", ("factor:2/3|0.66",), "The factor is 2 for 3."),
 ]

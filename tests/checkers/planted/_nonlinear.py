@@ -123,19 +123,19 @@ ENERGY_BUGS = [
 
 
 def sums(x, y):
-    """The sum of x y along the rows, and the sum of the squares of x."""
-    return (x * y).sum(1), (x**2).sum(1)
+    """The sums of x y and of x^2 y along the rows."""
+    return (x * y).sum(1), (x**2 * y).sum(1)
 
 
 def sums_rule(bug=""):
     def backward(x, y, dy):
-        d, e = dy
+        d, e = (a[:, None] for a in dy)
         if bug == "cotangents_multiplied":
             d = d * e
-        dx = d[:, None] * y + 2 * e[:, None] * x
+        dx = d * y + 2 * e * x * y
         if bug == "second_taken_for_one":
-            dx = d[:, None] * y + 2 * x
-        return dx, d[:, None] * x
+            dx = d * y + 2 * x * y
+        return dx, d * x + e * x**2
 
     return rule(sums, backward)
 

@@ -42,7 +42,7 @@ GATED_BUGS = [
         "extra_sigmoid",
         "gate",
         ("row_scale:logistic", "slope", "term", "along"),
-        "dgate has one sigmoid more.",
+        "It has s^2.",
     ),
     GATED.bug(
         "up_missing", "gate", ("row_scale:up", "term", "along", "input:up"), "dgate lacks up."
@@ -51,7 +51,7 @@ GATED_BUGS = [
         "dup_without_gate",
         "up",
         ("row_scale:gate", "term", "along", "slope"),
-        "dup is dy s, without gate.",
+        "It lacks gate.",
     ),
 ]
 
