@@ -185,7 +185,9 @@ def _transformed(
         found = [f for f in found if not any(f[1].startswith(f"under {n} ") for n in rounded)]
     for v, text, k in found:
         if not (is_wrong and v == "VARIANT"):
-            findings.append(_about(examination, v, text, k))
+            # What belongs to no one gradient is of the only one that there is.
+            is_alone = v == "VARIANT" and k is None and len(runs.diff) == 1
+            findings.append(_about(examination, v, text, 0 if is_alone else k))
     return variants
 
 
