@@ -360,3 +360,29 @@ def test_audit_of_what_is_registered(tmp_path, capsys):
 )
 def test_mistakes_of_an_audit_get_one_line(args, words, capsys):
     assert words in failure(capsys, "audit", *args.split())
+
+
+def test_exceptions_in_pyproject(tmp_path, monkeypatch, capsys):
+    code = """
+import jax, numpy as np, fbp
+@jax.custom_vjp
+def quantize(x): return x.round()
+quantize.defvjp(lambda x: (x.round(), None), lambda _, dy: (dy,))
+fbp.register(quantize, np.float32([0.3, 1.7]))
+def loss(w): return (quantize(3 * w) ** 2).sum()
+def inputs(): return (np.float32([0.3, 1.7]),)
+"""
+    (tmp_path / "quantized.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    audit = ["audit", "quantized.py:loss", "--inputs", "inputs"]
+    assert main(["check", "quantized.py"]) == 1
+    assert main(audit) == 1
+    capsys.readouterr()
+    (tmp_path / "pyproject.toml").write_text('[tool.fbp.expect]\nquantize = "straight through"\n')
+    assert main(["check", "quantized.py"]) == 0
+    assert "quantize is expected to differ: straight through" in capsys.readouterr().out
+    assert main(audit) == 0
+    assert "quantize is expected to differ: straight through" in capsys.readouterr().out
+    (tmp_path / "pyproject.toml").write_text("[tool.fbp]\nexpect = 3\n")
+    assert main(audit) == 2
+    assert "[tool.fbp.expect]: expected a table" in capsys.readouterr().err

@@ -299,3 +299,54 @@ def test_a_time_limit_of_each_check(run):
     for wrong in ("0", "-1", "soon"):
         result = run(f"--fbp-seconds={wrong}")
         assert f"expected more than 0, got '{wrong}'" in result.stderr.str()
+
+
+EXPECTED = """
+[tool.fbp.expect]
+wrong = "half of it is meant"
+right = "not sure"
+"""
+
+
+def test_a_rule_that_is_expected_to_differ(pytester, run):
+    pytester.makefile(".toml", pyproject=EXPECTED)
+    result = run("--fbp-rules=kernels", "-rx", "-Wdefault")
+    result.assert_outcomes(passed=1, xfailed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*half of it is meant*"])
+    result.stdout.fnmatch_lines(["*right is right: it needs no exception*"])
+
+
+def test_a_reference_for_a_rule(pytester, run):
+    toml = '[tool.fbp.expect]\nwrong = { reference = "kernels:half" }\n'
+    pytester.makefile(".toml", pyproject=toml)
+    half = "\ndef half(x):\n    return x * x / 2 + jax.lax.stop_gradient(x * x / 2)\n"
+    result = run("--fbp-rules=kernels", kernels=REGISTERED + half)
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("what", ["3", '""', '{ reference = "kernels" }', "{ why = 1 }"])
+def test_an_exception_that_is_none(what, pytester, run):
+    pytester.makefile(".toml", pyproject=f"[tool.fbp.expect]\nwrong = {what}\n")
+    result = run("--fbp-rules=kernels")
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*pyproject.toml: wrong: expected a reason or*"])
+
+
+def test_the_fixture_for_audits(pytester, run):
+    pytester.makefile(".toml", pyproject='[tool.fbp.expect]\nf = "meant"\n')
+    code = """
+    import jax.numpy as jnp
+    from kernels import right, wrong, x
+
+    def test_right(fbp_audit):
+        assert fbp_audit(lambda w: jnp.sum(right(w * x)), jnp.float32(2)).ok
+
+    def test_expected(fbp_audit):
+        assert fbp_audit(lambda w: jnp.sum(wrong(w * x)), jnp.float32(2)).ok
+
+    def test_not_expected(fbp_audit):
+        fbp_audit(lambda w: jnp.sum(wrong(w * x)), jnp.float32(2), expect={})
+    """
+    result = run(test_audits=code)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["*WRONG*<lambda>: 1 custom rules*"])

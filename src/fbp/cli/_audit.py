@@ -12,6 +12,7 @@ class Audit:
     """Check every backward rule and kernel inside a whole loss, in place.
 
     Each is given the inputs and cotangents it meets there. A status of 1 says that one is wrong.
+    Exceptions are read from [tool.fbp.expect] in pyproject.toml: RULE = "reason".
     """
 
     loss: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
@@ -25,17 +26,22 @@ class Audit:
     """How much to try on each."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of what is drawn."""
+    seconds: Annotated[float | None, tyro.conf.arg(metavar="S", help_behavior_hint="")] = None
+    """The time limit; rules that it leaves out are named. None by default."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """The file to write the result to; never one that is there already."""
 
     def run(self) -> int:
         """Runs the audit, and returns the exit status."""
         from fbp.cli._reports import asked, is_coloured, made, require_new, write
+        from fbp.verify.registry._expected import expected
         from fbp.verify.registry._named import CheckError, load_module, load_object, split_name
 
         require_new(self.json)
         if self.seed < 0:
             raise CheckError(f"--seed: expected 0 or more, got {self.seed}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise CheckError(f"--seconds: expected more than 0, got {self.seconds:g}")
         where, name = split_name(self.loss)
         if not name:
             raise CheckError(f"expected {where}:name, the name of a loss")
@@ -53,7 +59,8 @@ class Audit:
 
         subject = asked(subject_of, loss, args, (0,))
         made(self.loss, lambda: jax.eval_shape(subject.f, subject.values))
-        report = asked(audit, loss, *args, seed=self.seed, budget=self.budget)
+        options = {"seed": self.seed, "budget": self.budget, "seconds": self.seconds}
+        report = asked(audit, loss, *args, **options, expect=expected(Path.cwd()))
         print(report.card(is_coloured()), flush=True)
         write(self.json, [report])
         return 0 if report.ok else 1

@@ -68,6 +68,7 @@ class Check:
     def run(self) -> int:
         """Runs the checks, and returns the exit status."""
         from fbp.cli._reports import asked, is_coloured, made, require_new, write
+        from fbp.verify.registry._expected import expected
         from fbp.verify.registry._named import CheckError, load_module, load_object, split_name
 
         require_new(self.json)
@@ -90,12 +91,16 @@ class Check:
                 if not name:
                     raise CheckError(f"--{option}: expected pkg.module:name, got {where}")
                 options[option] = load_object(load_module(where), name)
+        exceptions = expected(Path.cwd())
         rules = self._rules()
         table = _Table(rules) if len(rules) > 1 else None
         reports: list[Report] = []
         for rule in rules:
             args = made(f"make of {rule.name}", rule.arguments)
             rule = dataclasses.replace(rule, args=args)
+            exception = exceptions.get(rule.name)
+            if callable(exception) and "reference" not in options:
+                rule = dataclasses.replace(rule, options=rule.options | {"reference": exception})
             reference = options.get("reference", rule.options.get("reference"))
             if reference is not None:
                 _require_call(reference, args)
@@ -109,7 +114,14 @@ class Check:
         if table:
             table.end(reports)
         write(self.json, reports)
-        return 0 if all(report.ok for report in reports) else 1
+        reasons = {name: why for name, why in exceptions.items() if isinstance(why, str)}
+        for rule, report in zip(rules, reports, strict=True):
+            if rule.name in reasons:
+                needed = f"is expected to differ: {reasons[rule.name]}"
+                unneeded = "is right: pyproject.toml needs no exception for it"
+                print(rule.name, unneeded if report.ok else needed, flush=True)
+        wrong = [r for rule, r in zip(rules, reports, strict=True) if rule.name not in reasons]
+        return 0 if all(report.ok for report in wrong) else 1
 
     def _rules(self) -> "list[Rule]":
         from fbp.verify.registry._named import CheckError, load_module, load_object, split_name

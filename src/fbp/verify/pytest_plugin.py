@@ -1,8 +1,11 @@
-"""The pytest plugin: the fixture `fbp_check`, and a test for each registered rule.
+"""The pytest plugin: fixtures `fbp_check` and `fbp_audit`, and a test for each registered rule.
 
     # pyproject.toml
     [tool.pytest.ini_options]
     fbp_rules = ["pkg.kernels"]    # fbp.register(rms_norm, x, gamma) in it: the test fbp::rms_norm
+
+    [tool.fbp.expect]
+    quantize = "a straight-through estimator"    # a rule that is meant to differ: see `_expected`
 
 A failing test shows the report's card. Loading the plugin imports neither jax nor numpy.
 """
@@ -24,11 +27,13 @@ from fbp.verify.registry._pytest_items import (
     Rules,
     WrongRuleError,
     asked,
+    exceptions,
     keep,
 )
 from fbp.verify.report._json import content_of, is_reports
 
 if TYPE_CHECKING:
+    from fbp.verify.report._audit import AuditReport
     from fbp.verify.report._card import Report
 
 
@@ -89,6 +94,27 @@ def fbp_check(request: pytest.FixtureRequest) -> Callable[..., "Report"]:
         return report
 
     return fbp_check
+
+
+@pytest.fixture
+def fbp_audit(request: pytest.FixtureRequest) -> Callable[..., "AuditReport"]:
+    """`fbp.audit`, which fails the test with the report if a rule is wrong.
+
+    The exceptions in pyproject.toml are its `expect`, if it is given none.
+    """
+
+    def fbp_audit(loss: Any, params: Any, *batch: Any, **options: Any) -> "AuditReport":
+        __tracebackhide__ = True
+        from fbp.verify._audit import audit
+
+        options = {"expect": exceptions(request.config), **options, **asked(request.config)}
+        report = audit(loss, params, *batch, **options)
+        caller = sys._getframe(1)
+        file = os.path.relpath(caller.f_code.co_filename, request.config.rootpath)
+        keep(request.node, report, f"{file}:{caller.f_lineno}")
+        return report
+
+    return fbp_audit
 
 
 class _Session:

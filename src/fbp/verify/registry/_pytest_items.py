@@ -1,6 +1,7 @@
 """Registered rules as pytest tests, whose failures show a card instead of a traceback."""
 
 import collections
+import dataclasses
 import importlib
 import inspect
 import sys
@@ -10,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fbp.verify.registry._expected import expected
 from fbp.verify.registry._named import CheckError, is_said_by_fbp
 from fbp.verify.registry._registry import Rule, rules
 from fbp.verify.report._cross_check import WrongGradientError
 
 if TYPE_CHECKING:
+    from fbp.verify.report._audit import AuditReport
     from fbp.verify.report._card import Report
 
 # The node ids of rules begin with this.
 NODE = "fbp"
-REPORTS = pytest.StashKey[list["Report"]]()
+REPORTS = pytest.StashKey[list["Report | AuditReport"]]()
+EXCEPTIONS = pytest.StashKey[dict[str, Any]]()
 
 
 class Rules(pytest.Collector):
@@ -76,12 +80,21 @@ class RuleItem(pytest.Item):
 
     def runtest(self) -> None:
         """Checks the rule."""
+        exception = exceptions(self.config).get(self.name)
+        rule = self.rule
+        if callable(exception):
+            rule = dataclasses.replace(rule, options=rule.options | {"reference": exception})
         try:
-            report = self.rule.check(**asked(self.config))
+            report = rule.check(**asked(self.config))
         except (TypeError, ValueError) as error:
             if not is_said_by_fbp(error):
                 raise
             raise CheckError(str(error)) from None
+        if isinstance(exception, str):
+            if not report.ok:
+                self.stash.setdefault(REPORTS, []).append(report)
+                pytest.xfail(exception)
+            self.warn(pytest.PytestWarning(f"{self.name} is right: it needs no exception"))
         keep(self, report)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -109,7 +122,7 @@ class WrongRuleError(WrongGradientError):
       place: the line of the test that called the check, or "".
     """
 
-    def __init__(self, report: "Report", place: str = "") -> None:
+    def __init__(self, report: "Report | AuditReport", place: str = "") -> None:
         super().__init__(str(report))
         self.report, self.place = report, place
 
@@ -130,12 +143,19 @@ class Card:
         return "\n".join([str(self._report), *self._after])
 
 
-def keep(item: pytest.Item, report: "Report", place: str = "") -> None:
+def keep(item: pytest.Item, report: "Report | AuditReport", place: str = "") -> None:
     """Keeps a report for the file of reports; raises WrongRuleError unless it is ok."""
     __tracebackhide__ = True
     item.stash.setdefault(REPORTS, []).append(report)
     if not report.ok:
         raise WrongRuleError(report, place)
+
+
+def exceptions(config: pytest.Config) -> dict[str, Any]:
+    """The exceptions in the project's pyproject.toml."""
+    if EXCEPTIONS not in config.stash:
+        config.stash[EXCEPTIONS] = expected(config.rootpath)
+    return config.stash[EXCEPTIONS]
 
 
 def asked(config: pytest.Config) -> dict[str, Any]:
