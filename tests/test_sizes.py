@@ -285,3 +285,18 @@ def test_outputs_and_constants_of_all_kinds_are_compared(f: Any) -> None:
     report = fbp.check(rule, x(4, 6))
     assert report.ok, str(report)
     assert "5 for 4 and 7 for 6" in report.notes[-1]
+
+
+def test_loops_that_may_not_end_elsewhere_are_left_alone() -> None:
+    def root(x: Any) -> Any:
+        def step(y: Any, _: None) -> Any:
+            return (y + x / y) / 2, None
+
+        return jax.lax.scan(step, 1 + x, None, length=20)[0].sum(-1)
+
+    def backward(x: Any, dy: Any) -> Any:
+        return (dy[:, None] / (2 * jnp.sqrt(x)),)
+
+    report = fbp.check(ruled(root, backward), np.abs(x(5, 6)) + 1)
+    assert report.ok, str(report)
+    assert report.notes[-1] == "sizes tried: those given; sizes= tries others"

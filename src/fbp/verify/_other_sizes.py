@@ -66,8 +66,8 @@ def beside(
       seed: the seed of the random draws.
       run: whether to try any; else a note says that none were.
     """
-    # Kernels have blocks, and differences cost many runs.
-    run = run and runs.by == "reverse" and not runs.has_kernels
+    # Kernels have blocks, differences and loops cost much, and loops may not end elsewhere.
+    run = run and runs.by == "reverse" and not (runs.has_kernels or runs.iterates)
     tried: list[str] = []
     for change, same in trials(runs, reference) if run else ():
         where = " and ".join(f"{size} for {n}" for n, size in change.items())
