@@ -12,15 +12,15 @@ from fbp.verify.program._program import dtype_of, equations
 
 # A check runs a program so few times that compiling fast matters more than running fast.
 _QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-
-
+# Of these, what every XLA knows.
+_COMMON: dict[str, Any] = {"xla_backend_optimization_level": 0}
 # Makes x * mask a choice between x and 0: 0 where, without jit, inf * 0 is NaN.
 _SIMPLIFIER = {"xla_disable_hlo_passes": "algsimp"}
 
 
 def as_without_jit(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
     """f compiled without algebraic simplification: it is NaN where f is NaN without jit."""
-    return jax.jit(f).trace(*args).lower().compile(compiler_options=_QUICK | _SIMPLIFIER)
+    return _compiled(jax.jit(f).trace(*args).lower(), _SIMPLIFIER)
 
 
 def quick(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
@@ -29,10 +29,17 @@ def quick(f: Callable[..., Any], *args: Any) -> Callable[..., Any]:
     lowered = traced.lower()
     if any(map(_takes_long, equations(traced.jaxpr.jaxpr))):
         return lowered.compile()
-    try:
-        return lowered.compile(compiler_options=_QUICK)
-    except Exception:  # a backend without these options
-        return lowered.compile()
+    return _compiled(lowered, {})
+
+
+def _compiled(lowered: Any, options: dict[str, Any]) -> Callable[..., Any]:
+    """A program compiled fast, with these options as far as the backend has them."""
+    for quick_ones in (_QUICK, _COMMON):
+        try:
+            return lowered.compile(compiler_options=quick_ones | options)
+        except Exception:  # a backend without one of these options
+            continue
+    return lowered.compile()
 
 
 def _takes_long(eqn: JaxprEqn) -> bool:
