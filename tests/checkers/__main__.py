@@ -1,18 +1,24 @@
 """python tests/checkers [--seeds N] [--only REGEX] [--sizes tiny,real] [--checkers REGEX]
                          [--told] [--bugs] [--fast] [--workers N] [--limit S] [--json FILE]
 
-About 6 hours on the 2 cores of a 2.6 GHz Xeon with five seeds and both sizes; with --fast (one
-seed, tiny, torch's fast mode only) about 30 minutes. Expected, at tiny sizes with five seeds of 341
-bugs, 1,705 runs each (of fbp, fast, with two):
+About 8 hours on the 2 cores of a 2.6 GHz Xeon with five seeds and both sizes; with --fast (one
+seed, tiny, torch's fast mode only) about 40 minutes; fbp alone on the bugs at one seed and tiny
+sizes (--seeds 1 --sizes tiny --bugs --checkers '^fbp$') 10 minutes. Expected, at tiny sizes: of 466
+bugs at one seed the first line, and of the first 341 of them with five seeds, 1,705 runs each (of
+fbp, fast, with two), the others:
 
-                     detected   leaf named   term named   warm, median
-    fbp                100.0 %      100.0 %       90.7 %         0.14 s
-    fbp, fast           96.2 %       96.7 %       66.9 %         0.05 s
+                     detected   leaf named   first line   warm, median
+    fbp, 466 bugs      100.0 %      100.0 %       91.6 %         0.14 s
+    fbp, fast           96.2 %       96.7 %                      0.05 s
     check_grads         86.3 %                                   0.02 s
     check_grads f64     89.9 %                                   0.02 s
     chex                66.3 %                                   0.02 s
     gradcheck           86.1 %                                   0.12 s
     gradcheck, fast     83.6 %                                   0.12 s
+
+"First line" counts the bugs of which the first explanation on the card is true and names the cause,
+as is written down beside each bug (`Bug.right`: before the card was seen, and completed where it
+names the cause in other words), "term" those of which one of the first three does.
 
 Gradient checkers beside each other: on rules with a planted bug (`planted.BUGS`), and on rules that
 are right (`planted.CORRECT`, `alternatives.RULES`), where whatever is said is a false alarm. Each

@@ -76,12 +76,12 @@ def mask(s: Scene) -> Iterator[tuple[str, str]]:
     wrong, tells = _wrong(s)
     if not wrong.any() or not (tells & ~wrong).any():
         return
-    found: list[tuple[bool, int, int, str]] = []
+    found: list[tuple[bool, bool, int, int, str]] = []
     for says, true, decided in _conditions(s):
         if decided[wrong].all() and true.any() and _separates(wrong, tells, true, decided):
             of_output = re.search(r"where \|?y[0-9]*\|? ", says) is not None
-            found.append((of_output, int(true.sum()), len(found), says))
-    # The narrowest first; one on an argument says more than one on an output.
+            found.append((of_output, "|" in says, int(true.sum()), len(found), says))
+    # One side before both, the narrowest first; an argument says more than an output.
     yield from (("mask", says) for *_, says in sorted(found))
 
 
