@@ -19,15 +19,6 @@ check(
 )
 check("sigmoid", lambda x: distrax.Sigmoid().forward_log_det_jacobian(x), normal(4))
 check("tanh", lambda x: distrax.Tanh().forward_log_det_jacobian(x), normal(4))
-check(
-    "categorical_entropy", lambda logits: distrax.Categorical(logits=logits).entropy(), normal(3, 4)
-)
-check(
-    "categorical_kl",
-    lambda p, q: distrax.Categorical(logits=p).kl_divergence(distrax.Categorical(logits=q)),
-    normal(3, 4),
-    normal(3, 4, seed=1),
-)
 
 
 @audit
