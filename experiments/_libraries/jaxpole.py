@@ -6,12 +6,6 @@ from jaxpole.filter import allpole
 from _libraries._cases import audit, check, normal
 
 check("allpole", allpole, normal(2, 6), normal(2, 6, 2, scale=0.3), normal(2, 2))
-check(
-    "allpole_at_rest",
-    lambda x, a: allpole(x, a, None),
-    normal(2, 6),
-    normal(2, 6, 2, scale=0.3),
-)
 
 
 @audit
