@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from tensorflow_probability.substrates import jax as tfp
 
-from _libraries._cases import Bug, audit, check, normal, positive_definite, uniform
+from _libraries._cases import Bug, audit, check, normal, positive_definite, slopes, uniform
 
 tfb, tfd, tfm = tfp.bijectors, tfp.distributions, tfp.math
 KEY = jax.random.key(0)
@@ -24,6 +24,12 @@ def igammainv_twice():
     with jax.enable_x64(True), mpmath.workdps(30):
         given = float(jax.grad(jax.grad(tfm.igammainv))(a, y))
         return given, float(mpmath.diff(inverse, a, 2))
+
+
+def form_off_the_diagonal(t):
+    """An element of R^T M^-1 R, whose cotangent is not symmetric, as all of R moves."""
+    matrix = np.float64(positive_definite(3))
+    return tfm.hpsd_quadratic_form_solve(matrix, normal(3, 2) + t)[0, 1]
 
 
 def lbeta_by_y(x, y):
@@ -74,6 +80,11 @@ check(
     tfm.hpsd_quadratic_form_solve,
     positive_definite(3),
     normal(3, 2),
+    bug=Bug(
+        "WRONG",
+        "by the right-hand side it takes the cotangent for symmetric",
+        lambda: slopes(form_off_the_diagonal, 0.0),
+    ),
 )
 check(
     "hpsd_quadratic_form_solvevec",
@@ -81,15 +92,7 @@ check(
     positive_definite(3),
     normal(3),
 )
-check("log1psquare", tfm.log1psquare, normal(4))
 check("sigmoid", lambda x: tfb.Sigmoid(low=-1.0, high=2.0).forward_log_det_jacobian(x), normal(4))
-check("softplus", lambda x: tfb.Softplus().inverse_log_det_jacobian(x), uniform(4, low=0.1, high=3))
-check(
-    "student_t_cdf",
-    lambda df, x: tfd.StudentT(df, 0.0, 1.0).cdf(x),
-    uniform(4, low=1, high=6),
-    normal(4),
-)
 check(
     "student_t_quantile",
     lambda df, p: tfd.StudentT(df, 0.0, 1.0).quantile(p),
