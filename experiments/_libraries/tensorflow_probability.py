@@ -94,6 +94,12 @@ check(
 )
 check("sigmoid", lambda x: tfb.Sigmoid(low=-1.0, high=2.0).forward_log_det_jacobian(x), normal(4))
 check(
+    "student_t_cdf",
+    lambda df, x: tfd.StudentT(df, 0.0, 1.0).cdf(x),
+    uniform(4, low=1, high=6),
+    normal(4),
+)
+check(
     "student_t_quantile",
     lambda df, p: tfd.StudentT(df, 0.0, 1.0).quantile(p),
     uniform(4, low=1.5, high=6),
