@@ -10,6 +10,7 @@ A case whose rule is wrong carries a `Bug`: why, and numbers that show it withou
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -58,11 +59,11 @@ def check(
     CASES[name] = Case("check", lambda: (f, *args), bug, options)
 
 
-def audit(make: Any = None, *, bug: Bug | None = None) -> Any:
+def audit(make: Any = None, *, bug: Bug | None = None, **options: Any) -> Any:
     """Adds an audit of what `make` returns: a loss, its params and its batch."""
     if make is None:
-        return lambda make: audit(make, bug=bug)
-    CASES[make.__name__] = Case("audit", make, bug)
+        return lambda make: audit(make, bug=bug, **options)
+    CASES[make.__name__] = Case("audit", make, bug, options)
     return make
 
 
@@ -84,6 +85,15 @@ def slopes(f: Callable[..., Any], x: float) -> tuple[float, float]:
     with jax.enable_x64(True):
         x = np.float64(x)
         return float(jax.grad(f)(x)), differences(f, x)
+
+
+def through_jit(f: Callable[..., Any], x: Any) -> tuple[float, float]:
+    """An element of the gradient of f through jax.jit, NaN if that raises, and without jax.jit."""
+    want = float(jax.grad(f)(x)[0])
+    try:
+        return float(jax.grad(jax.jit(f))(x)[0]), want
+    except TypeError:
+        return math.nan, want
 
 
 def differences(f: Callable[..., Any], x: float, step: float = 1e-3) -> float:

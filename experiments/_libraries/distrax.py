@@ -4,7 +4,12 @@ import distrax
 import jax
 import jax.numpy as jnp
 
-from _libraries._cases import audit, check, normal, uniform
+from _libraries._cases import Bug, audit, check, normal, through_jit, uniform
+
+
+def sample(concentration):
+    return distrax.VonMises(jnp.zeros(4), concentration).sample(seed=jax.random.key(0))
+
 
 check(
     "von_mises_cdf",
@@ -14,8 +19,13 @@ check(
 )
 check(
     "von_mises_sample",
-    lambda c: distrax.VonMises(jnp.zeros(4), c).sample(seed=jax.random.key(0)),
+    sample,
     uniform(4, low=0.5, high=8),
+    bug=Bug(
+        "STRUCTURE",
+        "jax.grad of jax.jit of it raises: the rule keeps values of the call that it was made in",
+        lambda: through_jit(lambda c: sample(c).sum(), uniform(4, low=0.5, high=8)),
+    ),
 )
 check("sigmoid", lambda x: distrax.Sigmoid().forward_log_det_jacobian(x), normal(4))
 check("tanh", lambda x: distrax.Tanh().forward_log_det_jacobian(x), normal(4))
