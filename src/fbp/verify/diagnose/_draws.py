@@ -34,10 +34,13 @@ def others_of(
 def drawn(
     runs: Runs, values: Sequence[Any], dys: Sequence[np.ndarray], seed: int
 ) -> tuple[list[Any], list[np.ndarray]]:
-    """Fresh values and cotangents: the same numbers, those of each array in another order."""
+    """Fresh values and cotangents: the same numbers, those of each array in another order.
+
+    A function that iterates keeps its values: with others its loop may not end.
+    """
     rng = np.random.default_rng(seed)
     fresh = list(values)
-    for i in runs.diff:
+    for i in [] if runs.iterates else runs.diff:
         fresh[i] = shuffled(rng, np.asarray(values[i]))
     return fresh, [shuffled(rng, np.asarray(d)) * rng.choice([-1, 1], np.shape(d)) for d in dys]
 
