@@ -19,7 +19,7 @@ The steps of one check, `fbp.check(f, *args)`, and the folders they live in:
     _other_sizes  8. What is right is tried at other sizes.
     report/       9. The `Report`: a value that prints as a card.
 
-`fbp.audit` (`_audit`) finds the rules of a whole program and the values that reach them (sites/),
+`fbp.audit` (`_audit`, `_audit_site`) finds the rules of a program and what reaches them (sites/),
 and takes each rule through steps 2 to 9. `fbp.cross_check` (`_cross_check`) compares the gradient
 of a whole objective with `jax.grad`. `fbp.register`, the command line and the pytest plugin name
 the rules to check (registry/). mutate/ inserts bugs in a rule to see whether tests find them.
