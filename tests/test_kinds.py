@@ -706,3 +706,25 @@ def test_a_rule_for_symmetric_matrices(is_built: bool, wanted: str) -> None:
     report = fbp.audit(loss, m if is_built else symmetric)
     assert report.verdict == wanted, report
     assert ("right for symmetric matrices only" in str(report)) == is_built
+
+
+@pytest.mark.parametrize(("off", "wanted"), [(1e-9, True), (1e-4, False)])
+def test_a_tail_of_a_loss_has_the_digits_of_the_rest(off: float, wanted: bool) -> None:
+    """As of a distribution function by a series, whose rule is the density."""
+
+    def cdf(x: Any) -> Any:
+        return jax.nn.sigmoid(x) + off * jnp.sin(x)
+
+    rule = vjp_rule(cdf, lambda x, dy: (dy * jax.nn.sigmoid(x) * jax.nn.sigmoid(-x),))
+    assert fbp.audit(lambda p: jnp.sum(rule(p) ** 2), X).ok == wanted
+
+
+def test_jax_itself_refuses_the_loss() -> None:
+    rule = vjp_rule(jnp.sin, lambda x, dy: (dy * jnp.cos(x),))
+
+    def loss(x: Any) -> Any:
+        return jax.lax.while_loop(lambda c: (c > 0.1).any(), lambda c: rule(c) / 2, x).sum()
+
+    report = fbp.audit(loss, X)
+    assert not report.ok
+    assert "jax.grad of loss itself raises ValueError: Reverse-mode" in str(report)

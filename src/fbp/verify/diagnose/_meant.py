@@ -22,7 +22,7 @@ def meant(
     A gradient that is zero at every input may be that of an argument which is held fixed; one that
     is not, of a function that is flat, that of a straight-through rule.
     """
-    if runs.subject.as_traced:
+    if runs.subject.is_call:
         return []  # a call inside a program, of which the user has no arguments
     wrong = {f.leaf for f in findings if f.verdict == "WRONG" and f.leaf is not None}
     zero = {k for k in wrong if _vanishes([pair.rule_grads[k] for _, pair in pairs])}

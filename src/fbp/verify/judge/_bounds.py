@@ -24,7 +24,6 @@ from fbp.verify.program._numbers import largest
 AT_KINK = 1e-6
 # Stands for a difference that is NaN or infinite.
 _BOUNDLESS = 1e300
-_UNIT32 = float(np.finfo(np.float32).eps)
 
 
 def lost_to_rounding(working: np.ndarray, exact: np.ndarray) -> float:
@@ -69,16 +68,6 @@ def algebra_allowed(
         rest = max(1e-2 * scale, eps ** (2 / 3) * usual)
         return (allowed if lost < _BOUNDLESS / 2 else 0.0) + rest
     return allowed
-
-
-def leeway_of_approximations(unit: float, iterates: bool) -> float:
-    """The relative error of a rule that approximates, or whose function does.
-
-    The derivative of an approximation is not the approximation of the derivative. 1e-7 is float32's
-    rounding unit, which approximations are made for. A loop that stops at a tolerance, as in an ODE
-    solver, errs by more than that: eps^(2/3) of float32, if the function is used in no wider dtype.
-    """
-    return _UNIT32 ** (2 / 3) if iterates and unit >= _UNIT32 else 1e-7
 
 
 def absolute_allowed(unit: float) -> float:

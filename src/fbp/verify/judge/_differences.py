@@ -5,9 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fbp.verify.judge._bounds import leeway_of_approximations
 from fbp.verify.probe._probes import Probe
-from fbp.verify.program._numbers import largest
+from fbp.verify.program._numbers import largest, leeway_of_approximations
 from fbp.verify.rule._derived import forward_slope, holds_fixed, refined_gradients
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs

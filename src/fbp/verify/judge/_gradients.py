@@ -7,7 +7,6 @@ import numpy as np
 from fbp.verify.judge._bounds import (
     AT_KINK,
     algebra_allowed,
-    leeway_of_approximations,
     lost_to_rounding,
 )
 from fbp.verify.judge._findings import Findings, LeafRecord
@@ -15,7 +14,7 @@ from fbp.verify.judge._limits import Limits
 from fbp.verify.judge._narrow import Narrow
 from fbp.verify.judge._singularity import at_singularity
 from fbp.verify.probe._probes import Probe
-from fbp.verify.program._numbers import EPS64, largest
+from fbp.verify.program._numbers import EPS64, largest, leeway_of_approximations
 from fbp.verify.rule._derived import gradients_without_jit, holds_fixed
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
@@ -69,8 +68,10 @@ class Gradients:
         record.covered = record.covered | known
         wrong = not error <= allowed
         leeway = leeway_of_approximations(self.narrow.unit(k), self.runs.iterates)
-        # In a softmax that saturates, what approximates are the terms, which cancel.
-        terms = max(scale, self.narrow.saturated(pair, k))
+        # In a softmax that saturates, what approximates are the terms, which cancel. And in a loss
+        # a tail adds to gradients of the usual size.
+        usual = record.usual if self.runs.subject.is_call else 0.0
+        terms = max(scale, self.narrow.saturated(pair, k), usual)
         if wrong and error <= leeway * terms and self.runs.eps == EPS64:
             self.findings.note(
                 f"agrees to {-math.log10(leeway):.0f} digits only: the function approximates, "

@@ -9,10 +9,11 @@ one-sided finite differences agree, g has a derivative, and the rule must return
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from fbp.verify.probe._probes import Probe
-from fbp.verify.program._numbers import largest
+from fbp.verify.program._numbers import largest, leeway_of_approximations
 from fbp.verify.rule._derived import holds_fixed, second
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._rule import first_line
@@ -79,7 +80,10 @@ def _distinct(pairs: Sequence[tuple[Probe, Pair]]) -> list[tuple[Probe, Pair]]:
 
 
 def _allowed(runs: Runs) -> float:
-    return max(1e-6, runs.eps**0.4, of_derivative(runs.subject.accuracy))
+    dtypes = [runs.dtypes[i] for i in runs.diff]
+    unit = min(float(jnp.finfo(dtype).eps) for dtype in dtypes)
+    leeway = leeway_of_approximations(unit, runs.iterates)
+    return max(1e-6, runs.eps**0.4, leeway, of_derivative(runs.subject.accuracy))
 
 
 def of_derivative(accuracy: float) -> float:

@@ -39,6 +39,7 @@ class Subject:
       arguments: from the arrays of all leaves to the arguments that contain them.
       as_traced: whether f binds an equation of a program traced before, in the dtypes of the
         leaves: traced anew in float64, its rule would have constants of other digits than that.
+      is_call: whether it is the call of a rule in the program of a loss.
       in_float64: whether it is used in float64: its caller enabled x64 and passed float64 arrays.
       is_whole: whether it is a whole program, whose rules each choose a slope at a kink: what the
         chain rule makes of these need not be what any move of the inputs gives.
@@ -54,6 +55,7 @@ class Subject:
     arguments: Callable[[Sequence[Any]], tuple[Any, ...]] = tuple
     in_float64: bool = False
     as_traced: bool = False
+    is_call: bool = False
     is_whole: bool = False
     domain: Domain | None = None
     accuracy: float = 0.0

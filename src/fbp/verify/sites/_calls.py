@@ -126,7 +126,8 @@ def subject_of_call(one: Reached, in_float64: Wide | None) -> Subject:
         if in_float64 is not None and not differentiable:
             v = in_float64.fixed.get(n, v)
         leaves.append(Leaf(name, v if is_key(v) else np.asarray(v), differentiable))
-    return Subject(one.site.name, f, tuple(leaves), None, f, as_traced=in_float64 is None)
+    is_narrow = in_float64 is None
+    return Subject(one.site.name, f, tuple(leaves), None, f, as_traced=is_narrow, is_call=True)
 
 
 def is_sampler(one: Reached) -> bool:

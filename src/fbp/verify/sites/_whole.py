@@ -16,7 +16,7 @@ from fbp.verify.program._dtypes import is_float, wide
 from fbp.verify.program._numbers import EPS64, largest
 from fbp.verify.program._program import as_function, rule_calls, trace, without_rules
 from fbp.verify.program._wide import narrow_dtypes, widened
-from fbp.verify.rule._rule import first_line
+from fbp.verify.rule._rule import first_line, leak
 from fbp.verify.rule._subject import Subject
 from fbp.verify.sites._sites import rule_source
 
@@ -84,7 +84,14 @@ class Whole:
                 self.kept = sorted({*self.kept, *self.needed})
                 self.exact = self._gradient(without_rules(self.program, self.kept))
         except Exception as error:
-            self._note(error)
+            try:
+                with jax.enable_x64(self.x64):
+                    jax.eval_shape(self._pull(None), *self.values)
+            except Exception as own:
+                text = f"{type(own).__name__}: {first_line(own)}"
+                notes.append(f"jax.grad of {subject.name} itself raises {text}")
+            else:
+                self._note(error)
 
     def keep(self, numbers: Sequence[int]) -> None:
         """Keeps more rules in the reference."""
@@ -112,6 +119,8 @@ class Whole:
 
     def _note(self, error: Exception) -> None:
         said = f"{type(error).__name__}: {first_line(error)}"
+        if leak(error):
+            said = "a rule closes over a value of the loss, so that it cannot be traced by itself"
         text = f"the whole gradient was not compared: {said}"
         if text not in self.notes:
             self.notes.append(text)
