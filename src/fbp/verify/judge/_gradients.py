@@ -186,7 +186,8 @@ class Gradients:
         if self.runs.by == "reverse" and not known.all():
             return ""
         off = np.where(known, np.abs(np.nan_to_num(got - want)), 0)
-        scale = max(largest(want[known]), self.leaves[k].usual)
+        saturated = self.narrow.saturated(aside, k)
+        scale = max(largest(want[known]), self.leaves[k].usual, saturated)
         leeway = leeway_of_approximations(self.narrow.unit(k), self.runs.iterates)
         digits = max(leeway, self._as_traced(k), self.runs.subject.accuracy)
         allowed = digits * scale + 4 * self.differences.bars[k]

@@ -12,8 +12,8 @@ from fbp.verify.program._numbers import largest
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
 
-# With arguments of exp this large, float32 keeps fewer than three digits: see `Narrow.saturated`.
-_SATURATED = 1e4
+# With arguments of exp this large, float32 keeps fewer than four digits: see `Narrow.saturated`.
+_SATURATED = 1e3
 
 
 class Narrow:
