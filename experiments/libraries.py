@@ -6,9 +6,10 @@ Installs nothing: it checks what is installed of the libraries that `_libraries/
 Each case runs in a process of its own, which is ended after `--limit` seconds, 120 by default.
 
 For 137 checks and 72 audits of 27 libraries; of 23 of them, 120 checks and 61 audits take about 9
-minutes on 2 quiet cores with --workers 2, the solvers of the others longer. Expected: a line for each that says OK or CONVENTION, but for the known bugs, "true bug", which are
-printed with their reason, and with the numbers that prove it without fbp. What else is there is a
-mistake of fbp's: "false alarm", "crashed" or "out of time". The last line counts them.
+minutes on 2 quiet cores with --workers 2, the solvers of the others longer. Expected: a line for
+each that says OK or CONVENTION, but for the known bugs, "true bug", which are printed with their
+reason, and with the numbers that prove it without fbp. What else is there is a mistake of fbp's:
+"false alarm", "crashed" or "out of time". The last line counts them.
 """
 
 import argparse
