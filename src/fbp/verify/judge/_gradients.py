@@ -4,11 +4,7 @@ import math
 
 import numpy as np
 
-from fbp.verify.judge._bounds import (
-    AT_KINK,
-    algebra_allowed,
-    lost_to_rounding,
-)
+from fbp.verify.judge._bounds import AT_KINK, algebra_allowed, lost_to_rounding
 from fbp.verify.judge._findings import Findings, LeafRecord
 from fbp.verify.judge._limits import Limits
 from fbp.verify.judge._narrow import Narrow

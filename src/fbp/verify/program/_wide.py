@@ -89,30 +89,27 @@ class Widened(Interpreter):
         """
         floats = [i for i, v in enumerate(eqn.invars) if is_float(v.aval)]
 
-        def filled(values: Sequence[Any]) -> list[Any]:
-            every = list(ins)
+        def filled(every: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+            full = list(every)
             for i, v in zip(floats, values, strict=True):
-                every[i] = v
-            return every
+                full[i] = v
+            return full
 
         @jax.custom_jvp
         def f(*values: Any) -> list[Any]:
-            return self.run(*opened(eqn.params["call_jaxpr"]), filled(values))
+            return self.run(*opened(eqn.params["call_jaxpr"]), filled(ins, values))
 
         @f.defjvp
         def _(primals: Any, tangents: Any) -> Any:
             def along(every: list[Any], dots: list[Any]) -> Any:
                 def of_floats(*values: Any) -> list[Any]:
-                    full = list(every)
-                    for i, v in zip(floats, values, strict=True):
-                        full[i] = v
-                    return bind(eqn, full)
+                    return bind(eqn, filled(every, values))
 
                 return jax.jvp(of_floats, tuple(every[i] for i in floats), tuple(dots))
 
             avals = [v.aval for v in eqn.invars]
             program = trace(along, avals, [avals[i] for i in floats])
-            args = [*filled(primals), *map(_wide, tangents)]
+            args = [*filled(ins, primals), *map(_wide, tangents)]
             outs = self.run(program.jaxpr, program.consts, args)
             return outs[: len(outs) // 2], outs[len(outs) // 2 :]
 
