@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import cases_conv
+import cases_graph
 import cases_ports
 import cases_recurrent
 import cases_transformer
@@ -104,7 +105,9 @@ class AddLookup(fbp.Layer):
 
 # The table: what follows, and one file for each family of layers.
 
-FAMILIES: tuple[Any, ...] = (cases_conv, cases_ports, cases_recurrent, cases_transformer)
+FAMILIES: tuple[Any, ...] = (
+    *(cases_conv, cases_graph, cases_ports, cases_recurrent, cases_transformer),
+)
 
 ACTIVATIONS = {
     "relu": fbp.Relu(),
@@ -378,7 +381,7 @@ def auto(layer: fbp.Layer, params: Params, x: PyTree, dy: PyTree, key: Key = Non
     """dparams and dx by `jax.vjp` of the layer's own forward."""
 
     def forward(params: Params, values: PyTree) -> PyTree:
-        return layer.forward(params, with_floats(x, values), key)[0]
+        return floats(layer.forward(params, with_floats(x, values), key)[0])
 
     _, vjp = jax.vjp(forward, params, floats(x))
     return vjp(dy)

@@ -598,7 +598,7 @@ def test_wrong_groups_are_refused(group: Any) -> None:
         group(fbp.Tanh(), named=fbp.Relu())
     with pytest.raises(TypeError, match=rf"^{name}: expected a Layer, got 3$"):
         group(fbp.Tanh(), 3)
-    with pytest.raises(TypeError, match=rf"^{name}: expected a Layer, got <class "):
+    with pytest.raises(TypeError, match=rf"^{name}: expected a Layer, got the class "):
         group(act=fbp.Tanh)
 
 

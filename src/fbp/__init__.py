@@ -12,13 +12,20 @@ if TYPE_CHECKING:
     from fbp._cell import Cell as Cell
     from fbp._layer import Layer as Layer
     from fbp._layer import Loss as Loss
+    from fbp._layer import split as split
     from fbp._microbatch import Microbatch as Microbatch
     from fbp._objective import Objective as Objective
     from fbp._objective import ObjectiveParams as ObjectiveParams
     from fbp._value_and_grad import value_and_grad as value_and_grad
+    from fbp.combinators import Concat as Concat
+    from fbp.combinators import Each as Each
+    from fbp.combinators import Graph as Graph
+    from fbp.combinators import On as On
     from fbp.combinators import Parallel as Parallel
+    from fbp.combinators import Pick as Pick
     from fbp.combinators import Recurrent as Recurrent
     from fbp.combinators import Remat as Remat
+    from fbp.combinators import Repeat as Repeat
     from fbp.combinators import Residual as Residual
     from fbp.combinators import Serial as Serial
     from fbp.combinators import Stack as Stack
@@ -96,13 +103,13 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "_cell": ["Cell"],
-    "_layer": ["Layer", "Loss"],
+    "_layer": ["Layer", "Loss", "split"],
     "_microbatch": ["Microbatch"],
     "_objective": ["Objective", "ObjectiveParams"],
     "_value_and_grad": ["value_and_grad"],
     "combinators": [
-        *["map_layers", "Parallel", "Recurrent", "Remat", "Residual", "Serial", "Stack"],
-        *["Sum"],
+        *["Concat", "Each", "Graph", "map_layers", "On", "Parallel", "Pick", "Recurrent"],
+        *["Remat", "Repeat", "Residual", "Serial", "Stack", "Sum"],
     ],
     "explain": ["summary"],
     "interop": ["from_jax", "to_jax"],

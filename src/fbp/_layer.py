@@ -24,6 +24,8 @@ These hold for every layer, and are tested for every layer:
   Most layers therefore return `res = ()`.
 * Leading axes are batch axes. x and y may be trees of arrays.
 * Without a key there is no noise, as in evaluation. Combinators split a key among their layers.
+
+Trees and shapes are held to this whenever a layer runs (see `_contract`), numbers by `fbp.check`.
 """
 
 import abc
@@ -33,6 +35,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from fbp._contract import described, hold_to_contract, is_float, require_single_positions
 
 Array = jax.Array
 Key = jax.Array | None
@@ -49,6 +53,10 @@ class Layer(abc.ABC):
     cannot be computed cheaply from params and x: often (). Leading axes are batch axes, over which
     the gradients of parameters are summed. Without a key there is no noise.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        hold_to_contract(cls)
 
     @property
     def cheap(self) -> bool:
@@ -85,8 +93,14 @@ class Layer(abc.ABC):
 
         x is the input at one position, or its shapes and dtypes: that of `forward` without the axis
         T.
+
+        Raises:
+          TypeError: a layer defines neither `step` nor `steps`, and its forward reads other
+            positions.
         """
-        del params, x, length
+        of_fbp = type(self).__module__.startswith("fbp.")
+        if not of_fbp and type(self).step is Layer.step and type(self).steps is Layer.steps:
+            require_single_positions(self, x)
         return ()
 
     def step(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -118,7 +132,15 @@ class Loss(abc.ABC):
 
     A loss is a mean over the examples of a target. With a target `Weighted(target, weight)` it is
     the weighted mean, sum(weight * loss) / sum(weight).
+
+    Two more arguments are given to a `value_and_grad` that has a parameter of their name: `key`, to
+    draw from, None in evaluation; and `scale`, by which dparams and dy, but not the value, are
+    multiplied before they are rounded to float16 (else they are widened, and scaled outside).
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        hold_to_contract(cls)
 
     def init(self, key: Array) -> Params:
         """Draws the parameters; () for a loss that has none."""
@@ -136,10 +158,20 @@ class Loss(abc.ABC):
     ) -> tuple[Array, Params, PyTree]:
         """Returns the loss, dparams and dy."""
 
-    @abc.abstractmethod
     def weight(self, target: PyTree) -> Array:
         """Returns the divisor of the mean, up to a constant factor: how much this target counts
-        when a larger one is cut into parts (see `Microbatch`)."""
+        when a larger one is cut into parts (see `Microbatch`).
+
+        Here the number of examples, the size of the target's first axis. A loss that leaves some
+        examples out, or weighs them, overrides it.
+        """
+        sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(target)}
+        if len(sizes) != 1 or sizes == {()}:
+            raise ValueError(
+                f"{name_of(self)}.weight: expected a target whose arrays have examples as their "
+                f"first axis, got {described(target)}: define weight(target)"
+            )
+        return jnp.float32(next(iter(sizes))[0])
 
 
 def split(key: Key, n: int) -> list[Key]:
@@ -176,9 +208,23 @@ def add(dx: PyTree, *others: PyTree) -> PyTree:
     return jax.tree.map(lambda first, *rest: sum(rest, first), dx, *others)
 
 
+def add_floats(y: PyTree, *others: PyTree) -> PyTree:
+    """Sums values: the floats of trees. What is not a float, such as an index, is that of y."""
+    return jax.tree.map(
+        lambda first, *rest: sum(rest, first) if is_float(first) else first, y, *others
+    )
+
+
+def passed(dy: PyTree, x: PyTree) -> PyTree:
+    """The gradient of x where y is x: dy, with None for what is not a float."""
+    leaves, tree = jax.tree.flatten(x)
+    ds = tree.flatten_up_to(dy)
+    return tree.unflatten([d if is_float(a) else None for a, d in zip(leaves, ds, strict=True)])
+
+
 def scaled(dvalue: Any, grads: PyTree) -> PyTree:
-    """Multiplies gradients by the upstream gradient dvalue of a scalar."""
-    return jax.tree.map(lambda d: (dvalue * d).astype(d.dtype), grads)
+    """Multiplies gradients by the upstream gradient dvalue of a scalar, in at least float32."""
+    return jax.tree.map(lambda d: (dvalue * at_least_float32(d)).astype(d.dtype), grads)
 
 
 def like(dparams: PyTree, params: PyTree) -> PyTree:
@@ -215,7 +261,12 @@ def require_params(owner: Any, params: Params, **shapes: tuple[int, ...]) -> Non
 def require_layer(owner: Any, layer: Any) -> None:
     """Raises TypeError unless it is given a Layer."""
     if not isinstance(layer, Layer):
-        raise TypeError(f"{name_of(owner)}: expected a Layer, got {layer!r}")
+        cure = ""
+        if isinstance(layer, type) and issubclass(layer, Layer):
+            cure = f": make one, {layer.__name__}(...)"
+        elif callable(layer):
+            cure = ": make a layer of it by fbp.from_jax"
+        raise TypeError(f"{name_of(owner)}: expected a Layer, got {described(layer)}{cure}")
 
 
 def name_of(owner: Any) -> str:

@@ -10,8 +10,8 @@ from fbp._layer import Layer
 def map_layers(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
     """Returns the model with f applied to every layer, from the inside out.
 
-    The layers that a layer holds are found in its fields: fields that are layers, or tuples of
-    layers. f is applied to those first, then to a copy of the layer that holds the results; the
+    The layers that a layer holds are found in its fields: fields that are layers, or tuples, lists
+    and dicts of layers, however deep. f is applied to those first, then to a copy of the layer that holds the results; the
     copy's `__post_init__`, if it has one, may reject them.
 
     Args:
@@ -41,7 +41,11 @@ def map_held(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
 def _map_field(f: Callable[[Layer], Layer], held: Any) -> Any:
     if isinstance(held, Layer):
         return f(held)
-    if isinstance(held, tuple) and any(isinstance(item, Layer) for item in held):
-        new = tuple(_map_field(f, item) for item in held)
-        return held if all(a is b for a, b in zip(held, new, strict=True)) else new
+    if type(held) in (tuple, list):
+        items = [_map_field(f, item) for item in held]
+        same = all(a is b for a, b in zip(held, items, strict=True))
+        return held if same else type(held)(items)
+    if type(held) is dict:
+        named = {name: _map_field(f, item) for name, item in held.items()}
+        return held if all(held[name] is named[name] for name in held) else named
     return held

@@ -4,7 +4,18 @@ import dataclasses
 
 import jax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, add, name_of, require_layer
+from fbp._layer import (
+    Array,
+    Key,
+    Layer,
+    Params,
+    PyTree,
+    add,
+    add_floats,
+    name_of,
+    passed,
+    require_layer,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +25,7 @@ class Residual(Layer):
         dx = dy + (df/dx)^T dy
 
     x is read by both terms, so its two gradients add up; the first passes to x unchanged, however
-    deep the network is.
+    deep the network is. Integers in x, such as indices, are not added: those of y are those of f(x).
 
     Args:
       layer: f. It keeps the shape of x.
@@ -40,21 +51,21 @@ class Residual(Layer):
     def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
         fx, res = self.layer.forward(params, x, key)
         require_same(self, x, fx)
-        return add(x, fx), res
+        return add_floats(fx, x), res
 
     def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
         dparams, dx = self.layer.backward(params, x, res, dy)
-        return dparams, add(dy, dx)
+        return dparams, add(passed(dy, x), dx)
 
     def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
-        return add(x, self.layer.recompute(params, x, res))
+        return add_floats(self.layer.recompute(params, x, res), x)
 
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         return self.layer.start(params, x, length)
 
     def steps(self, params: Params, x: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         fx, state = self.layer.steps(params, x, state)
-        return add(x, fx), state
+        return add_floats(fx, x), state
 
 
 def require_same(

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from fbp._layer import Key, Params, PyTree, add, split
+from fbp._layer import Key, Params, PyTree, add, add_floats, split
 from fbp.combinators._group import Group
 from fbp.combinators._residual import require_same
 
@@ -15,7 +15,8 @@ class Sum(Group):
         dy_i = dy                              every term passes dy on unchanged
         dx   = sum_i (df_i/dx)^T dy            x is read n times: its gradients add up
 
-    `Residual(f)` is the sum of f and of x itself; here the skip may be a layer too.
+    `Residual(f)` is the sum of f and of x itself; here the skip may be a layer too. Integers are not
+    added: those of y are those of f_1(x).
 
     Args:
       *layers, **named: the layers. With names, params is a dict with those names.
@@ -44,7 +45,7 @@ class Sum(Group):
         ys, res = zip(*outputs, strict=True)
         for y in ys[1:]:
             require_same(self, ys[0], y, "its layers to give one shape and dtype")
-        return add(*ys), self.pack(res)
+        return add_floats(*ys), self.pack(res)
 
     def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
         parts = self.unpack(params), self.unpack(res, "res")
@@ -56,7 +57,7 @@ class Sum(Group):
 
     def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
         parts = self.unpack(params), self.unpack(res, "res")
-        return add(
+        return add_floats(
             *(layer.recompute(p, x, r) for layer, p, r in zip(self.layers, *parts, strict=True))
         )
 
@@ -70,4 +71,4 @@ class Sum(Group):
         parts = self.unpack(params), self.unpack(state, "state")
         outputs = [layer.steps(p, x, s) for layer, p, s in zip(self.layers, *parts, strict=True)]
         ys, states = zip(*outputs, strict=True)
-        return add(*ys), self.pack(states)
+        return add_floats(*ys), self.pack(states)

@@ -14,7 +14,8 @@ import jax
 from fbp._cell import Cell
 from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
 from fbp._tree import path_of
-from fbp.combinators import Group
+from fbp.combinators import Graph, Group
+from fbp.combinators._graph import Node
 from fbp.ports import LoRA
 
 
@@ -31,7 +32,8 @@ class Row:
       params: how many parameters it has itself, in all copies together.
       input: how its backward gets its input: "given", it is the input of the layer around it;
         "kept"; or "recomputed".
-      kept: bytes kept for its backward: its residuals, and its input if that is kept for it.
+      kept: bytes kept for its backward: its residuals, and its input if that is kept for it. In a
+        `Graph`, where a value may have several readers, its output instead of its input.
     """
 
     path: str
@@ -51,6 +53,7 @@ class Trace:
         self.rows: list[Row] = []
         self.children: dict[int, dict[str, int]] = {}
         self.inputs: list[PyTree] = []
+        self.graphs: set[int] = set()
 
     def keeper(self, owner: int, keys: tuple[Any, ...]) -> int:
         """The row whose backward needs a leaf of `owner`'s residuals.
@@ -111,8 +114,19 @@ class Probe(Layer):
                 probe = cls.around(child, below, depth + 1, trace)
                 trace.children[number][name] = probe.row
                 probes.append(probe)
-            one = isinstance(getattr(layer, field), Layer)
-            object.__setattr__(inside, field, probes[0] if one else tuple(probes))
+            held = getattr(layer, field)
+            new: Any = tuple(probes)
+            if isinstance(held, Layer):
+                new = probes[0]
+            elif isinstance(held, dict):
+                new = dict(zip(held, probes, strict=True))
+            object.__setattr__(inside, field, new)
+        if isinstance(layer, Graph):
+            trace.graphs.add(number)
+            for node in layer.nodes:
+                row = trace.children[number][layer.names[node.layer]]
+                trace.children[number][node.name] = row
+                trace.rows[row].input = _input_of(layer, node)
         return cls(inside, number, trace)
 
     @property
@@ -136,6 +150,16 @@ class Probe(Layer):
         raise NotImplementedError("a summary looks at the forward alone")
 
 
+def _input_of(graph: Graph, node: Node) -> str:
+    """How the backward of a node gets its input."""
+    inputs = (graph.inputs,) if isinstance(graph.inputs, str) else graph.inputs
+    layers = {other.name: graph.layers[other.layer] for other in graph.nodes}
+    computed = [layers[name] for name in node.reads if name not in inputs]
+    if not computed:
+        return "given"
+    return "recomputed" if any(layer.cheap for layer in computed) else "kept"
+
+
 def _layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
     """The fields of a layer that hold layers, each layer with its part of the params' path."""
     fields: dict[str, list[tuple[str, Layer]]] = {}
@@ -149,7 +173,9 @@ def _layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
         if isinstance(held, Layer):
             # A wrapper holds its layer in a field `layer`, and its params are the layer's.
             fields[field.name] = [("" if field.name == "layer" else field.name, held)]
-        elif isinstance(held, tuple) and held and all(isinstance(x, Layer) for x in held):
+        elif isinstance(held, dict) and held and all(isinstance(x, Layer) for x in held.values()):
+            fields[field.name] = [(str(name), x) for name, x in held.items()]
+        elif isinstance(held, tuple | list) and held and all(isinstance(x, Layer) for x in held):
             names = layer.names if isinstance(layer, Group) and layer.names else range(len(held))
             fields[field.name] = [(str(n), x) for n, x in zip(names, held, strict=True)]
     return fields

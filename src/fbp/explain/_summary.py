@@ -77,6 +77,6 @@ def summary(model: Layer, x: PyTree, key: Key = None) -> Summary:
     for owner, keys, leaf in owned_leaves(res):
         row = rows[trace.keeper(owner, keys)]
         row.kept += nbytes(leaf)
-        if row is not rows[owner]:
+        if row is not rows[owner] and owner not in trace.graphs:
             row.input = "kept"
     return Summary(tuple(rows), count(params), nbytes(params), nbytes(x), nbytes(res))
