@@ -142,28 +142,34 @@ def imports(path: Path) -> set[str]:
 # What each may import of fbp. The rest (train, explain, verify, cli) may import these, and only
 # those beside the training path may import `_custom_vjp`.
 MAY_IMPORT = {
-    "_layer.py": (),
-    "_cell.py": ("_layer",),
+    "_contract.py": (),
+    "_layer.py": ("_contract",),
+    "_cell.py": ("_contract", "_layer"),
     "_tree.py": ("_layer",),
-    "_objective.py": ("_layer",),
-    "_microbatch.py": ("_layer", "_objective"),
+    "_turn.py": ("_contract", "_layer"),
+    "_objective.py": ("_contract", "_layer", "_turn"),
+    "_microbatch.py": ("_contract", "_layer", "_objective"),
     "_value_and_grad.py": ("_layer", "_microbatch", "_objective"),
-    "_custom_vjp.py": ("_layer", "_objective", "_microbatch"),
+    "_custom_vjp.py": ("_layer", "_objective", "_turn"),
     "_platform.py": (),
     "_schedules": ("_layer", "_platform", "_schedules"),
     "layers": ("_cell", "_layer", "_schedules", "_tree", "layers"),
-    "combinators": ("_cell", "_layer", "_tree", "combinators"),
-    "ports": ("_layer", "_platform", "_tree", "layers", "combinators", "ports"),
-    "losses": ("_layer", "_schedules", "_tree", "losses"),
+    "combinators": ("_cell", "_contract", "_layer", "_tree", "combinators"),
+    "ports": ("_contract", "_layer", "_platform", "_tree", "layers", "combinators", "ports"),
+    "losses": ("_contract", "_layer", "_schedules", "_tree", "_turn", "losses"),
     "text": ("_errors", "_layer", "combinators", "text"),
     "step": (
-        *("_columns", "_layer", "_microbatch", "_objective", "_tree"),
+        *("_columns", "_contract", "_layer", "_microbatch", "_objective", "_tree", "_turn"),
         *("combinators", "layers", "ports", "step"),
     ),
     # Weights that others have made come in through `interop`.
-    "models": ("_layer", "_tree", "layers", "losses", "combinators", "ports", "models", "interop"),
+    "models": (
+        *("_contract", "_layer", "_tree", "combinators", "interop", "layers", "losses", "models"),
+        "ports",
+    ),
     "interop": (
-        *("_layer", "_tree", "_custom_vjp", "layers", "combinators", "ports", "models", "interop"),
+        *("_contract", "_custom_vjp", "_layer", "_tree", "_turn"),
+        *("combinators", "interop", "layers", "models", "ports"),
     ),
 }
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fbp._microbatch import Microbatch as Microbatch
     from fbp._objective import Objective as Objective
     from fbp._objective import ObjectiveParams as ObjectiveParams
+    from fbp._objective import input_grad as input_grad
     from fbp._value_and_grad import value_and_grad as value_and_grad
     from fbp.combinators import Concat as Concat
     from fbp.combinators import Each as Each
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from fbp.combinators import map_layers as map_layers
     from fbp.explain import summary as summary
     from fbp.interop import from_jax as from_jax
+    from fbp.interop import loss_from_jax as loss_from_jax
+    from fbp.interop import objective_from_jax as objective_from_jax
     from fbp.interop import to_jax as to_jax
     from fbp.layers import Attention as Attention
     from fbp.layers import AvgPool2D as AvgPool2D
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from fbp.layers import Unembed as Unembed
     from fbp.layers import Unflatten as Unflatten
     from fbp.losses import Huber as Huber
+    from fbp.losses import Losses as Losses
     from fbp.losses import MeanAbsoluteError as MeanAbsoluteError
     from fbp.losses import MeanSquaredError as MeanSquaredError
     from fbp.losses import SigmoidCrossEntropy as SigmoidCrossEntropy
@@ -84,13 +88,18 @@ if TYPE_CHECKING:
     from fbp.ports import Update as Update
     from fbp.ports import mixed_precision as mixed_precision
     from fbp.ports import trainable as trainable
+    from fbp.step import Averaged as Averaged
     from fbp.step import Clipped as Clipped
+    from fbp.step import LossScaled as LossScaled
     from fbp.step import State as State
     from fbp.step import init_state as init_state
     from fbp.step import make_step as make_step
     from fbp.step import make_steps as make_steps
+    from fbp.step import only as only
     from fbp.step import plan as plan
+    from fbp.step import state_in_turn as state_in_turn
     from fbp.step import state_of as state_of
+    from fbp.step import step_in_turn as step_in_turn
     from fbp.step import step_of as step_of
     from fbp.step import steps_of as steps_of
     from fbp.step import with_batch_statistics as with_batch_statistics
@@ -105,14 +114,14 @@ _ROOMS = {
     "_cell": ["Cell"],
     "_layer": ["Layer", "Loss", "split"],
     "_microbatch": ["Microbatch"],
-    "_objective": ["Objective", "ObjectiveParams"],
+    "_objective": ["input_grad", "Objective", "ObjectiveParams"],
     "_value_and_grad": ["value_and_grad"],
     "combinators": [
         *["Concat", "Each", "Graph", "map_layers", "On", "Parallel", "Pick", "Recurrent"],
         *["Remat", "Repeat", "Residual", "Serial", "Stack", "Sum"],
     ],
     "explain": ["summary"],
-    "interop": ["from_jax", "to_jax"],
+    "interop": ["from_jax", "loss_from_jax", "objective_from_jax", "to_jax"],
     "layers": [
         *["Attention", "AvgPool2D", "BatchNorm", "Bias", "Conv2D", "Dense", "Dropout"],
         *["Embedding", "FixedBatchNorm", "Flatten", "Gelu", "GlobalAvgPool2D", "GroupNorm"],
@@ -122,14 +131,15 @@ _ROOMS = {
         *["Unembed", "Unflatten"],
     ],
     "losses": [
-        *["Huber", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],
+        *["Huber", "Losses", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],
         *["SoftmaxCrossEntropy", "UnembedCrossEntropy", "Weighted"],
     ],
     "models": [],
     "ports": ["Cast", "Freeze", "LoRA", "mixed_precision", "Tie", "trainable", "Update"],
     "step": [
-        *["Clipped", "init_state", "make_step", "make_steps", "plan", "State", "state_of"],
-        *["step_of", "steps_of", "with_batch_statistics"],
+        *["Averaged", "Clipped", "init_state", "LossScaled", "make_step", "make_steps", "only"],
+        *["plan", "State", "state_in_turn", "state_of", "step_in_turn", "step_of", "steps_of"],
+        *["with_batch_statistics"],
     ],
     "text": [],
     "train": [],

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
+from fbp._contract import described
 from fbp._layer import Array, Key, Layer, Params, PyTree, like, name_of
 
 
@@ -60,7 +61,9 @@ class Cell(Layer):
         self, params: Params, x: tuple[Array, PyTree], key: Key = None
     ) -> tuple[tuple[Array, PyTree], PyTree]:
         if not (isinstance(x, tuple) and len(x) == 2):
-            raise TypeError(f"{name_of(self)}: expected x to be a pair (x_t, state), got {x!r}")
+            raise TypeError(
+                f"{name_of(self)}: expected x to be a pair (x_t, state), got {described(x)}"
+            )
         x_t, state = x
         return self.forward_step(params, self.project(params, x_t), state)
 
@@ -76,7 +79,7 @@ class Cell(Layer):
 def require_cell(owner: Any, cell: Any) -> None:
     """Raises TypeError unless it is given a Cell."""
     if not isinstance(cell, Cell):
-        raise TypeError(f"{name_of(owner)}: expected a Cell, got {cell!r}")
+        raise TypeError(f"{name_of(owner)}: expected a Cell, got {described(cell)}")
 
 
 def draw_gates(

@@ -17,9 +17,14 @@ from jax import lax
 Method = Callable[..., Any]
 
 
-def hold_to_contract(cls: type) -> None:
-    """Wraps the methods that a class defines itself, so that what they return is looked at."""
-    wrappers = {"forward": _forward, "backward": _backward, "value_and_grad": _value_and_grad}
+def hold_to_contract(cls: type, base: type) -> None:
+    """Wraps the methods that a subclass of `base`, Layer or Loss, defines itself, so that what they
+    return is looked at."""
+    wrappers: dict[str, Callable[[Method], Method]] = {
+        "forward": _forward,
+        "backward": functools.partial(_backward, layer_type=base),
+        "value_and_grad": _value_and_grad,
+    }
     for name, wrapper in wrappers.items():
         method = cls.__dict__.get(name)
         if inspect.isfunction(method) and not getattr(method, "__isabstractmethod__", False):
@@ -47,7 +52,7 @@ def _forward(method: Method) -> Method:
     return forward
 
 
-def _backward(method: Method) -> Method:
+def _backward(method: Method, layer_type: type) -> Method:
     @functools.wraps(method)
     def backward(self: Any, params: Any, x: Any, res: Any, dy: Any) -> tuple[Any, Any]:
         returned = method(self, params, x, res, dy)
@@ -60,9 +65,8 @@ def _backward(method: Method) -> Method:
         dparams, dx = returned
         wrong = difference(dx, x)
         # What layers that hold others return in the place of dparams is theirs: see `ports`.
-        if not wrong and not holds_layers(self):
-            if wrong := difference(dparams, params):
-                raise ValueError(f"{where}: expected dparams to be like params, {wrong}")
+        if not wrong and not _holds(self, layer_type) and (other := difference(dparams, params)):
+            raise ValueError(f"{where}: expected dparams to be like params, {other}")
         if wrong:
             swapped = not difference(dparams, x) and not difference(dx, params)
             cure = ": dparams and dx are swapped, return (dparams, dx)" if swapped else ""
@@ -103,6 +107,7 @@ def difference(gradient: Any, value: Any) -> str:
 
     It has the tree and the shapes of the value, and None for what is not a float.
     """
+    tree: Any
     leaves, tree = jax.tree_util.tree_flatten_with_path(value)
     try:
         gradients = tree.flatten_up_to(gradient)
@@ -116,7 +121,7 @@ def difference(gradient: Any, value: Any) -> str:
                 return f"None{at} ({described(leaf)} has no gradient), got {described(d)}"
         elif d is None:
             return f"{described(leaf)}{at}, got None: return zeros where the gradient is zero"
-        elif jax.tree.structure(d) != jax.tree.structure(0) or np.shape(d) != np.shape(leaf):
+        elif not jax.tree_util.all_leaves([d]) or np.shape(d) != np.shape(leaf):
             return f"{described(leaf)}{at}, got {described(d)}"
     return ""
 
@@ -144,14 +149,11 @@ def is_float(leaf: Any) -> bool:
     return jnp.issubdtype(getattr(leaf, "dtype", np.result_type(type(leaf))), jnp.inexact)
 
 
-def holds_layers(layer: Any) -> bool:
+def _holds(layer: Any, layer_type: type) -> bool:
     """Whether a layer is made of others: of layers in its fields, or in containers in them."""
-    from fbp._layer import Layer
-
-    held = jax.tree.leaves(
-        list(getattr(layer, "__dict__", {}).values()), is_leaf=lambda a: isinstance(a, Layer)
-    )
-    return any(isinstance(a, Layer) for a in held)
+    fields = list(getattr(layer, "__dict__", {}).values())
+    held = jax.tree.leaves(fields, is_leaf=lambda a: isinstance(a, layer_type))
+    return any(isinstance(a, layer_type) for a in held)
 
 
 def require_single_positions(layer: Any, x: Any) -> None:
@@ -169,7 +171,7 @@ def require_single_positions(layer: Any, x: Any) -> None:
     try:
         with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
             apart = _reads_other_positions(layer, tuple(leaves), tree)
-    except Exception:  # noqa: BLE001 what the layer itself raises is for `forward` to say
+    except Exception:
         return
     if apart:
         raise TypeError(

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of, scaled
-from fbp._microbatch import Microbatch
-from fbp._objective import Objective
+from fbp._objective import ObjectiveLike
+from fbp._turn import rounded, wide_gradient
 
 
 def layer_function(layer: Layer) -> Callable[..., PyTree]:
@@ -37,16 +37,16 @@ def loss_function(loss: Loss) -> Callable[..., Array]:
         return loss.value(params, y, target)
 
     def fwd(params: Params, y: PyTree, target: PyTree) -> tuple[Array, PyTree]:
-        value, dparams, dy = loss.value_and_grad(params, y, target)
-        return value, (dparams, dy)
+        value, gradient, dtypes = wide_gradient(loss, params, y, target)
+        return value, (gradient, dtypes)
 
-    def bwd(gradient: PyTree, dvalue: Array) -> tuple[Params, PyTree, None]:
-        return *scaled(dvalue, gradient), None
+    def bwd(kept: PyTree, dvalue: Array) -> tuple[Params, PyTree, None]:
+        return *rounded(dvalue, *kept), None
 
     return _with_rule(loss, primal, fwd, bwd)
 
 
-def objective_function(objective: Objective | Microbatch) -> Callable[..., Array]:
+def objective_function(objective: ObjectiveLike) -> Callable[..., Array]:
     """The objective as f(params, batch, key=None); only params have a gradient."""
 
     def primal(params: PyTree, batch: PyTree, key: Key = None) -> Array:

@@ -56,12 +56,18 @@ class Layer(abc.ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        hold_to_contract(cls)
+        hold_to_contract(cls, Layer)
 
     @property
     def cheap(self) -> bool:
         """Whether y is cheaper to compute again than to keep: activations and norms set
         `cheap = True`. `Serial` does not keep such an output; its backward calls `recompute`."""
+        return False
+
+    @property
+    def draws(self) -> bool:
+        """Whether the layer itself, not one inside it, draws noise where it is given a key. Then a
+        training step without a key is refused."""
         return False
 
     def init(self, key: Array) -> Params:
@@ -140,7 +146,7 @@ class Loss(abc.ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        hold_to_contract(cls)
+        hold_to_contract(cls, Loss)
 
     def init(self, key: Array) -> Params:
         """Draws the parameters; () for a loss that has none."""
@@ -217,6 +223,7 @@ def add_floats(y: PyTree, *others: PyTree) -> PyTree:
 
 def passed(dy: PyTree, x: PyTree) -> PyTree:
     """The gradient of x where y is x: dy, with None for what is not a float."""
+    tree: Any
     leaves, tree = jax.tree.flatten(x)
     ds = tree.flatten_up_to(dy)
     return tree.unflatten([d if is_float(a) else None for a, d in zip(leaves, ds, strict=True)])

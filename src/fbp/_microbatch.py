@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fbp._layer import Array, Key, Layer, Loss, PyTree, like, name_of
-from fbp._objective import Objective, ObjectiveParams
+from fbp._objective import EXAMPLES, Objective, ObjectiveParams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +21,16 @@ class Microbatch:
         dparams = sum_i s_i dparams_i
 
     The plain mean of the parts' means would be wrong wherever parts have different weights: a
-    shorter last part, ignored labels, weighted examples. The sums are in at least float32.
+    shorter last part, ignored labels, weighted examples. The sums are in at least float32. An `aux`
+    is averaged with the same shares.
 
     Args:
       objective: an `Objective`.
       size: examples a part; the last part may be shorter.
 
     Raises:
-      ValueError: size is not positive; the arrays of a batch differ in their first axis.
+      ValueError: size is not positive; the arrays of a batch differ in their first axis; the
+        weights of parts do not add up to that of the batch.
     """
 
     objective: Objective
@@ -43,28 +46,34 @@ class Microbatch:
     def weight(self, batch: PyTree) -> Array:
         return self.objective.weight(batch)
 
-    def value(self, params: ObjectiveParams, batch: PyTree, key: Key = None) -> Array:
-        """Returns the loss, one part at a time."""
-        return self._weighted_sum(self.objective.value, params, batch, key)
+    def value(self, params: ObjectiveParams, batch: PyTree, key: Key = None, **options: Any) -> Any:
+        """Returns the loss, one part at a time; options as for `Objective.value`."""
+        return self._weighted_sum(self.objective.value, params, batch, key, options)
 
     def value_and_grad(
-        self, params: ObjectiveParams, batch: PyTree, key: Key = None
-    ) -> tuple[Array, ObjectiveParams]:
-        """Returns the loss and its gradient, one part at a time."""
-        return self._weighted_sum(self.objective.value_and_grad, params, batch, key)
+        self, params: ObjectiveParams, batch: PyTree, key: Key = None, **options: Any
+    ) -> tuple[Any, ObjectiveParams]:
+        """Returns the loss and its gradient, one part at a time; options as for `Objective`."""
+        return self._weighted_sum(self.objective.value_and_grad, params, batch, key, options)
 
     def but_last(
-        self, params: ObjectiveParams, batch: PyTree, key: Key = None
+        self, params: ObjectiveParams, batch: PyTree, key: Key = None, **options: Any
     ) -> tuple[Any, tuple[Any, PyTree, Key]]:
         """Returns the sums over all parts but the last, (value, dparams), or None if there is only
         one part; and the share, examples and key of the last part, which the caller runs."""
-        return self._walk(self.objective.value_and_grad, params, batch, key, but_last=True)
+        f = self.objective.value_and_grad
+        return self._walk(f, params, batch, key, options, but_last=True)
 
     def _weighted_sum(
-        self, f: Callable[..., PyTree], params: ObjectiveParams, batch: PyTree, key: Key
+        self,
+        f: Callable[..., PyTree],
+        params: ObjectiveParams,
+        batch: PyTree,
+        key: Key,
+        options: dict[str, Any],
     ) -> PyTree:
-        sums, last = self._walk(f, params, batch, key, but_last=False)
-        return f(params, *last[1:]) if sums is None else sums
+        sums, last = self._walk(f, params, batch, key, options, but_last=False)
+        return f(params, *last[1:], **options) if sums is None else sums
 
     def _walk(
         self,
@@ -72,6 +81,7 @@ class Microbatch:
         params: ObjectiveParams,
         batch: PyTree,
         key: Key,
+        options: dict[str, Any],
         but_last: bool,
     ) -> tuple[PyTree, Any]:
         """The sums over the parts of a batch, None for a single part; and the last part."""
@@ -83,16 +93,21 @@ class Microbatch:
         n = jax.tree.leaves(batch)[0].shape[0]
         if n <= self.size:
             return None, (1, batch, key)
-        total = self.objective.weight(batch)
-        total = jnp.where(total == 0, 1, total)
+        self._require_additive(batch, n)
+        total = jax.tree.map(lambda w: jnp.where(w == 0, 1, w), self.objective.weight(batch))
 
-        def shared(i: Any, examples: PyTree) -> tuple[Array, PyTree, Key]:
-            share = self.objective.weight(examples) / total
+        def shared(i: Any, examples: PyTree) -> tuple[PyTree, PyTree, Key]:
+            share = jax.tree.map(lambda w, t: w / t, self.objective.weight(examples), total)
+            if isinstance(share, dict):  # several losses, each with a share of its own
+                share[EXAMPLES] = jax.tree.leaves(examples)[0].shape[0] / n
             return share, examples, None if key is None else jax.random.fold_in(key, i)
 
         def accumulate(sums: PyTree, part: tuple[Array, PyTree]) -> tuple[PyTree, None]:
             share, *args = shared(*part)
-            terms = f(params, *args)
+            if isinstance(share, dict):
+                terms, share = f(params, *args, share=share, **options), 1
+            else:
+                terms = f(params, *args, **options)
             return jax.tree.map(lambda s, t: s + (share * t).astype(s.dtype), sums, terms), None
 
         whole, rest = divmod(n, self.size)
@@ -101,7 +116,7 @@ class Microbatch:
         parts = jax.tree.map(
             lambda a: a[: n - rest].reshape(self.size, whole, *a.shape[1:]).swapaxes(0, 1), batch
         )
-        shapes = jax.eval_shape(f, params, batch, key)
+        shapes = jax.eval_shape(lambda: f(params, batch, key, **options))
         sums = jax.tree.map(
             lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)), shapes
         )
@@ -116,6 +131,34 @@ class Microbatch:
         if rest and not but_last:
             sums, _ = accumulate(sums, last)
         return like(sums, shapes), shared(*last) if but_last else None
+
+    def _require_additive(self, batch: PyTree, n: int) -> None:
+        """Raises unless the weights of parts add up to that of the batch, tried on ones.
+
+        A weight that does not, such as a constant, would scale the loss and its gradient silently.
+        """
+        with jax.ensure_compile_time_eval():
+            ones = jax.tree.map(lambda a: np.ones(a.shape, a.dtype), batch)
+
+            def weight(first: int, end: int) -> dict[str, float]:
+                part = jax.tree.map(lambda a: a[first:end], ones)
+                found = self.objective.weight(part)
+                return (
+                    {k: float(w) for k, w in found.items()}
+                    if isinstance(found, dict)
+                    else {"": float(found)}
+                )
+
+            cut = min(self.size, n - 1)
+            whole, first, second = weight(0, n), weight(0, cut), weight(cut, n)
+        for name, total in whole.items():
+            if not np.isclose(first[name] + second[name], total, rtol=1e-3):
+                of = f" of {name}" if name else ""
+                raise ValueError(
+                    f"Microbatch: expected weights{of} of parts to add up to that of the batch, "
+                    f"got {first[name]:g} for {cut} examples, {second[name]:g} for {n - cut} and "
+                    f"{total:g} for all {n}: Loss.weight must count examples, as it does by default"
+                )
 
 
 def objective_of(model: Layer, loss: Loss, microbatch: int | None) -> Objective | Microbatch:

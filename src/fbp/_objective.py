@@ -1,15 +1,37 @@
 """A model and its loss: the whole of backpropagation in six lines."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, require_layer, scaled
+from fbp._contract import described
+from fbp._layer import (
+    Array,
+    Key,
+    Layer,
+    Loss,
+    Params,
+    PyTree,
+    name_of,
+    require_layer,
+    scaled,
+    split,
+)
+from fbp._turn import rounded, takes, value_and_grad_of, value_of, wide_gradient
+
+
+# Among the shares of several losses, which have names, that of examples: it weighs `aux`.
+EXAMPLES = ""
 
 
 class ObjectiveLike(Protocol):
-    """What training minimizes: an `Objective`, or anything with the same methods."""
+    """What training minimizes: an `Objective`, or anything with the same methods.
+
+    `value_and_grad` may take two more arguments: `has_aux=True` returns (value, aux) in the place
+    of value, and `scale` multiplies the gradient (see `Objective`).
+    """
 
     def init(self, key: Array) -> Any:
         """Draws the parameters."""
@@ -38,57 +60,179 @@ class Objective:
     Args:
       model: a Layer from x to y.
       loss: a Loss of y and target.
+      prepare: prepare(batch, key) -> (x, target), for batches of another form, or to add noise as a
+        diffusion model does; the key is None in evaluation. It has no gradient.
+      aux: aux(y, target) -> a tree of numbers to report, such as an accuracy, computed from the
+        forward that the gradient needs anyway. It has no gradient. Where a batch is taken in parts
+        it is averaged over them, so these should be means over examples.
+
+    Raises:
+      TypeError: the model is not a Layer, or the loss not a Loss; params are not `ObjectiveParams`;
+        a batch is not (x, target).
+      ValueError: has_aux is asked for where there is no aux.
     """
 
     model: Layer
     loss: Loss
+    prepare: Callable[[PyTree, Key], tuple[PyTree, PyTree]] | None = None
+    aux: Callable[[PyTree, PyTree], PyTree] | None = None
 
     def __post_init__(self) -> None:
         require_layer(self, self.model)
         if not isinstance(self.loss, Loss):
-            raise TypeError(f"Objective: expected a Loss, got {self.loss!r}")
+            raise TypeError(f"Objective: expected a Loss, got {described(self.loss)}")
 
     def init(self, key: Array) -> ObjectiveParams:
         model_key, loss_key = jax.random.split(key)
         return ObjectiveParams(self.model.init(model_key), self.loss.init(loss_key))
 
-    def value(self, params: ObjectiveParams, batch: PyTree, key: Key = None) -> Array:
-        """Returns the loss: the forward pass alone."""
-        x, target = batch
+    def value(
+        self,
+        params: ObjectiveParams,
+        batch: PyTree,
+        key: Key = None,
+        *,
+        has_aux: bool = False,
+        share: Any = None,
+    ) -> Any:
+        """Returns the loss, or (loss, aux): the forward pass alone."""
+        x, target, key, loss_key = self._inputs(params, batch, key)
         y, _ = self.model.forward(params.model, x, key)
-        return self.loss.value(params.loss, y, target)
+        value = value_of(self.loss, params.loss, y, target, loss_key, share)
+        return (value, self._aux(y, target, share)) if has_aux else value
 
     def value_and_grad(
-        self, params: ObjectiveParams, batch: PyTree, key: Key = None
-    ) -> tuple[Array, ObjectiveParams]:
-        """Returns the loss and its gradient: forward, loss, backward."""
-        x, target = batch
+        self,
+        params: ObjectiveParams,
+        batch: PyTree,
+        key: Key = None,
+        *,
+        has_aux: bool = False,
+        scale: Any = None,
+        share: Any = None,
+    ) -> tuple[Any, ObjectiveParams]:
+        """Returns the loss and its gradient: forward, loss, backward.
+
+        Args:
+          params: an `ObjectiveParams`.
+          batch: (x, target), or what `prepare` takes.
+          key: a key for noise.
+          has_aux: return ((loss, aux), gradient).
+          scale: multiplies the gradient, before dy is rounded to the dtype of y: for float16.
+          share: the share of each part of a `Losses` in a larger batch (see `Microbatch`).
+        """
+        x, target, key, loss_key = self._inputs(params, batch, key)
         y, res = self.model.forward(params.model, x, key)
-        value, dloss, dy = self.loss.value_and_grad(params.loss, y, target)
+        value, dloss, dy = value_and_grad_of(
+            self.loss, params.loss, y, target, loss_key, scale, share
+        )
         dmodel, _ = self.model.backward(params.model, x, res, dy)
-        return value, ObjectiveParams(dmodel, dloss)
+        dparams = ObjectiveParams(dmodel, dloss)
+        return ((value, self._aux(y, target, share)) if has_aux else value), dparams
 
     # The same in two halves, for callers that choose the backward after seeing the loss.
 
     def forward(
-        self, params: ObjectiveParams, batch: PyTree, key: Key = None
-    ) -> tuple[Array, PyTree]:
-        """Returns the loss, and the residuals that `backward` needs."""
-        x, target = batch
+        self,
+        params: ObjectiveParams,
+        batch: PyTree,
+        key: Key = None,
+        *,
+        has_aux: bool = False,
+        share: Any = None,
+    ) -> tuple[Any, PyTree]:
+        """Returns the loss, or (loss, aux), and the residuals that `backward` needs."""
+        x, target, key, loss_key = self._inputs(params, batch, key)
         y, res = self.model.forward(params.model, x, key)
-        value, dloss, dy = self.loss.value_and_grad(params.loss, y, target)
-        return value, (res, dloss, dy)
+        value, gradient, dtypes = wide_gradient(self.loss, params.loss, y, target, loss_key, share)
+        kept = (res, gradient, dtypes, None if self.prepare is None else x)
+        return ((value, self._aux(y, target, share)) if has_aux else value), kept
 
     def backward(
         self, params: ObjectiveParams, batch: PyTree, res: PyTree, dvalue: Any = 1
     ) -> ObjectiveParams:
         """Returns dvalue times the gradient of the loss."""
-        res, dloss, dy = res
-        dloss, dy = scaled(dvalue, (dloss, dy))
-        dmodel, _ = self.model.backward(params.model, batch[0], res, dy)
-        return ObjectiveParams(dmodel, dloss)
+        return self._backward(params, batch, res, dvalue)[0]
+
+    def input_grad(self, params: ObjectiveParams, batch: PyTree, key: Key = None) -> Any:
+        """Returns the loss and dx: its gradient with respect to the model's input."""
+        value, res = self.forward(params, batch, key)
+        return value, self._backward(params, batch, res, 1)[1]
 
     def weight(self, batch: PyTree) -> Array:
         """Returns how much this batch counts as a part of a larger one: the divisor of the mean."""
-        _, target = batch
+        _, target = self._prepared(batch, None)
         return self.loss.weight(target)
+
+    def _backward(
+        self, params: ObjectiveParams, batch: PyTree, res: PyTree, dvalue: Any
+    ) -> tuple[ObjectiveParams, PyTree]:
+        res, gradient, dtypes, x = res
+        dloss, dy = rounded(dvalue, gradient, dtypes)
+        x = batch[0] if self.prepare is None else x
+        dmodel, dx = self.model.backward(params.model, x, res, dy)
+        return ObjectiveParams(dmodel, dloss), dx
+
+    def _inputs(
+        self, params: ObjectiveParams, batch: PyTree, key: Key
+    ) -> tuple[PyTree, PyTree, Key, Key]:
+        """x, the target, and keys for the model and for the loss."""
+        if not isinstance(params, ObjectiveParams):
+            raise TypeError(
+                f"Objective: expected ObjectiveParams(model, loss), got {described(params)}: "
+                f"those of {name_of(self.model)} alone are ObjectiveParams(params, ()), "
+                "and Objective.init draws both"
+            )
+        loss_key = prepare_key = None
+        # A key that nothing else draws from is the model's as it is.
+        if takes(self.loss.value_and_grad, "key"):
+            key, loss_key = split(key, 2)
+        if self.prepare is not None:
+            key, prepare_key = split(key, 2)
+        return *self._prepared(batch, prepare_key), key, loss_key
+
+    def _prepared(self, batch: PyTree, key: Key) -> tuple[PyTree, PyTree]:
+        by = "a batch"
+        if self.prepare is not None:
+            batch, by = self.prepare(batch, key), "prepare to return"
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            cure = "give a pair, or give Objective a prepare=lambda batch, key: (x, target)"
+            raise TypeError(f"Objective: expected {by} (x, target), got {described(batch)}: {cure}")
+        x, target = batch
+        return x, target
+
+    def _aux(self, y: PyTree, target: PyTree, share: Any) -> PyTree:
+        if self.aux is None:
+            raise ValueError(
+                "Objective: expected an aux to report, got none: give Objective(model, loss, "
+                "aux=lambda y, target: ...)"
+            )
+        aux = self.aux(y, target)
+        if share is None:
+            return aux
+        return scaled(share[EXAMPLES], aux)
+
+
+def input_grad(
+    objective: Any, params: Params, batch: PyTree, key: Key = None
+) -> tuple[Array, PyTree]:
+    """Returns the loss and its gradient with respect to the model's input x.
+
+    The backward computes dx on its way; training drops it. Adversarial examples follow it, and
+    saliency maps show it. (dy/dx of a layer alone is `layer.backward(params, x, res, dy)[1]`.)
+
+    Args:
+      objective: an `Objective`.
+      params: its parameters.
+      batch: (x, target).
+      key: a key for noise.
+
+    Returns:
+      The loss, and dx with the tree, shapes and dtypes of x, None for integers.
+
+    Raises:
+      TypeError: the objective has no method `input_grad`.
+    """
+    if not hasattr(objective, "input_grad"):
+        raise TypeError(f"input_grad: expected an Objective, got {described(objective)}")
+    return objective.input_grad(params, batch, key)

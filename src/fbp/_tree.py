@@ -1,5 +1,6 @@
 """Names and sizes of the leaves of a tree."""
 
+import fnmatch
 import math
 from typing import Any
 
@@ -26,3 +27,8 @@ def nbytes(tree: PyTree) -> int:
 def count(tree: PyTree) -> int:
     """The total number of elements in a tree's arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether a path is that of a pattern, in which `*` is any text, or lies below it."""
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, pattern + ".*")

@@ -82,8 +82,8 @@ class Graph(Group):
     Warns:
       UserWarning: nothing reads a node and it is no output.
 
-    Source: Linnainmaa, "Taylor expansion of the accumulated rounding error", BIT 16, 1976; Goodfellow,
-    Bengio and Courville, "Deep Learning", 2016, section 6.5.
+    Source: Linnainmaa, "Taylor expansion of the accumulated rounding error", BIT 16, 1976;
+    Goodfellow, Bengio and Courville, "Deep Learning", 2016, section 6.5.
     """
 
     inputs: Any
@@ -131,6 +131,11 @@ class Graph(Group):
                 UserWarning,
                 stacklevel=2,
             )
+
+    @property
+    def shares(self) -> bool:
+        """Whether several nodes use the params of one layer."""
+        return len(self.nodes) > len(self.layers)
 
     @property
     def cheap(self) -> bool:

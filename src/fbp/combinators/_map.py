@@ -11,8 +11,8 @@ def map_layers(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
     """Returns the model with f applied to every layer, from the inside out.
 
     The layers that a layer holds are found in its fields: fields that are layers, or tuples, lists
-    and dicts of layers, however deep. f is applied to those first, then to a copy of the layer that holds the results; the
-    copy's `__post_init__`, if it has one, may reject them.
+    and dicts of layers, however deep. f is applied to those first, then to a copy of the layer that
+    holds the results; the copy's `__post_init__`, if it has one, may reject them.
 
     Args:
       f: returns its argument, or the layer to replace it with.

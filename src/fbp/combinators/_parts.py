@@ -184,6 +184,7 @@ class Concat(Layer):
         return jnp.concatenate(arrays, self.axis), ()
 
     def backward(self, params: Params, x: PyTree, res: PyTree, dy: Array) -> tuple[Params, PyTree]:
+        tree: Any
         arrays, tree = jax.tree.flatten(x)
         ends, end = [], 0
         for a in arrays[:-1]:

@@ -19,8 +19,8 @@ class Repeat(Layer):
         dparams  = sum_i (dx_i/dp)^T dx_i      params are read n times: their gradients add up
 
     A `Stack` whose copies share their params, as in a universal transformer, or the unrolled steps
-    of an iteration. The forward is one `lax.scan`, the backward one reverse scan, which sums dparams
-    in at least float32.
+    of an iteration. The forward is one `lax.scan`, the backward one reverse scan, which sums
+    dparams in at least float32.
 
     Keeps the input and the residuals of every time.
 

@@ -25,7 +25,7 @@ class Residual(Layer):
         dx = dy + (df/dx)^T dy
 
     x is read by both terms, so its two gradients add up; the first passes to x unchanged, however
-    deep the network is. Integers in x, such as indices, are not added: those of y are those of f(x).
+    deep the network is. Integers, such as indices, are not added: those of y are those of f(x).
 
     Args:
       layer: f. It keeps the shape of x.

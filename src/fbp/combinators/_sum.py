@@ -15,8 +15,8 @@ class Sum(Group):
         dy_i = dy                              every term passes dy on unchanged
         dx   = sum_i (df_i/dx)^T dy            x is read n times: its gradients add up
 
-    `Residual(f)` is the sum of f and of x itself; here the skip may be a layer too. Integers are not
-    added: those of y are those of f_1(x).
+    `Residual(f)` is the sum of f and of x itself; here the skip may be a layer too. Integers are
+    not added: those of y are those of f_1(x).
 
     Args:
       *layers, **named: the layers. With names, params is a dict with those names.

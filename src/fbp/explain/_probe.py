@@ -124,7 +124,7 @@ class Probe(Layer):
         if isinstance(layer, Graph):
             trace.graphs.add(number)
             for node in layer.nodes:
-                row = trace.children[number][layer.names[node.layer]]
+                row = list(trace.children[number].values())[node.layer]
                 trace.children[number][node.name] = row
                 trace.rows[row].input = _input_of(layer, node)
         return cls(inside, number, trace)

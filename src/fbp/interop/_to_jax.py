@@ -6,6 +6,7 @@ from typing import Any
 
 from jax import lax
 
+from fbp._contract import described
 from fbp._custom_vjp import layer_function, loss_function
 from fbp._layer import Array, Layer, Loss, Params, PyTree
 
@@ -37,7 +38,7 @@ def to_jax(layer: Layer | Loss) -> Callable[..., Any]:
         return layer_function(layer)
     if isinstance(layer, Loss):
         return _of_constant_target(loss_function(layer))
-    raise TypeError(f"to_jax: expected a Layer or a Loss, got {layer!r:.80}")
+    raise TypeError(f"to_jax: expected a Layer or a Loss, got {described(layer)}")
 
 
 def _of_constant_target(f: Callable[..., Array]) -> Callable[..., Array]:

@@ -33,6 +33,10 @@ class Dropout(Layer):
     rate: float
     cheap = True
 
+    @property
+    def draws(self) -> bool:
+        return self.rate > 0
+
     def __post_init__(self) -> None:
         if not 0 <= self.rate < 1:
             raise ValueError(f"Dropout: expected rate to be in [0, 1), got {self.rate}")

@@ -2,6 +2,7 @@
 
 from fbp.losses._classification import SigmoidCrossEntropy as SigmoidCrossEntropy
 from fbp.losses._classification import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+from fbp.losses._losses import Losses as Losses
 from fbp.losses._mean import Weighted as Weighted
 from fbp.losses._regression import Huber as Huber
 from fbp.losses._regression import MeanAbsoluteError as MeanAbsoluteError

@@ -97,10 +97,13 @@ class UnembedCrossEntropy(Loss):
         return schedule.value(self._turn, params["w"], tokens, self.chunk)
 
     def value_and_grad(
-        self, params: dict[str, Array], y: Array, target: Any
+        self, params: dict[str, Array], y: Array, target: Any, scale: Any = None
     ) -> tuple[Array, dict[str, Array], Array]:
         tokens = self._tokens(params, y, target)
+        if scale is not None:
+            tokens = tokens._replace(share=scale * tokens.share)
         value, dw, dy = schedule.value_and_grad(self._gradients, params["w"], tokens, self.chunk)
+        value = value if scale is None else value / scale
         return value, like({"w": dw}, params), dy.reshape(y.shape)
 
     def _gradients(self, w: Array, chunk: Tokens) -> tuple[Array, Array, Array]:

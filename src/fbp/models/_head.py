@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fbp._contract import described
 from fbp._layer import Array, Key, Layer, Params, PyTree, like, name_of, scaled
 from fbp.combinators import Serial
 from fbp.layers import Unembed
@@ -41,7 +42,9 @@ class NextToken:
             )
         unembed, _ = self._unembed()
         if not isinstance(unembed, Unembed):
-            raise TypeError(f"{name_of(self)}: expected an Unembed at its end, got {unembed!r}")
+            raise TypeError(
+                f"{name_of(self)}: expected an Unembed at its end, got {described(unembed)}"
+            )
         if self.loss is None:
             object.__setattr__(self, "loss", UnembedCrossEntropy(unembed.size, unembed.n))
 
@@ -56,18 +59,20 @@ class NextToken:
         return self._loss.value(self._cast(head), y, labels)
 
     def value_and_grad(
-        self, params: Params, batch: PyTree, key: Key = None
+        self, params: Params, batch: PyTree, key: Key = None, *, scale: Any = None
     ) -> tuple[Array, Params]:
-        """Returns the loss and its gradient."""
-        value, res = self.forward(params, batch, key)
+        """Returns the loss and its gradient; this times `scale`, for float16."""
+        value, res = self.forward(params, batch, key, scale=scale)
         return value, self.backward(params, batch, res)
 
-    def forward(self, params: Params, batch: PyTree, key: Key = None) -> tuple[Array, PyTree]:
+    def forward(
+        self, params: Params, batch: PyTree, key: Key = None, *, scale: Any = None
+    ) -> tuple[Array, PyTree]:
         """Returns the loss and the residuals of `backward`, which include the head's gradients."""
         ids, labels = batch
         trunk, p, head = self._parts(params)
         y, res = trunk.forward(p, ids, key)
-        value, dhead, dy = self._loss.value_and_grad(self._cast(head), y, labels)
+        value, dhead, dy = self._loss.value_and_grad(self._cast(head), y, labels, scale=scale)
         if any(isinstance(port, Freeze) for port in self._unembed()[1]):
             dhead = jax.tree.map(jnp.zeros_like, dhead)
         return value, (res, like(dhead, head), dy)

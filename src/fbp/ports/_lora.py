@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from fbp._contract import described
 from fbp._layer import Array, Key, Layer, like, name_of, product_over_batch
 from fbp.layers import Dense
 from fbp.ports._freeze import Freeze
@@ -46,7 +47,7 @@ class LoRA(Layer):
 
     def __post_init__(self) -> None:
         if not isinstance(self.dense, Dense):
-            raise TypeError(f"{name_of(self)}: expected a Dense, got {self.dense!r}")
+            raise TypeError(f"{name_of(self)}: expected a Dense, got {described(self.dense)}")
         if self.rank < 1:
             raise ValueError(f"{name_of(self)}: expected rank of 1 or more, got {self.rank}")
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, scaled
 from fbp._microbatch import Microbatch
-from fbp.combinators import Parallel, Remat, Residual, Serial, Stack, Sum
+from fbp.combinators import Each, Graph, On, Parallel, Remat, Residual, Serial, Stack, Sum
 from fbp.combinators._map import map_held
 from fbp.ports import Tie, Update, UpdateParams
 from fbp.ports._elementwise import why_not_alone, why_not_elementwise
@@ -22,31 +22,41 @@ from fbp.ports._update_if import update_if
 from fbp.step._clipped import EXACT, PREVIOUS, Clipped
 
 # Layers that hand params to the layers they hold and return their dparams unchanged; only Tie adds
-# gradients, those of tied params.
-_PASS_ON = (Parallel, Remat, Residual, Serial, Sum, Tie)
+# gradients, those of tied params, and a Graph those of a layer that several of its nodes share.
+_PASS_ON = (Each, Graph, On, Parallel, Remat, Residual, Serial, Sum, Tie)
 
 
 def update_in_backward(
-    objective: Any, optimizer: Any, params: Params, opt_state: PyTree, batch: PyTree, key: Key
-) -> tuple[Params, PyTree, Array, Array]:
+    objective: Any,
+    optimizer: Any,
+    params: Params,
+    opt_state: PyTree,
+    batch: PyTree,
+    key: Key,
+    has_aux: bool = False,
+) -> tuple[Params, PyTree, Any, Array]:
     """Takes one step; returns params, optimizer state, the loss, and whether the update was made.
 
     Each `Stack` is updated within its reverse scan, all other parameters after the backward, as in
     a plain step. If the loss, or the exact norm of a `Clipped`, is not finite, nothing is updated.
     """
     clip = optimizer if isinstance(optimizer, Clipped) else None
-    earlier, share = None, jnp.ones(())
+    earlier, share, options = None, jnp.ones(()), {"has_aux": True} if has_aux else {}
     if isinstance(objective, Microbatch):
         # The gradient of all microbatches but the last; it is added while the last runs backward.
-        earlier, (share, batch, key) = objective.but_last(params, batch, key)
+        earlier, (share, batch, key) = objective.but_last(params, batch, key, **options)
         objective = objective.objective
     for needed in ("model", "forward", "backward"):
         if not hasattr(objective, needed):
             raise TypeError(f"in_backward: expected an objective with {needed}, got {objective!r}")
-    value, res = objective.forward(params, batch, key)
+    if isinstance(share, dict):  # several losses, each with a share of its own
+        options, share = {**options, "share": share}, jnp.ones(())
+    reported, res = objective.forward(params, batch, key, **options)
     before = None
     if earlier is not None:
-        value, before = earlier[0] + share * value, earlier[1]
+        reported = jax.tree.map(lambda a, b: a + share * b, earlier[0], reported)
+        before = earlier[1]
+    value = reported[0] if has_aux else reported
 
     state = opt_state if clip is None else clip.inner(opt_state)
     back = _Backward.of(objective, optimizer if clip is None else clip.optimizer, params, state)
@@ -60,7 +70,7 @@ def update_in_backward(
     params, state, norm = back.update(params, state, go, before, batch, res, scale * share)
     if clip is not None and clip.by == PREVIOUS:
         state = clip.with_norm(state, jnp.where(go, norm / scale, opt_state.norm), opt_state)
-    return params, state, value, go
+    return params, state, reported, go
 
 
 @jax.tree_util.register_static
@@ -212,6 +222,8 @@ def _with_ports(objective: Any, port: Callable[[int, Stack], Layer]) -> Any:
     def put(layer: Layer) -> Layer:
         if isinstance(layer, Stack) and layer.n:
             return port(next(numbers), layer)
-        return map_held(put, layer) if isinstance(layer, _PASS_ON) else layer
+        if not isinstance(layer, _PASS_ON) or (isinstance(layer, Graph) and layer.shares):
+            return layer
+        return map_held(put, layer)
 
     return dataclasses.replace(objective, model=put(objective.model))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from fbp._columns import align, size
+from fbp._contract import described
 from fbp._layer import Key, Layer, PyTree
 from fbp._microbatch import Microbatch
 from fbp._tree import nbytes
@@ -117,7 +118,8 @@ def plan(
     model = getattr(_inner(objective), "model", None)
     if not isinstance(model, Layer) or not hasattr(_inner(objective), "forward"):
         raise TypeError(
-            f"plan: expected an Objective, a NextToken or a Microbatch of one, got {objective!r}"
+            "plan: expected an Objective, a NextToken or a Microbatch of one, "
+            f"got {described(objective)}"
         )
     n = max((stack.n for stack in _stacks(model)), default=0)
     if not n:

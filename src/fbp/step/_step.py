@@ -8,11 +8,15 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Loss, Params, PyTree
+from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of
 from fbp._microbatch import objective_of
 from fbp._objective import Objective, ObjectiveLike
+from fbp._turn import takes
+from fbp.combinators import map_layers
+from fbp.step._averaged import Averaged
 from fbp.step._clipped import Clipped
 from fbp.step._in_backward import update_in_backward
+from fbp.step._scaled import LossScaled
 
 
 class State(NamedTuple):
@@ -88,10 +92,19 @@ def make_steps(
 
 
 def step_of(
-    objective: ObjectiveLike, optimizer: Any, *, in_backward: bool = False
-) -> Callable[..., tuple[State, Array]]:
-    """`make_step` for an objective: `Objective`, `Microbatch`, or any other value with their
-    methods, such as `fbp.models.NextToken`. The state is that of `state_of(params, optimizer)`.
+    objective: ObjectiveLike, optimizer: Any, *, has_aux: bool = False, in_backward: bool = False
+) -> Callable[..., tuple[State, Any]]:
+    """Returns `step(state, batch, key=None) -> state, value`: one jitted program.
+
+    The state, that of `state_of(params, optimizer)`, is donated: the new one reuses its memory, and
+    the old one cannot be used again. `value` is the loss before the update. Noise is drawn from
+    `key` and the step's number.
+
+    For a small model a call costs more than its arithmetic: `steps_of` takes many steps in one
+    call, and `optax.flatten(optimizer)`, the same update of one long vector, saves another tenth.
+
+    With `has_aux=True` the step returns (value, aux) in the place of value: aux is what the
+    objective's `aux` reports, from the forward that the gradient needs anyway.
 
     With `in_backward=True` the optimizer runs inside the backward pass: the params and the state of
     each copy in a `Stack` are updated as soon as the copy's gradient is known, so that only the
@@ -116,24 +129,34 @@ def step_of(
     Tie; all other parameters are updated after the backward.
 
     Args:
-      objective: the objective to minimize.
-      optimizer: any optax optimizer, or `fbp.Clipped` of one.
+      objective: the objective to minimize: an `Objective`, a `Microbatch`, a
+        `fbp.models.NextToken`, or any other value with their methods.
+      optimizer: any optax optimizer, or `fbp.Clipped`, `fbp.LossScaled` or `fbp.Averaged` of one.
+      has_aux: whether the step reports what the objective's `aux` computes.
       in_backward: whether each Stack's parameters are updated within its backward.
 
     Raises:
       ValueError: with `in_backward`, the optimizer's update of an element of a Stack depends on
-        others; there is no Stack.
+        others; there is no Stack. A layer draws noise and there is no key. `has_aux`, and the
+        objective has no aux.
     """
-    return jax.jit(_step(objective, optimizer, in_backward), donate_argnums=0)
+    return jax.jit(one_step(objective, optimizer, has_aux, in_backward), donate_argnums=0)
 
 
 def steps_of(
-    objective: ObjectiveLike, optimizer: Any, *, in_backward: bool = False
-) -> Callable[..., tuple[State, Array]]:
-    """`make_steps` for an objective, as `step_of` is `make_step` for an objective."""
-    step = _step(objective, optimizer, in_backward)
+    objective: ObjectiveLike, optimizer: Any, *, has_aux: bool = False, in_backward: bool = False
+) -> Callable[..., tuple[State, Any]]:
+    """Returns `steps(state, batches, key=None) -> state, values`: n steps in one `lax.scan`.
 
-    def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Array]:
+    The leaves of `batches` have a leading axis of size n. The result is that of n calls of the step
+    of `step_of` with the same key, without the overhead of n - 1 calls, which is most of the time
+    of a small model.
+
+    Args: as for `step_of`.
+    """
+    step = one_step(objective, optimizer, has_aux, in_backward)
+
+    def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Any]:
         return lax.scan(lambda state, batch: step(state, batch, key), state, batches)
 
     return jax.jit(steps, donate_argnums=0)
@@ -153,22 +176,39 @@ def one_by_one(objective: ObjectiveLike, optimizer: Any) -> Callable[..., tuple[
     return steps
 
 
-def _step(
-    objective: ObjectiveLike, optimizer: Any, in_backward: bool = False
-) -> Callable[..., tuple[State, Array]]:
-    supported = isinstance(optimizer, Clipped)
+def one_step(
+    objective: ObjectiveLike, optimizer: Any, has_aux: bool = False, in_backward: bool = False
+) -> Callable[..., tuple[State, Any]]:
+    """The step of `step_of`, not jitted."""
+    if in_backward and isinstance(optimizer, LossScaled):
+        raise ValueError(
+            "in_backward: expected an optimizer that needs no whole gradient, got LossScaled, "
+            "which looks whether it is finite: take a plain step"
+        )
+    for option, wanted in (("has_aux", has_aux), ("scale", isinstance(optimizer, LossScaled))):
+        if wanted and not _accepts(objective, option):
+            raise ValueError(
+                f"step: expected an objective whose value_and_grad takes {option}, as that of "
+                f"Objective does, got {name_of(objective)}"
+            )
+    supported = isinstance(optimizer, Averaged | Clipped | LossScaled)
     update = (optimizer if supported else optax.with_extra_args_support(optimizer)).update
+    options: dict[str, Any] = {"has_aux": True} if has_aux else {}
 
-    def step(state: State, batch: PyTree, key: Key = None) -> tuple[State, Array]:
+    def step(state: State, batch: PyTree, key: Key = None) -> tuple[State, Any]:
         params, opt_state, number = state
         if key is not None:
             key = jax.random.fold_in(key, number)
+        else:
+            _require_no_noise(objective)
         if in_backward:
             params, opt_state, value, done = update_in_backward(
-                objective, optimizer, params, opt_state, batch, key
+                objective, optimizer, params, opt_state, batch, key, **options
             )
             return State(params, opt_state, number + done), value
-        value, dparams = objective.value_and_grad(params, batch, key)
+        scale = {"scale": opt_state.scale} if isinstance(optimizer, LossScaled) else {}
+        reported, dparams = objective.value_and_grad(params, batch, key, **options, **scale)
+        value = reported[0] if has_aux else reported
         updates, opt_state = update(
             dparams,
             opt_state,
@@ -179,6 +219,30 @@ def _step(
             value_fn=lambda p: objective.value(p, batch, key),
         )
         params = optax.apply_updates(params, updates)
-        return State(params, opt_state, number + 1), value
+        return State(params, opt_state, number + 1), reported
 
     return step
+
+
+def _accepts(objective: Any, option: str) -> bool:
+    whole = getattr(objective, "objective", objective)  # that of a Microbatch
+    return takes(whole.value_and_grad, option)
+
+
+def _require_no_noise(objective: Any) -> None:
+    """Raises ValueError where training without a key would silently draw no noise."""
+    drawing = [name_of(objective)] if getattr(objective, "draws", False) else []
+
+    def note(layer: Layer) -> Layer:
+        if layer.draws:
+            drawing.append(name_of(layer))
+        return layer
+
+    whole = getattr(objective, "objective", objective)  # that of a Microbatch
+    if isinstance(getattr(whole, "model", None), Layer):
+        map_layers(note, whole.model)
+    if drawing:
+        raise ValueError(
+            f"step: expected a key, since {drawing[0]} draws noise in training, got None: "
+            "step(state, batch, key)"
+        )

@@ -96,11 +96,7 @@ def _rule(
     whole = _whole(objective)
     if not isinstance(whole, Objective):
         return value, Gradient(dparams, (), None)
-    # dx, which value_and_grad does not return.
-    x, target = batch
-    y, res = whole.model.forward(params.model, x, key)
-    _, _, dy = whole.loss.value_and_grad(params.loss, y, target)
-    _, dx = whole.model.backward(params.model, x, res, dy)
+    _, dx = whole.input_grad(params, batch, key)  # value_and_grad does not return it
     return value, Gradient(dparams.model, dparams.loss, dx)
 
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from fbp._custom_vjp import layer_function, loss_function, objective_function
 from fbp._layer import Layer, Loss, name_of
-from fbp._microbatch import Microbatch
-from fbp._objective import Objective
 from fbp._tree import path_of
 from fbp.verify.program._dtypes import is_float
 from fbp.verify.rule._subject import Leaf, Subject, describe
@@ -39,7 +37,7 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
                 argnums = [n + 1 if n >= 0 else n for n in counted]
         _expect(f, args, "[params,] y, target", (3,))
         f, names, fixed = loss_function(f), ["params", "y", "target"], {2}
-    elif isinstance(f, Objective | Microbatch):
+    elif _is_objective(f):
         _expect(f, args, "params, batch[, key]", (2, 3))
         f, names, fixed = objective_function(f), ["params", "batch", "key"], {1, 2}
     elif callable(f):
@@ -95,6 +93,12 @@ def subject_of(f: Any, args: Sequence[Any], argnums: int | Sequence[int] | None 
     return Subject(name, on_leaves, tuple(leaves), identity, original, arguments, in_float64)
 
 
+def _is_objective(f: Any) -> bool:
+    """Whether it has the methods of an `ObjectiveLike`."""
+    methods = ("init", "value", "value_and_grad", "weight")
+    return not isinstance(f, type) and all(callable(getattr(f, name, None)) for name in methods)
+
+
 def _array(value: Any, is_argument: bool) -> Any:
     """The value as an array, or None if it is a Python value that stays as it is.
 
@@ -114,7 +118,7 @@ def _expect(owner: Any, args: Sequence[Any], what: str, counts: tuple[int, ...])
 
 
 def _name(f: Any) -> str:
-    if isinstance(f, Layer | Loss | Objective | Microbatch):
+    if isinstance(f, Layer | Loss) or _is_objective(f):
         return name_of(f)
     name = getattr(f, "__name__", None) or getattr(getattr(f, "func", None), "__name__", None)
     return str(name or type(f).__name__)
