@@ -261,10 +261,13 @@ def test_what_the_first_parameters_hide_is_found(name: str) -> None:
 @pytest.mark.parametrize(
     ("dparams", "words"),
     [
-        (lambda dp: None, "expected float32[] for model.p, got nothing"),
-        (lambda dp: {"p": dp, "q": dp}, "for model.p, got nothing"),
+        (
+            lambda dp: None,
+            "Rule.backward: expected dparams to be like params, an array float32[] at",
+        ),
+        (lambda dp: {"p": dp, "q": dp}, "an array float32[] at ['p'], got a dict of p, q"),
         (lambda dp: dp.astype(jnp.bfloat16), "expected float32[] for model.p, got bfloat16[]"),
-        (lambda dp: jnp.stack([dp, dp]), "got float32[2]"),
+        (lambda dp: jnp.stack([dp, dp]), "got an array float32[2]"),
     ],
 )
 def test_a_gradient_of_another_form_is_told(dparams: Any, words: str) -> None:

@@ -155,7 +155,10 @@ MAY_IMPORT = {
     "_schedules": ("_layer", "_platform", "_schedules"),
     "layers": ("_cell", "_layer", "_schedules", "_tree", "layers"),
     "combinators": ("_cell", "_contract", "_layer", "_tree", "combinators"),
-    "ports": ("_contract", "_layer", "_platform", "_tree", "layers", "combinators", "ports"),
+    "ports": (
+        *("_contract", "_layer", "_objective", "_platform", "_tree"),
+        *("combinators", "layers", "ports"),
+    ),
     "losses": ("_contract", "_layer", "_schedules", "_tree", "_turn", "losses"),
     "text": ("_errors", "_layer", "combinators", "text"),
     "step": (

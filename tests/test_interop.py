@@ -156,7 +156,9 @@ def test_check_finds_nothing_in_a_loss(loss: fbp.Loss, target: Any) -> None:
 
 
 def test_neither_a_layer_nor_a_loss() -> None:
-    with pytest.raises(TypeError, match=r"^to_jax: expected a Layer or a Loss, got <function"):
+    with pytest.raises(
+        TypeError, match=r"^to_jax: expected a Layer or a Loss, got the function wave$"
+    ):
         fbp.to_jax(wave)  # type: ignore[arg-type]
 
 
@@ -182,7 +184,9 @@ def test_it_says_what_it_is() -> None:
     assert hash(layer) == hash(fbp.from_jax(wave, draw))
     table = fbp.summary(fbp.Serial(wave=layer, dense=fbp.Dense(3, 2)), X)
     assert "wave: Autodiff" in str(table)
-    assert (table.rows[1].params, table.rows[1].kept) == (3, 0)
+    # What autodiff keeps, as in `jax.grad`: the cosine and w in its rank; not params and x.
+    assert (table.rows[1].params, table.rows[1].kept) == (3, X.nbytes + 12)
+    assert fbp.summary(fbp.Remat(layer), X).kept_bytes == 0
 
 
 def test_its_gradient_is_that_of_jax() -> None:
@@ -190,11 +194,12 @@ def test_its_gradient_is_that_of_jax() -> None:
     params, dy = layer.init(KEY), X + 1
     y, res = layer.forward(params, X)
     wanted, pull = jax.vjp(wave, params, X)
-    assert jax.tree.leaves(res) == []
+    _, cosine = jax.tree.leaves(res)
+    close(cosine, jnp.cos(params["w"] * X))
     close(y, wanted)
     close(layer.backward(params, X, res, dy), pull(dy))
     half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, X))
-    dparams, dx = layer.backward(*half, None, dy)
+    dparams, dx = layer.backward(*half, layer.forward(*half)[1], dy)
     assert dparams["w"].dtype == dx.dtype == jnp.bfloat16
 
 

@@ -86,5 +86,5 @@ def test_what_cannot_be_planned() -> None:
         fbp.plan(fbp.Objective(fbp.Dense(8, 2), fbp.MeanSquaredError()), BATCH, 2**30)
     with pytest.raises(ValueError, match="plan: expected rounds of 1 or more, got 0"):
         fbp.plan(OBJECTIVE, BATCH, 2**30, rounds=0)
-    with pytest.raises(TypeError, match=r"plan: expected an Objective, .*, got Serial"):
+    with pytest.raises(TypeError, match=r"plan: expected an Objective, .*, got a Serial"):
         fbp.plan(MODEL, BATCH, 2**30)

@@ -86,6 +86,8 @@ if TYPE_CHECKING:
     from fbp.ports import LoRA as LoRA
     from fbp.ports import Tie as Tie
     from fbp.ports import Update as Update
+    from fbp.ports import axes as axes
+    from fbp.ports import freeze as freeze
     from fbp.ports import mixed_precision as mixed_precision
     from fbp.ports import trainable as trainable
     from fbp.step import Averaged as Averaged
@@ -135,7 +137,10 @@ _ROOMS = {
         *["SoftmaxCrossEntropy", "UnembedCrossEntropy", "Weighted"],
     ],
     "models": [],
-    "ports": ["Cast", "Freeze", "LoRA", "mixed_precision", "Tie", "trainable", "Update"],
+    "ports": [
+        *["axes", "Cast", "Freeze", "freeze", "LoRA", "mixed_precision", "Tie", "trainable"],
+        *["Update"],
+    ],
     "step": [
         *["Averaged", "Clipped", "init_state", "LossScaled", "make_step", "make_steps", "only"],
         *["plan", "State", "state_in_turn", "state_of", "step_in_turn", "step_of", "steps_of"],

@@ -17,6 +17,10 @@ from jax import lax
 Method = Callable[..., Any]
 
 
+class ContractError(ValueError):
+    """A layer or a loss does not do what the contract says; the message names it."""
+
+
 def hold_to_contract(cls: type, base: type) -> None:
     """Wraps the methods that a subclass of `base`, Layer or Loss, defines itself, so that what they
     return is looked at."""
@@ -37,13 +41,13 @@ def _forward(method: Method) -> Method:
     @functools.wraps(method)
     def forward(self: Any, params: Any, x: Any, key: Any = None) -> tuple[Any, Any]:
         if not takes_key:
-            raise TypeError(
+            raise ContractError(
                 f"{_name(self)}.forward: expected parameters (params, x, key=None), "
                 f"got {_parameters(method)}: add key=None, even where nothing is drawn"
             )
         returned = method(self, params, x, key)
         if type(returned) is not tuple or len(returned) != 2:
-            raise TypeError(
+            raise ContractError(
                 f"{_name(self)}.forward: expected to get y and res, got {described(returned)}: "
                 "return (y, ()) where the backward needs nothing but params and x"
             )
@@ -58,7 +62,7 @@ def _backward(method: Method, layer_type: type) -> Method:
         returned = method(self, params, x, res, dy)
         where = f"{_name(self)}.backward"
         if type(returned) is not tuple or len(returned) != 2:
-            raise TypeError(
+            raise ContractError(
                 f"{where}: expected to get dparams and dx, got {described(returned)}: "
                 "return ((), dx) for a layer without parameters"
             )
@@ -66,11 +70,11 @@ def _backward(method: Method, layer_type: type) -> Method:
         wrong = difference(dx, x)
         # What layers that hold others return in the place of dparams is theirs: see `ports`.
         if not wrong and not _holds(self, layer_type) and (other := difference(dparams, params)):
-            raise ValueError(f"{where}: expected dparams to be like params, {other}")
+            raise ContractError(f"{where}: expected dparams to be like params, {other}")
         if wrong:
             swapped = not difference(dparams, x) and not difference(dx, params)
             cure = ": dparams and dx are swapped, return (dparams, dx)" if swapped else ""
-            raise ValueError(f"{where}: expected dx to be like x, {wrong}{cure}")
+            raise ContractError(f"{where}: expected dx to be like x, {wrong}{cure}")
         return returned
 
     return backward
@@ -84,19 +88,19 @@ def _value_and_grad(method: Method) -> Method:
         returned = method(self, params, y, target, **options)
         where = f"{_name(self)}.value_and_grad"
         if type(returned) is not tuple or len(returned) != 3:
-            raise TypeError(
+            raise ContractError(
                 f"{where}: expected to get value, dparams and dy, got {described(returned)}: "
                 "return (value, (), dy) for a loss without parameters"
             )
         value, dparams, dy = returned
         if np.shape(value) != ():
-            raise ValueError(
+            raise ContractError(
                 f"{where}: expected a scalar value, got shape {np.shape(value)}: "
                 "a loss is a mean over the examples"
             )
         for what, got, like, name in (("dparams", dparams, params, "params"), ("dy", dy, y, "y")):
             if wrong := difference(got, like):
-                raise ValueError(f"{where}: expected {what} to be like {name}, {wrong}")
+                raise ContractError(f"{where}: expected {what} to be like {name}, {wrong}")
         return returned
 
     return value_and_grad
@@ -133,7 +137,7 @@ def described(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"an array {value.dtype}{list(value.shape)}"
     if isinstance(value, dict):
-        return f"a dict of {', '.join(map(str, value))}" if value else "an empty dict"
+        return f"a dict of {', '.join(map(str, value))}" if value else "{}"
     if type(value) in (tuple, list):
         inside = ", ".join(described(v) for v in value[:4]) + (", ..." if len(value) > 4 else "")
         return f"{type(value).__name__} ({inside})"
@@ -141,7 +145,8 @@ def described(value: Any) -> str:
         return f"{value!r:.60}"
     if inspect.isroutine(value) or isinstance(value, functools.partial):
         return f"the function {getattr(value, '__name__', type(value).__name__)}"
-    return f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 60 and " at 0x" not in text else f"a {type(value).__name__}"
 
 
 def is_float(leaf: Any) -> bool:

@@ -21,7 +21,6 @@ from fbp._layer import (
 )
 from fbp._turn import rounded, takes, value_and_grad_of, value_of, wide_gradient
 
-
 # Among the shares of several losses, which have names, that of examples: it weighs `aux`.
 EXAMPLES = ""
 

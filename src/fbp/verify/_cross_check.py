@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import float0
 
+from fbp._contract import ContractError
 from fbp._layer import Key, Params, PyTree
 from fbp._microbatch import Microbatch
 from fbp._objective import Objective, ObjectiveLike
@@ -107,7 +108,10 @@ def _whole(objective: ObjectiveLike) -> ObjectiveLike:
 def _require_gradient_of(objective: ObjectiveLike, params: Params, batch: PyTree, key: Key) -> None:
     """Raises unless the gradient has the leaves of params and x, with their shapes and dtypes."""
     given: Any = params if isinstance(_whole(objective), Objective) else (params, ())
-    _, rule = jax.eval_shape(functools.partial(_rule, objective, key=key), params, batch)
+    try:
+        _, rule = jax.eval_shape(functools.partial(_rule, objective, key=key), params, batch)
+    except ContractError as error:
+        raise WrongGradientError(str(error)) from None
     got, wanted = (
         {
             path: f"{a.dtype}{list(a.shape)}"
