@@ -23,17 +23,18 @@ from fbp.train import TASKS, Run, batches
 def train(task, activation: fbp.Layer | None, steps: int):
     """Returns the trained network's forward, and its loss on the held-out rows."""
     sizes = (len(task.encoding.columns), *task.hidden, task.encoding.outputs)
-    model, loss = fbp.models.mlp(sizes, activation), task.loss()
+    model = fbp.models.mlp(sizes, activation)
+    objective = fbp.Objective(model, task.loss())
     optimizer = optax.adam(optax.cosine_decay_schedule(task.lr, steps))
-    state = fbp.init_state(model, loss, optimizer, jax.random.key(0))
+    state = fbp.state_of(objective.init(jax.random.key(0)), optimizer)
     draw = batches(*task.train, task.batch, seed=0)
-    state, _ = fbp.make_steps(model, loss, optimizer)(state, draw(0, steps))
+    state, _ = fbp.steps_of(objective, optimizer)(state, draw(0, steps))
 
     def predict(x):
         return np.asarray(model.forward(state.params.model, x)[0])
 
     x, target = task.held_out
-    return predict, float(loss.value((), predict(x), target))
+    return predict, float(objective.loss.value((), predict(x), target))
 
 
 def main(steps: int = 2000, runs: Path = Path("runs")) -> dict[str, float]:

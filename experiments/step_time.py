@@ -46,7 +46,7 @@ BATCH = 64
 FBP, FBP_CALL, PRODUCTS = "fbp, scanned", "fbp, a call a step", "matrix products alone"
 
 model = fbp.models.mlp(SIZES)
-loss = fbp.SoftmaxCrossEntropy()
+objective = fbp.Objective(model, fbp.SoftmaxCrossEntropy())
 adam = optax.adam(1e-3)
 
 
@@ -76,7 +76,7 @@ def called(step: Callable, state: Any, batches: Any) -> Run:
 
 
 def start() -> fbp.State:
-    return fbp.init_state(model, loss, adam, jax.random.key(0))
+    return fbp.state_of(objective.init(jax.random.key(0)), adam)
 
 
 def weights() -> list[tuple[np.ndarray, np.ndarray]]:
@@ -289,8 +289,8 @@ def timed(run: Run, chunk: int) -> float:
 
 def variants(batches: Any, notes: list[str]) -> dict[str, Run]:
     runs = {
-        FBP: scanned(fbp.make_steps(model, loss, adam), start(), batches),
-        FBP_CALL: called(fbp.make_step(model, loss, adam), start(), batches),
+        FBP: scanned(fbp.steps_of(objective, adam), start(), batches),
+        FBP_CALL: called(fbp.step_of(objective, adam), start(), batches),
         "jax + optax, scanned": autodiff(batches, scanned),
         "jax + optax, a call a step": autodiff(batches, called),
     }

@@ -14,6 +14,7 @@ from cases import Noise, assert_close, cast
 import fbp
 from fbp import Weighted
 from fbp._layer import Array, Params, PyTree
+from fbp._microbatch import objective_of
 from fbp.step._step import state_of
 
 # Two programs of the same arithmetic, in float64: each step adds roundings of 2.2e-16, and an
@@ -44,6 +45,22 @@ class Temperature(fbp.Loss):
         return self.loss.weight(target)
 
 
+def init_state(model: fbp.Layer, loss: fbp.Loss, optimizer: Any, key: Array) -> fbp.State:
+    return fbp.state_of(fbp.Objective(model, loss).init(key), optimizer)
+
+
+def make_step(
+    model: fbp.Layer, loss: fbp.Loss, optimizer: Any, microbatch: int | None = None
+) -> Any:
+    return fbp.step_of(objective_of(model, loss, microbatch), optimizer)
+
+
+def make_steps(
+    model: fbp.Layer, loss: fbp.Loss, optimizer: Any, microbatch: int | None = None
+) -> Any:
+    return fbp.steps_of(objective_of(model, loss, microbatch), optimizer)
+
+
 def regression(seed: int, n: int = 7) -> Any:
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.normal(size=(n, 3))), jnp.asarray(rng.normal(size=(n, 2)))
@@ -55,7 +72,7 @@ def classification(seed: int, n: int = 7, classes: int = 2) -> Any:
 
 
 def start(model: fbp.Layer, loss: fbp.Loss, optimizer: Any, seed: int = 0) -> fbp.State:
-    state = fbp.init_state(model, loss, optimizer, jax.random.key(seed))
+    state = init_state(model, loss, optimizer, jax.random.key(seed))
     return state_of(cast(state.params, jnp.result_type(float)), optimizer)
 
 
@@ -117,7 +134,7 @@ def test_steps_are_those_of_autodiff_and_optax(name: str, x64: None) -> None:
         optimizer = optimizer.gradient_transformation()
     # A line search on another batch at every step is no line search.
     batches = [regression(0 if name == "lbfgs" else i) for i in range(10)]
-    step = fbp.make_step(MODEL, MSE, optimizer)
+    step = make_step(MODEL, MSE, optimizer)
     state = start(MODEL, MSE, optimizer)
     values = []
     for batch in batches:
@@ -135,12 +152,12 @@ def test_many_steps_are_single_steps(microbatch: int | None, keyed: bool, x64: N
     optimizer = optax.adam(1e-2)
     batches = [regression(i) for i in range(4)]
     key = jax.random.key(3) if keyed else None
-    step = fbp.make_step(NOISY, MSE, optimizer, microbatch=microbatch)
+    step = make_step(NOISY, MSE, optimizer, microbatch=microbatch)
     state, values = start(NOISY, MSE, optimizer), []
     for batch in batches:
         state, value = step(state, batch, key)
         values.append(value)
-    steps = fbp.make_steps(NOISY, MSE, optimizer, microbatch=microbatch)
+    steps = make_steps(NOISY, MSE, optimizer, microbatch=microbatch)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
     many, many_values = steps(start(NOISY, MSE, optimizer), stacked, key)
     np.testing.assert_allclose(many_values, jnp.stack(values), rtol=1e-12)
@@ -155,7 +172,7 @@ def test_many_steps_are_single_steps(microbatch: int | None, keyed: bool, x64: N
 
 def test_noise_differs_from_step_to_step_and_is_that_of_the_key(x64: None) -> None:
     optimizer = optax.sgd(0.0)
-    step = fbp.make_step(NOISY, MSE, optimizer)
+    step = make_step(NOISY, MSE, optimizer)
     batch = regression(0)
 
     def values(key: Any) -> list[float]:
@@ -174,19 +191,19 @@ def test_noise_differs_from_step_to_step_and_is_that_of_the_key(x64: None) -> No
 def test_noisy_steps_are_those_of_autodiff(x64: None) -> None:
     optimizer, key = optax.adam(1e-2), jax.random.key(5)
     batches = [regression(i) for i in range(10)]
-    step, state = fbp.make_step(NOISY, MSE, optimizer), start(NOISY, MSE, optimizer)
+    step, state = make_step(NOISY, MSE, optimizer), start(NOISY, MSE, optimizer)
     for batch in batches:
         state, _ = step(state, batch, key)
     params, _, _ = by_hand(NOISY, MSE, optimizer, batches, key)
     assert_close(state.params, params, TEN_STEPS)
 
 
-@pytest.mark.parametrize("make", [fbp.make_step, fbp.make_steps])
+@pytest.mark.parametrize("make", [make_step, make_steps])
 def test_the_state_is_donated(make: Any) -> None:
     optimizer = optax.adam(1e-2)
-    state = fbp.init_state(MODEL, MSE, optimizer, jax.random.key(0))
+    state = init_state(MODEL, MSE, optimizer, jax.random.key(0))
     batch = cast(regression(0), jnp.float32)
-    if make is fbp.make_steps:
+    if make is make_steps:
         batch = jax.tree.map(lambda a: a[None], batch)
     new, _ = make(MODEL, MSE, optimizer)(state, batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
@@ -195,9 +212,9 @@ def test_the_state_is_donated(make: Any) -> None:
         jax.tree.leaves(state.params)[0] + 1
 
 
-def test_init_state_draws_the_objective() -> None:
+def test_the_state_is_the_objective_s() -> None:
     optimizer, key = optax.adam(1e-2), jax.random.key(0)
-    state = fbp.init_state(MODEL, Temperature(), optimizer, key)
+    state = init_state(MODEL, Temperature(), optimizer, key)
     want = fbp.Objective(MODEL, Temperature()).init(key)
     assert isinstance(state.params, fbp.ObjectiveParams)
     assert_close(state.params, want, 0)
@@ -210,9 +227,9 @@ def test_bfloat16_parameters_stay_bfloat16() -> None:
     model = fbp.Serial(a=dense(3, 5), act=fbp.Tanh(), b=dense(5, 2))
     optimizer = optax.sgd(0.1, momentum=0.9)
     for microbatch in (None, 3):
-        state = fbp.init_state(model, MSE, optimizer, jax.random.key(0))
+        state = init_state(model, MSE, optimizer, jax.random.key(0))
         dtypes = jax.tree.map(lambda a: a.dtype, state)
-        step = fbp.make_step(model, MSE, optimizer, microbatch=microbatch)
+        step = make_step(model, MSE, optimizer, microbatch=microbatch)
         for i in range(2):
             state, value = step(state, cast(regression(i), jnp.bfloat16))
             assert jax.tree.map(lambda a: a.dtype, state) == dtypes
@@ -318,7 +335,7 @@ def test_a_loss_with_parameters_trains(x64: None) -> None:
     optimizer = optax.sgd(0.1)
     batches = [classification(i) for i in range(10)]
     step, state = (
-        fbp.make_step(MODEL, Temperature(), optimizer),
+        make_step(MODEL, Temperature(), optimizer),
         start(MODEL, Temperature(), optimizer),
     )
     for batch in batches:
@@ -352,6 +369,24 @@ def test_the_loss_goes_down() -> None:
     x, _ = cast(regression(0, 20), jnp.float32)
     batch = x, jnp.tanh(x[:, :2])
     stacked = jax.tree.map(lambda a: jnp.broadcast_to(a, (300, *a.shape)), batch)
-    state = fbp.init_state(MODEL, MSE, optimizer, jax.random.key(0))
-    _, values = fbp.make_steps(MODEL, MSE, optimizer)(state, stacked)
+    state = init_state(MODEL, MSE, optimizer, jax.random.key(0))
+    _, values = make_steps(MODEL, MSE, optimizer)(state, stacked)
     assert values[-1] < values[0] / 10
+
+
+@pytest.mark.parametrize("name", ["init_state", "make_step", "make_steps"])
+def test_older_names_still_work_and_say_what_to_use(name: str) -> None:
+    optimizer, key = optax.adam(1e-2), jax.random.key(0)
+    with pytest.warns(DeprecationWarning, match=rf"^fbp\.{name} is deprecated: use fbp\.st"):
+        old = getattr(fbp, name)
+    assert name not in fbp.__all__
+    batch = cast(regression(0), jnp.float32)
+    want, _ = make_step(MODEL, MSE, optimizer)(init_state(MODEL, MSE, optimizer, key), batch)
+    state = init_state(MODEL, MSE, optimizer, key)
+    if name == "init_state":
+        got, _ = make_step(MODEL, MSE, optimizer)(old(MODEL, MSE, optimizer, key), batch)
+    elif name == "make_step":
+        got, _ = old(MODEL, MSE, optimizer)(state, batch)
+    else:
+        got, _ = old(MODEL, MSE, optimizer)(state, jax.tree.map(lambda a: a[None], batch))
+    assert_close(got.params, want.params, 1e-6)

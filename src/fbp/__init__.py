@@ -4,6 +4,7 @@ Names are imported when first used, so that `import fbp` and the command line st
 """
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fbp._objective import ObjectiveParams as ObjectiveParams
     from fbp._objective import input_grad as input_grad
     from fbp._value_and_grad import value_and_grad as value_and_grad
+    from fbp.combinators import Add as Add
     from fbp.combinators import Concat as Concat
     from fbp.combinators import Each as Each
     from fbp.combinators import Graph as Graph
@@ -94,9 +96,6 @@ if TYPE_CHECKING:
     from fbp.step import Clipped as Clipped
     from fbp.step import LossScaled as LossScaled
     from fbp.step import State as State
-    from fbp.step import init_state as init_state
-    from fbp.step import make_step as make_step
-    from fbp.step import make_steps as make_steps
     from fbp.step import only as only
     from fbp.step import plan as plan
     from fbp.step import state_in_turn as state_in_turn
@@ -119,8 +118,8 @@ _ROOMS = {
     "_objective": ["input_grad", "Objective", "ObjectiveParams"],
     "_value_and_grad": ["value_and_grad"],
     "combinators": [
-        *["Concat", "Each", "Graph", "map_layers", "On", "Parallel", "Pick", "Recurrent"],
-        *["Remat", "Repeat", "Residual", "Serial", "Stack", "Sum"],
+        *["Add", "Concat", "Each", "Graph", "map_layers", "On", "Parallel", "Pick"],
+        *["Recurrent", "Remat", "Repeat", "Residual", "Serial", "Stack", "Sum"],
     ],
     "explain": ["summary"],
     "interop": ["from_jax", "loss_from_jax", "objective_from_jax", "to_jax"],
@@ -142,15 +141,21 @@ _ROOMS = {
         *["Update"],
     ],
     "step": [
-        *["Averaged", "Clipped", "init_state", "LossScaled", "make_step", "make_steps", "only"],
-        *["plan", "State", "state_in_turn", "state_of", "step_in_turn", "step_of", "steps_of"],
-        *["with_batch_statistics"],
+        *["Averaged", "Clipped", "LossScaled", "only", "plan", "State", "state_in_turn"],
+        *["state_of", "step_in_turn", "step_of", "steps_of", "with_batch_statistics"],
     ],
     "text": [],
     "train": [],
     "verify": ["audit", "check", "cross_check", "register", "Report", "WrongGradientError"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+# What to use in the place of older names, which will go.
+_DEPRECATED = {
+    "init_state": "fbp.state_of(fbp.Objective(model, loss).init(key), optimizer)",
+    "make_step": "fbp.step_of(fbp.Objective(model, loss), optimizer)",
+    "make_steps": "fbp.steps_of(fbp.Objective(model, loss), optimizer)",
+}
 
 __version__ = "0.1.0"
 __all__ = [*_ROOM_OF, "models", "text"]  # noqa: PLE0604
@@ -163,6 +168,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"fbp.{_ROOM_OF[name]}"), name)
         globals()[name] = value
         return value
+    if name in _DEPRECATED:
+        cure = f"fbp.{name} is deprecated: use {_DEPRECATED[name]}"
+        warnings.warn(cure, DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module("fbp.step._deprecated"), name)
     raise AttributeError(f"module 'fbp' has no attribute {name!r}")
 
 

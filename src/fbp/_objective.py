@@ -98,7 +98,7 @@ class Objective:
         x, target, key, loss_key = self._inputs(params, batch, key)
         y, _ = self.model.forward(params.model, x, key)
         value = value_of(self.loss, params.loss, y, target, loss_key, share)
-        return (value, self._aux(y, target, share)) if has_aux else value
+        return self._reported(value, y, target, has_aux, share)
 
     def value_and_grad(
         self,
@@ -122,12 +122,9 @@ class Objective:
         """
         x, target, key, loss_key = self._inputs(params, batch, key)
         y, res = self.model.forward(params.model, x, key)
-        value, dloss, dy = value_and_grad_of(
-            self.loss, params.loss, y, target, loss_key, scale, share
-        )
+        value, dloss, dy = self._turn(params.loss, y, target, loss_key, scale, share)
         dmodel, _ = self.model.backward(params.model, x, res, dy)
-        dparams = ObjectiveParams(dmodel, dloss)
-        return ((value, self._aux(y, target, share)) if has_aux else value), dparams
+        return self._reported(value, y, target, has_aux, share), ObjectiveParams(dmodel, dloss)
 
     # The same in two halves, for callers that choose the backward after seeing the loss.
 
@@ -145,7 +142,7 @@ class Objective:
         y, res = self.model.forward(params.model, x, key)
         value, gradient, dtypes = wide_gradient(self.loss, params.loss, y, target, loss_key, share)
         kept = (res, gradient, dtypes, None if self.prepare is None else x)
-        return ((value, self._aux(y, target, share)) if has_aux else value), kept
+        return self._reported(value, y, target, has_aux, share), kept
 
     def backward(
         self, params: ObjectiveParams, batch: PyTree, res: PyTree, dvalue: Any = 1
@@ -200,16 +197,21 @@ class Objective:
         x, target = batch
         return x, target
 
-    def _aux(self, y: PyTree, target: PyTree, share: Any) -> PyTree:
+    def _turn(self, *args: Any) -> tuple[Array, Params, PyTree]:
+        """The loss, dloss and dy: where forward turns into backward."""
+        return value_and_grad_of(self.loss, *args)
+
+    def _reported(self, value: Array, y: PyTree, target: PyTree, has_aux: bool, share: Any) -> Any:
+        """The loss, or (loss, aux)."""
+        if not has_aux:
+            return value
         if self.aux is None:
             raise ValueError(
                 "Objective: expected an aux to report, got none: give Objective(model, loss, "
                 "aux=lambda y, target: ...)"
             )
         aux = self.aux(y, target)
-        if share is None:
-            return aux
-        return scaled(share[EXAMPLES], aux)
+        return value, aux if share is None else scaled(share[EXAMPLES], aux)
 
 
 def input_grad(

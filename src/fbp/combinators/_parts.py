@@ -1,4 +1,4 @@
-"""Layers that act on parts of a tree: one part each, one part alone, all joined, one picked."""
+"""Layers on the parts of a tree: one each, one alone, all joined or added, one picked."""
 
 import dataclasses
 from typing import Any
@@ -7,8 +7,20 @@ import jax
 import jax.numpy as jnp
 
 from fbp._contract import described, is_float
-from fbp._layer import Array, Key, Layer, Params, PyTree, name_of, passed, require_layer, split
+from fbp._layer import (
+    Array,
+    Key,
+    Layer,
+    Params,
+    PyTree,
+    add_floats,
+    name_of,
+    passed,
+    require_layer,
+    split,
+)
 from fbp.combinators._group import Group
+from fbp.combinators._residual import require_same
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -144,6 +156,40 @@ class Pick(Layer):
         part = part_of(self, x, self.part)
         nothing = jax.tree.map(lambda a: jnp.zeros_like(a) if is_float(a) else None, x)
         return (), replaced(nothing, self.part, passed(dy, part))
+
+
+@dataclasses.dataclass(frozen=True)
+class Add(Layer):
+    """Adds the parts of x: y = x_1 + ... + x_n.
+
+        dx_i = dy                              every term passes dy on unchanged
+
+    In a `Graph` it joins what `Sum` and `Residual` join elsewhere. Integers are not added: those of
+    y are those of x_1.
+
+    Shapes: x a tuple or a dict of parts of one tree, shape and dtype, which is that of y.
+
+    Raises:
+      ValueError: x has no parts, or they differ in tree, shape or dtype.
+    """
+
+    cheap = True
+
+    def forward(self, params: Params, x: PyTree, key: Key = None) -> tuple[PyTree, PyTree]:
+        first, *others = self._parts(x)
+        for other in others:
+            require_same(self, first, other, "parts of one shape and dtype")
+        return add_floats(first, *others), ()
+
+    def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
+        dxs = [passed(dy, part) for part in self._parts(x)]
+        return (), dict(zip(x, dxs, strict=True)) if isinstance(x, dict) else tuple(dxs)
+
+    def _parts(self, x: PyTree) -> list[PyTree]:
+        parts = list(x.values()) if isinstance(x, dict) else list(x) if type(x) is tuple else []
+        if not parts:
+            raise ValueError(f"Add: expected a tuple or a dict of parts, got {described(x)}")
+        return parts
 
 
 @dataclasses.dataclass(frozen=True)

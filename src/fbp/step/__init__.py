@@ -18,9 +18,6 @@ from fbp.step._plan import Plan as Plan
 from fbp.step._plan import plan as plan
 from fbp.step._scaled import LossScaled as LossScaled
 from fbp.step._step import State as State
-from fbp.step._step import init_state as init_state
-from fbp.step._step import make_step as make_step
-from fbp.step._step import make_steps as make_steps
 from fbp.step._step import state_of as state_of
 from fbp.step._step import step_of as step_of
 from fbp.step._step import steps_of as steps_of

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of
-from fbp._microbatch import objective_of
-from fbp._objective import Objective, ObjectiveLike
+from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp._objective import ObjectiveLike
 from fbp._turn import takes
 from fbp.combinators import map_layers
 from fbp.step._averaged import Averaged
@@ -33,13 +32,6 @@ class State(NamedTuple):
     step: Array
 
 
-def init_state(
-    model: Layer, loss: Loss, optimizer: optax.GradientTransformation, key: Array
-) -> State:
-    """Returns the initial state of training, with parameters drawn from `key`."""
-    return state_of(Objective(model, loss).init(key), optimizer)
-
-
 def state_of(params: Params, optimizer: optax.GradientTransformation) -> State:
     """Returns the initial state of training for these parameters."""
     # Copies, since the state is donated and must not share an array with anything else. Some
@@ -47,48 +39,6 @@ def state_of(params: Params, optimizer: optax.GradientTransformation) -> State:
     # return an array that other code holds.
     state = State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
     return jax.tree.map(lambda a: jnp.array(a, dtype=a.dtype), state)
-
-
-def make_step(
-    model: Layer,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    *,
-    microbatch: int | None = None,
-) -> Callable[..., tuple[State, Array]]:
-    """Returns `step(state, batch, key=None) -> state, value`: one jitted program.
-
-    The state is donated: the new one reuses its memory, and the old one cannot be used again.
-    `value` is the loss before the update. Noise is drawn from `key` and the step's number.
-
-    For a small model a call costs more than its arithmetic: `make_steps` takes many steps in one
-    call, and `optax.flatten(optimizer)`, the same update of one long vector, saves another tenth.
-
-    Args:
-      model: a Layer from x to y.
-      loss: a Loss of y and target.
-      optimizer: any optax optimizer.
-      microbatch: number of examples per part, to process each batch in parts (see `Microbatch`).
-    """
-    return step_of(objective_of(model, loss, microbatch), optimizer)
-
-
-def make_steps(
-    model: Layer,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    *,
-    microbatch: int | None = None,
-) -> Callable[..., tuple[State, Array]]:
-    """Returns `steps(state, batches, key=None) -> state, values`: n steps in one `lax.scan`.
-
-    The leaves of `batches` have a leading axis of size n. The result is that of n calls
-    of `make_step`'s function with the same key, without the overhead of n - 1 calls, which is most
-    of the time of a small model.
-
-    Args: as for `make_step`.
-    """
-    return steps_of(objective_of(model, loss, microbatch), optimizer)
 
 
 def step_of(
