@@ -146,7 +146,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("nodes", "error", "words"), REFUSED, ids=lambda a: str(a)[:40])
+@pytest.mark.parametrize(("nodes", "error", "words"), REFUSED, ids=[row[2][:60] for row in REFUSED])
 def test_what_is_no_graph_is_refused_in_one_line(
     nodes: dict[str, Any], error: type[Exception], words: str
 ) -> None:

@@ -137,7 +137,7 @@ def described(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"an array {value.dtype}{list(value.shape)}"
     if isinstance(value, dict):
-        return f"a dict of {', '.join(map(str, value))}" if value else "{}"
+        return f"a dict of {', '.join(sorted(map(str, value)))}" if value else "{}"
     if type(value) in (tuple, list):
         inside = ", ".join(described(v) for v in value[:4]) + (", ..." if len(value) > 4 else "")
         return f"{type(value).__name__} ({inside})"

@@ -1,0 +1,138 @@
+"""float16: the scale of the loss reaches dy before it is rounded."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import fbp
+from fbp._layer import Array
+
+KEY = jax.random.key(0)
+# 4,096 rows: most of dy is below the smallest number of float16, 6e-8.
+ROWS, CLASSES = 4096, 8192
+X, LABELS = jax.random.normal(KEY, (ROWS, 8)), jnp.arange(ROWS)
+PLAIN = fbp.Objective(fbp.Dense(8, CLASSES), fbp.SoftmaxCrossEntropy())
+HALF = fbp.Objective(fbp.mixed_precision(PLAIN.model, jnp.float16), PLAIN.loss)
+
+
+def by_value_and_grad(params: Any, scale: float) -> Any:
+    return HALF.value_and_grad(params, (X, LABELS), scale=scale)[1]
+
+
+def by_halves(params: Any, scale: float) -> Any:
+    _, res = HALF.forward(params, (X, LABELS))
+    return HALF.backward(params, (X, LABELS), res, scale)
+
+
+def by_to_jax(params: Any, scale: float) -> Any:
+    model, loss = fbp.to_jax(HALF.model), fbp.to_jax(HALF.loss)
+
+    def scaled(params: Any) -> Array:
+        return scale * loss((), model(params.model, X), LABELS)
+
+    return jax.grad(scaled)(params)
+
+
+@pytest.mark.parametrize("gradient", [by_value_and_grad, by_halves, by_to_jax])
+def test_a_scale_saves_what_float16_cannot_hold(gradient: Callable[..., Any]) -> None:
+    params = PLAIN.init(KEY)
+    exact = PLAIN.value_and_grad(params, (X, LABELS))[1].model["b"]
+
+    def error(scale: float) -> float:
+        got = gradient(params, scale).model["b"] / scale
+        return float(jnp.linalg.norm(got - exact) / jnp.linalg.norm(exact))
+
+    assert error(1.0) > 0.1
+    # Then only the rounding of float16 is left, 2^-11 a number.
+    for scale in (2.0**10, 2.0**16, 65536.0):
+        assert error(scale) < 2.0**-11
+
+
+def test_the_fused_head_is_scaled_too() -> None:
+    gpt = fbp.models.gpt2(vocab=512, context=32, width=16, heads=2, layers=1)
+    ids = jax.random.randint(KEY, (64, 32), 0, 512)
+    exact = fbp.models.NextToken(gpt)
+    half = fbp.models.NextToken(fbp.mixed_precision(gpt, jnp.float16))
+    params = exact.init(KEY)
+    value, want = exact.value_and_grad(params, (ids, ids))
+
+    def worst(scale: float | None) -> float:
+        got_value, got = half.value_and_grad(params, (ids, ids), scale=scale)
+        assert abs(got_value - value) < 1e-3 * value
+        errors = jax.tree.map(
+            lambda g, w: float(jnp.linalg.norm(g / (scale or 1) - w) / jnp.linalg.norm(w)),
+            got,
+            want,
+        )
+        return max(jax.tree.leaves(errors))
+
+    # Of sums of rounded numbers, with room for the activations' own rounding.
+    assert worst(2.0**14) < 2.0**-7
+    assert worst(None) > 2 * worst(2.0**14)
+
+
+def test_a_step_that_is_not_finite_only_halves_the_scale() -> None:
+    objective = fbp.Objective(
+        fbp.mixed_precision(fbp.Dense(3, 2), jnp.float16), fbp.MeanSquaredError()
+    )
+    optimizer = fbp.LossScaled(optax.adam(1e-2), scale=2.0**24, every=2)
+    state, step = fbp.state_of(objective.init(KEY), optimizer), fbp.step_of(objective, optimizer)
+    batch = 4 * jnp.ones((4, 3)), jnp.zeros((4, 2))
+    scales = []
+    for _ in range(24):
+        before = jax.tree.map(jnp.copy, (state.params, state.opt_state.state))
+        scale = float(state.opt_state.scale)
+        state, value = step(state, batch)
+        assert jnp.isfinite(value)
+        same = jax.tree.all(
+            jax.tree.map(jnp.array_equal, before, (state.params, state.opt_state.state))
+        )
+        lower = float(state.opt_state.scale) < scale
+        assert same == lower
+        scales.append(scale)
+    # It falls until the gradient fits, then is tried at twice that after every two steps.
+    assert min(scales) < 2.0**20
+    assert any(b > a for a, b in zip(scales, scales[1:], strict=False))
+    assert all(jnp.isfinite(p).all() for p in jax.tree.leaves(state.params))
+
+
+def test_what_a_scale_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"^LossScaled: expected scale above 0, got 0$"):
+        fbp.LossScaled(optax.sgd(0.1), scale=0)
+    with pytest.raises(ValueError, match=r"^LossScaled: expected every of 1 or more, got 0$"):
+        fbp.LossScaled(optax.sgd(0.1), every=0)
+    with pytest.raises(ValueError, match=r"^in_backward: expected an optimizer that needs no whol"):
+        fbp.step_of(PLAIN, fbp.LossScaled(optax.sgd(0.1)), in_backward=True)
+
+
+@pytest.mark.slow
+def test_a_small_gpt_in_float16_learns_as_in_float32() -> None:
+    gpt = fbp.models.gpt2(vocab=64, context=32, width=32, heads=4, layers=2)
+    # Text of a fixed grammar: each token is a function of the two before it, some at random.
+    rng = jax.random.split(KEY, 3)
+    table = jax.random.randint(rng[0], (64, 64), 0, 64)
+
+    def grow(state: Any, k: Array) -> Any:
+        a, b = state
+        c = jnp.where(jax.random.bernoulli(k, 0.1), jax.random.randint(k, (), 0, 64), table[a, b])
+        return (b, c), c
+
+    _, text = jax.lax.scan(grow, (1, 2), jax.random.split(rng[1], 200 * 16 * 33))
+    batches = text.reshape(200, 16, 33)
+    batches = batches[..., :-1], batches[..., 1:]
+
+    def losses(model: fbp.Layer, optimizer: Any) -> Array:
+        objective = fbp.models.NextToken(model)
+        state = fbp.state_of(objective.init(KEY), optimizer)
+        return fbp.steps_of(objective, optimizer)(state, batches)[1]
+
+    adam = optax.adam(3e-3)
+    want = losses(gpt, adam)
+    got = losses(fbp.mixed_precision(gpt, jnp.float16), fbp.LossScaled(adam))
+    assert want[-20:].mean() < 0.9 * want[:20].mean()
+    assert abs(got[-20:].mean() - want[-20:].mean()) < 0.01 * want[-20:].mean()
+    assert (abs(got - want) < 0.02 * want).all()
