@@ -17,6 +17,8 @@ def make_cases() -> list[Case]:
     block = fbp.Serial(conv(3, 3, 3, bias=False), fbp.GroupNorm(3, 3), relu)
     return [
         *_convolutions(),
+        *_convolutions_of_sequences(),
+        *_from_small_to_large(),
         *_pools(),
         *_norms(),
         Case("dropout", fbp.Dropout(0.5), (7, 5), noisy=True),
@@ -114,6 +116,76 @@ def _convolutions() -> list[Case]:
     ]
 
 
+def _convolutions_of_sequences() -> list[Case]:
+    conv = fbp.Conv1D
+    return [
+        Case("conv1d", conv(3, 5), (2, 7, 3)),
+        Case("conv1d/no_batch", conv(3, 5, 2), (7, 3), batch=0),
+        Case("conv1d/two_batch_axes", conv(3, 2), (2, 3, 5, 3), batch=2),
+        Case("conv1d/equal", conv(3, 3), (3, 3, 3)),
+        Case("conv1d/one", conv(1, 1, 1), (1, 1, 1)),
+        Case("conv1d/no_bias", conv(3, 5, 4, bias=False), (2, 7, 3)),
+        Case("conv1d/valid", conv(2, 3, 5, padding="VALID"), (2, 7, 2)),
+        Case("conv1d/strided", conv(2, 3, 3, 2), (2, 7, 2)),
+        Case("conv1d/stride_leaves_places_over", conv(2, 3, 2, 3, padding="VALID"), (2, 7, 2)),
+        Case("conv1d/causal", conv(2, 3, 3, padding="CAUSAL", dilation=2), (2, 7, 2)),
+        Case("conv1d/causal_strided", conv(2, 3, 4, 2, padding="CAUSAL"), (2, 7, 2)),
+        Case("conv1d/causal_beyond", conv(2, 3, 3, padding="CAUSAL", dilation=5), (2, 3, 2)),
+        Case("conv1d/depthwise", conv(3, 3, 3, groups=3), (2, 5, 3)),
+        Case(
+            "conv1d/everything",
+            conv(4, 6, 3, 2, (3, 1), 2, groups=2),
+            (2, 3, 7, 4),
+            batch=2,
+        ),
+        Case(
+            "conv1d/causal_stack",
+            fbp.Stack(fbp.Residual(fbp.Serial(conv(3, 3, 2, padding="CAUSAL"), fbp.Tanh())), 2),
+            (2, 5, 3),
+            widens=True,
+        ),
+    ]
+
+
+def _from_small_to_large() -> list[Case]:
+    conv, up = fbp.ConvTranspose2D, fbp.Upsample2D
+    return [
+        Case("conv_transpose", conv(3, 5, 3, 2), (2, 3, 5, 3)),
+        Case("conv_transpose/no_batch", conv(3, 5, (3, 2)), (5, 7, 3), batch=0),
+        Case("conv_transpose/two_batch_axes", conv(3, 2, 2, 2), (2, 3, 3, 2, 3), batch=2),
+        Case("conv_transpose/equal", conv(3, 3), (3, 3, 3, 3)),
+        Case("conv_transpose/one", conv(1, 1, 1), (1, 1, 1, 1)),
+        Case("conv_transpose/one_pixel", conv(2, 3, 3, 2), (2, 1, 1, 2)),
+        Case("conv_transpose/no_bias", conv(3, 5, 2, 2, bias=False), (2, 2, 3, 3)),
+        Case("conv_transpose/valid", conv(2, 3, (3, 5), 2, "VALID"), (2, 3, 2, 2)),
+        Case("conv_transpose/stride_beyond_the_window", conv(2, 3, 2, 3), (2, 2, 3, 2)),
+        Case("conv_transpose/valid_beyond", conv(2, 3, 1, (2, 3), "VALID"), (2, 2, 3, 2)),
+        Case("conv_transpose/padded", conv(2, 3, 4, 2, 1), (2, 3, 2, 2)),
+        Case("conv_transpose/dilated", conv(2, 3, 2, 2, dilation=3), (2, 3, 2, 2)),
+        Case(
+            "conv_transpose/everything",
+            conv(4, 6, (2, 3), (3, 2), ((1, 0), (0, 2)), (2, 1), groups=2),
+            (2, 3, 2, 4, 4),
+            batch=2,
+        ),
+        Case(
+            "conv_transpose/there_and_back",
+            fbp.Serial(fbp.Conv2D(2, 3, 3, 2), fbp.Tanh(), conv(3, 2, 3, 2)),
+            (2, 4, 6, 2),
+        ),
+        Case("upsample", up((3, 2)), (2, 2, 3, 5)),
+        Case("upsample/no_batch", up(), (3, 2, 5), batch=0),
+        Case("upsample/two_batch_axes", up(3), (2, 3, 2, 1, 2), batch=2),
+        Case("upsample/by_one", up(1), (3, 3, 3, 3)),
+        Case("upsample/one", up(), (1, 1, 1, 1)),
+        Case(
+            "upsample/recomputed",
+            fbp.Serial(fbp.Conv2D(2, 3, 2), up((1, 2)), fbp.Conv2D(3, 2, 2)),
+            (2, 3, 2, 2),
+        ),
+    ]
+
+
 def _pools() -> list[Case]:
     maximum, average = fbp.MaxPool2D, fbp.AvgPool2D
     cases = []
@@ -194,6 +266,7 @@ def _norms() -> list[Case]:
 
 
 CORE = {
+    *("conv1d/everything", "conv_transpose/everything", "upsample", "conv1d/causal"),
     *("conv/everything", "max_pool/overlapping", "avg_pool/overlapping", "flatten", "group_norm"),
     *("batch_norm", "fixed_batch_norm", "global_avg_pool", "dropout", "sum/recomputed"),
 }

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from fbp.layers import AvgPool2D as AvgPool2D
     from fbp.layers import BatchNorm as BatchNorm
     from fbp.layers import Bias as Bias
+    from fbp.layers import Conv1D as Conv1D
     from fbp.layers import Conv2D as Conv2D
+    from fbp.layers import ConvTranspose2D as ConvTranspose2D
     from fbp.layers import Dense as Dense
     from fbp.layers import Dropout as Dropout
     from fbp.layers import Embedding as Embedding
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from fbp.layers import Tanh as Tanh
     from fbp.layers import Unembed as Unembed
     from fbp.layers import Unflatten as Unflatten
+    from fbp.layers import Upsample2D as Upsample2D
     from fbp.losses import Huber as Huber
     from fbp.losses import Losses as Losses
     from fbp.losses import MeanAbsoluteError as MeanAbsoluteError
@@ -124,12 +127,13 @@ _ROOMS = {
     "explain": ["summary"],
     "interop": ["from_jax", "loss_from_jax", "objective_from_jax", "to_jax"],
     "layers": [
-        *["Attention", "AvgPool2D", "BatchNorm", "Bias", "Conv2D", "Dense", "Dropout"],
-        *["Embedding", "FixedBatchNorm", "Flatten", "Gelu", "GlobalAvgPool2D", "GroupNorm"],
+        *["Attention", "AvgPool2D", "BatchNorm", "Bias", "Conv1D", "Conv2D"],
+        *["ConvTranspose2D", "Dense", "Dropout", "Embedding"],
+        *["FixedBatchNorm", "Flatten", "Gelu", "GlobalAvgPool2D", "GroupNorm"],
         *["GRUCell", "LayerNorm", "LeakyRelu", "Llama3Scaling", "LogSoftmax", "LSTMCell"],
         *["LSTMState", "MaxPool2D", "MergeHeads", "Positions", "Relu", "RMSNorm", "Rope"],
         *["Scale", "Sigmoid", "Silu", "Softmax", "Softplus", "SplitHeads", "SwiGLU", "Tanh"],
-        *["Unembed", "Unflatten"],
+        *["Unembed", "Unflatten", "Upsample2D"],
     ],
     "losses": [
         *["Huber", "Losses", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],

@@ -24,6 +24,8 @@ SHARED = ["fbp._objective", "fbp._microbatch", "fbp._layer:add", "fbp._layer:lik
 SHARED += ["fbp._layer:at_least_float32", "fbp._layer:at_least_int32"]
 SHARED += ["fbp._cell", "fbp._layer:product_over_batch"]
 SHARED += [f"fbp.layers._standardize:{name}" for name in ("standardize", "dstandardize")]
+CONVOLUTION = ("correlate", "spread", "weight_gradient", "transposed", "_one_batch")
+SHARED += [f"fbp.layers._convolution:{name}" for name in CONVOLUTION]
 SHARED += [f"fbp.losses._mean:{name}" for name in ("shares", "weighted_sum", "unweighted")]
 ATTEND = ("attend", "gradients", "blocks_of", "causal_blocks", "_places", "_summed")
 ATTEND += ("_a_few_heads", "_kernels")
@@ -44,6 +46,7 @@ SHARED += [f"fbp.ports._squares:{name}" for name in ("sum_of_squares", "no_squar
 SHARED += ["fbp.ports._update_if:update_if"]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
 FILES += ["unembed", "conv", "recurrent", "ports", "sequences", "in_backward", "fused_attention"]
+FILES += ["convolutions"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
 NEAR = {
     "layers": [
@@ -51,6 +54,7 @@ NEAR = {
         "elementwise_reference",
         "mutants_killed",
         "conv",
+        "convolutions",
         "sequences",
         "recurrent",
     ],
@@ -93,7 +97,9 @@ CALLED = {
     **{"unweighted": ["weight"], "broadcast_weight": ["weight", "refused"]},
     **{"at_least_int32": [*SOFTMAX, "few_bits"]},
     **{"add": ["residual"], "like": ["trees_shapes"], "at_least_float32": ["bfloat16"]},
-    **{"Conv2D": ["conv"], "MaxPool2D": ["max_pool"], "AvgPool2D": ["avg_pool"]},
+    **{name: ["conv"] for name in ("Convolution", *CONVOLUTION)},
+    **{"Conv1D": ["conv1d", "causal"], "ConvTranspose2D": ["conv_transpose", "convolutions"]},
+    **{"Upsample2D": ["upsampl"], "MaxPool2D": ["max_pool"], "AvgPool2D": ["avg_pool"]},
     **{"GlobalAvgPool2D": ["global_avg"], "GroupNorm": ["group_norm"], "Sum": ["sum"]},
     **{"Update": ["in_backward"], "SquaredNorm": ["in_backward"], "Part": ["in_backward"]},
     **{"sum_of_squares": ["in_backward"], "no_squares": ["in_backward"]},
@@ -106,7 +112,7 @@ CALLED = {
     **{"SplitHeads": ["split_heads"], "MergeHeads": ["merge_heads"]},
     **{"Recurrent": ["lstm"], "UnembedCrossEntropy": ["unembed"]},
     **{"standardize": ["norm"], "dstandardize": ["norm"], "turned": ["rope"]},
-    **{"_with": ["tie"], "_one_batch": ["conv"], "_elements": ["max_pool"]},
+    **{"_with": ["tie"], "_elements": ["max_pool"]},
     **{"_constants": ["batch_norm", "statistics"], "_batch_axes": ["batch_norm"]},
     **{"LSTMCell": ["lstm"], "GRUCell": ["gru"], "Cell": ["cell"]},
     **{"product_over_batch": ["cell", "dense"], "_window": ["pool"], "_pad": ["pool"]},

@@ -11,7 +11,9 @@ from fbp.layers._affine import Scale as Scale
 from fbp.layers._attention import Attention as Attention
 from fbp.layers._batch_norm import BatchNorm as BatchNorm
 from fbp.layers._batch_norm import FixedBatchNorm as FixedBatchNorm
+from fbp.layers._conv import Conv1D as Conv1D
 from fbp.layers._conv import Conv2D as Conv2D
+from fbp.layers._conv_transpose import ConvTranspose2D as ConvTranspose2D
 from fbp.layers._dense import Dense as Dense
 from fbp.layers._dropout import Dropout as Dropout
 from fbp.layers._embedding import Embedding as Embedding
@@ -36,3 +38,4 @@ from fbp.layers._rope import Llama3Scaling as Llama3Scaling
 from fbp.layers._rope import Rope as Rope
 from fbp.layers._softmax import LogSoftmax as LogSoftmax
 from fbp.layers._softmax import Softmax as Softmax
+from fbp.layers._upsample import Upsample2D as Upsample2D

@@ -1,23 +1,95 @@
-"""Convolution of images."""
+"""Convolution of images and of sequences."""
 
 import dataclasses
-import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from fbp._layer import Array, Key, Layer, at_least_float32, like, require_params, require_trailing
-from fbp.layers._window import Padding, Pair, Window, pair
+from fbp._layer import (
+    Array,
+    Key,
+    Layer,
+    at_least_float32,
+    like,
+    name_of,
+    require_params,
+    require_trailing,
+)
+from fbp.layers._convolution import correlate, spread, transposed, weight_gradient
+from fbp.layers._window import Padding, Pair, Sides, Slide, Window
 
 _LECUN_NORMAL = initializers.lecun_normal()
 
 
 @dataclasses.dataclass(frozen=True)
-class Conv2D(Layer):
+class Convolution(Layer):
+    """What convolutions along one axis and two have in common: see `Conv2D`.
+
+    Attributes:
+      axes: names of the axes along which the window slides.
+    """
+
+    axes: ClassVar[str]
+
+    n_in: int
+    n_out: int
+    kernel: Any = 3
+    stride: Any = 1
+    padding: Any = "SAME"
+    dilation: Any = 1
+    groups: int = 1
+    bias: bool = True
+    w_init: initializers.Initializer = _LECUN_NORMAL
+    b_init: initializers.Initializer = initializers.zeros
+    dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        if self.groups < 1 or self.n_in % self.groups or self.n_out % self.groups:
+            raise ValueError(
+                f"{name_of(self)}: expected groups to divide n_in {self.n_in} and n_out "
+                f"{self.n_out}, got {self.groups}"
+            )
+        self.window()
+
+    def window(self) -> Window:
+        return Window(self, self.kernel, self.stride, self.padding, self.dilation, self.axes)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of the parameters."""
+        kernel = self.window().each(self.kernel)
+        shapes: dict[str, tuple[int, ...]] = {"w": (*kernel, self.n_in // self.groups, self.n_out)}
+        return shapes | {"b": (self.n_out,)} if self.bias else shapes
+
+    def init(self, key: Array) -> dict[str, Array]:
+        keys = dict(zip("wb", jax.random.split(key), strict=True))
+        inits = {"w": self.w_init, "b": self.b_init}
+        return {
+            name: inits[name](keys[name], shape, self.dtype)
+            for name, shape in self.shapes().items()
+        }
+
+    def forward(self, params: dict[str, Array], x: Array, key: Key = None) -> tuple[Array, Any]:
+        require_trailing(self, x, (self.n_in,))
+        require_params(self, params, **self.shapes())
+        y = correlate(x, params["w"], self.window().over(x), self.groups)
+        return y + params["b"] if self.bias else y, ()
+
+    def backward(
+        self, params: dict[str, Array], x: Array, res: Any, dy: Array
+    ) -> tuple[dict[str, Array], Array]:
+        slides = self.window().over(x)
+        dparams = {"w": weight_gradient(x, dy, slides, self.groups)}
+        if self.bias:
+            dparams["b"] = at_least_float32(dy).sum(tuple(range(dy.ndim - 1)))
+        dx = spread(dy, transposed(params["w"], self.groups), slides, self.groups)
+        return like(dparams, params), dx.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv2D(Convolution):
     """A small Dense that slides over an image, with the same weights at every position.
 
     Along one axis, where o is a position of the window, k an element of it, s the stride, d the
@@ -32,10 +104,8 @@ class Conv2D(Layer):
         dw[k] = sum_o  x[s o + d k - p]^T @ dy[o]          summed over the batch axes too
         db    = sum_o  dy[o]
 
-    dx: dy is dilated, with s - 1 zeros between its elements, so that terms whose fraction is not
-    whole are 0; the minus sign flips the window. This is the transposed convolution.
-    dw: stride and dilation swap roles, since s multiplies the summed index o and d the free index
-    k. The batch axis, which is summed over, acts as the channels, and dy as the window.
+    dx is the transposed convolution, the forward of `ConvTranspose2D`. `fbp/layers/_convolution.py`
+    says how XLA computes each of the three.
 
     Groups split the channels into independent convolutions: the g-th part of the output channels
     sees only the g-th part of the input channels.
@@ -67,105 +137,73 @@ class Conv2D(Layer):
     arXiv:1603.07285.
     """
 
-    n_in: int
-    n_out: int
+    axes = "HW"
+
     kernel: Pair = (3, 3)
     stride: Pair = 1
     padding: Padding = "SAME"
     dilation: Pair = 1
-    groups: int = 1
-    bias: bool = True
-    w_init: initializers.Initializer = _LECUN_NORMAL
-    b_init: initializers.Initializer = initializers.zeros
-    dtype: DTypeLike = jnp.float32
 
-    def __post_init__(self) -> None:
-        if self.groups < 1 or self.n_in % self.groups or self.n_out % self.groups:
+
+@dataclasses.dataclass(frozen=True)
+class Conv1D(Convolution):
+    """A small Dense that slides along a sequence: `Conv2D` of one axis, T.
+
+        y[o]  = sum_k x[s o + d k - p] @ w[k] + b
+        dx[i] = sum_k dy[(i + p - d k) / s] @ w[k]^T      where s divides i + p - d k
+        dw[k] = sum_o x[s o + d k - p]^T @ dy[o]          summed over the batch axes too
+        db    = sum_o dy[o]
+
+    where o is a position of the window, k an element of it, s the stride, d the dilation and p the
+    padding before the first place. See `Conv2D` for the derivation.
+
+    With causal padding all of the padding is in front, p = d (kernel - 1), so that y[o] sees x only
+    up to its own place (for a stride of 1). Then a sequence can be taken in parts: the state is the
+    last d (kernel - 1) places of x.
+
+    Shapes: x (..., T, n_in), w (kernel, n_in / groups, n_out), b (n_out,), y (..., T', n_out) with
+    T' = floor((T + padding - d (kernel - 1) - 1) / s) + 1.
+
+    Args:
+      n_in: number of channels of x.
+      n_out: number of channels of y.
+      kernel: size of the window.
+      stride: places from one position of the window to the next.
+      padding: "SAME" gives T' = ceil(T / stride), and so does "CAUSAL", with all of it in front;
+        "VALID" is no padding; a number is the padding of both sides; or (before, after).
+      dilation: places from one element of the window to the next.
+      groups, bias, w_init, b_init, dtype: as for `Conv2D`.
+
+    Raises:
+      ValueError: the last axis of x is not n_in; the window does not fit into the padded sequence;
+        groups do not divide the channels; params are not of this layer; it is to be taken in parts
+        and is not causal.
+      TypeError: x is not a float array.
+
+    Source: van den Oord et al., "WaveNet: A Generative Model for Raw Audio", arXiv:1609.03499, for
+    causal stacks; and as for `Conv2D`.
+    """
+
+    axes = "T"
+
+    kernel: int = 3
+    stride: int = 1
+    padding: Sides = "SAME"
+    dilation: int = 1
+
+    def start(self, params: dict[str, Array], x: Array, length: int) -> Array:
+        # Whether the padding is causal depends on the length only where there is a stride.
+        slide = self.window().along(0, 1)
+        if (slide.s, slide.lo, slide.hi) != (1, slide.span - 1, 0):
             raise ValueError(
-                f"Conv2D: expected groups to divide n_in {self.n_in} and n_out {self.n_out}, "
-                f"got {self.groups}"
+                f'{name_of(self)}: expected padding="CAUSAL" and stride=1 to go one place at a '
+                f"time, got padding={self.padding!r} and stride={self.stride}"
             )
-        self._window()
+        return jnp.zeros((*x.shape[:-1], slide.span - 1, self.n_in), x.dtype)
 
-    def _window(self) -> Window:
-        return Window(self, self.kernel, self.stride, self.padding, self.dilation)
-
-    def _w_shape(self) -> tuple[int, ...]:
-        return (*pair(self.kernel), self.n_in // self.groups, self.n_out)
-
-    def init(self, key: Array) -> dict[str, Array]:
-        w_key, b_key = jax.random.split(key)
-        params = {"w": self.w_init(w_key, self._w_shape(), self.dtype)}
-        if self.bias:
-            params["b"] = self.b_init(b_key, (self.n_out,), self.dtype)
-        return params
-
-    def forward(self, params: dict[str, Array], x: Array, key: Key = None) -> tuple[Array, Any]:
-        require_trailing(self, x, (self.n_in,))
-        bias = {"b": (self.n_out,)} if self.bias else {}
-        require_params(self, params, w=self._w_shape(), **bias)
-        slides = self._window().over(x)
-        dtype = jnp.result_type(x, params["w"])
-        y = lax.conv_general_dilated(
-            _one_batch(x).astype(dtype),
-            params["w"].astype(dtype),
-            window_strides=pair(self.stride),
-            padding=[(slide.lo, slide.hi) for slide in slides],
-            rhs_dilation=pair(self.dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-        y = y.reshape(*x.shape[:-3], *y.shape[1:])
-        if self.bias:
-            y = y + params["b"]
-        return y, ()
-
-    def backward(
-        self, params: dict[str, Array], x: Array, res: Any, dy: Array
-    ) -> tuple[dict[str, Array], Array]:
-        dparams = {"w": self._dw(x, dy)}
-        if self.bias:
-            dparams["b"] = at_least_float32(dy).sum(tuple(range(dy.ndim - 1)))
-        return like(dparams, params), self._dx(params["w"], x, dy).astype(x.dtype)
-
-    def _dx(self, w: Array, x: Array, dy: Array) -> Array:
-        # Input and output channels swap, within each group.
-        kh, kw, n_in, n_out = w.shape
-        w = w[::-1, ::-1].reshape(kh, kw, n_in, self.groups, n_out // self.groups)
-        w = w.transpose(0, 1, 4, 3, 2).reshape(kh, kw, n_out // self.groups, self.n_in)
-        dtype = jnp.result_type(dy, w)
-        dx = lax.conv_general_dilated(
-            _one_batch(dy).astype(dtype),
-            w.astype(dtype),
-            window_strides=(1, 1),
-            padding=[slide.back for slide in self._window().over(x)],
-            lhs_dilation=pair(self.stride),
-            rhs_dilation=pair(self.dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-        return dx.reshape(x.shape)
-
-    def _dw(self, x: Array, dy: Array) -> Array:
-        # The padding on the right for which dy has one position per weight. It is negative, a crop,
-        # where the stride leaves pixels over.
-        padding = [
-            (slide.lo, slide.reach + slide.span - 1 - slide.n - slide.lo)
-            for slide in self._window().over(x)
-        ]
-        dtype = jnp.result_type(x, dy)
-        return lax.conv_general_dilated(
-            _one_batch(x).astype(dtype),
-            _one_batch(dy).astype(dtype),
-            window_strides=pair(self.dilation),
-            padding=padding,
-            rhs_dilation=pair(self.stride),
-            dimension_numbers=("CHWN", "IHWO", "HWNC"),
-            batch_group_count=self.groups,
-            preferred_element_type=jnp.promote_types(dtype, jnp.float32),
-        )
-
-
-def _one_batch(x: Array) -> Array:
-    """Returns x with all batch axes merged into one."""
-    return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
+    def steps(self, params: dict[str, Array], x: Array, state: Array) -> tuple[Array, Array]:
+        seen = jnp.concatenate([state, jnp.moveaxis(x, 0, -2)], -2)
+        slide = Slide(seen.shape[-2], self.kernel, 1, self.dilation, 0, 0)
+        y = correlate(seen, params["w"], [slide], self.groups)
+        y = y + params["b"] if self.bias else y
+        return jnp.moveaxis(y, -2, 0), seen[..., len(x) :, :]

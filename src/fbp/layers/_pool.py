@@ -153,7 +153,7 @@ def _window(layer: MaxPool2D | AvgPool2D) -> Window:
     return window
 
 
-def _elements(x: Array, slides: tuple[Slide, Slide]) -> list[tuple[tuple[int, int], Array]]:
+def _elements(x: Array, slides: tuple[Slide, ...]) -> list[tuple[tuple[int, int], Array]]:
     """Returns, for each element of the window in reading order, its index and x there.
 
     Each x has the shape of y: one pixel per position of the window.

@@ -17,6 +17,7 @@ from fbp.layers import (
     BatchNorm,
     Bias,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Dropout,
     FixedBatchNorm,
@@ -35,6 +36,7 @@ from fbp.layers import (
     Softplus,
     Tanh,
     Unflatten,
+    Upsample2D,
 )
 from fbp.losses import (
     Huber,
@@ -85,6 +87,8 @@ def own_rules() -> list[Rule]:
         "Conv2D": Conv2D(_IN, 2, 3),
         "Conv2D, strided": Conv2D(_IN, 2, (2, 3), (2, 1), padding=1, bias=False),
         "Conv2D in groups": Conv2D(_IN, 2 * _IN, 2, groups=_IN, dilation=2),
+        "ConvTranspose2D": ConvTranspose2D(_IN, 2, 3, 2),
+        "Upsample2D": Upsample2D((2, 3)),
         "MaxPool2D": MaxPool2D(3, 2, 1),
         "AvgPool2D": AvgPool2D(3, 2, 1),
         "GlobalAvgPool2D": GlobalAvgPool2D(),

@@ -9,6 +9,7 @@ from fbp._layer import Layer
 from fbp.combinators import Recurrent, Serial
 from fbp.layers import (
     Attention,
+    Conv1D,
     Dense,
     Embedding,
     GRUCell,
@@ -40,6 +41,8 @@ def sequence_layers() -> dict[str, tuple[Layer, Any]]:
         "Embedding": (Embedding(_V, _D), ids),
         "Unembed": (Unembed(_D, _V), x),
         "Positions": (Positions(_T + 2, _D), _floats(2, _T, _D)),
+        "Conv1D": (Conv1D(_D, 2), _floats(2, _T, _D)),
+        "Conv1D, causal": (Conv1D(_D, 2, padding="CAUSAL", dilation=2), _floats(2, _T, _D)),
         "LayerNorm": (LayerNorm(_D), x),
         "RMSNorm": (RMSNorm(_D), x),
         "SwiGLU": (SwiGLU(), _floats(_T, 2 * _D)),
