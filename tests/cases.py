@@ -10,6 +10,7 @@ import cases_graph
 import cases_ports
 import cases_recurrent
 import cases_transformer
+import cases_trees
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,7 +107,7 @@ class AddLookup(fbp.Layer):
 # The table: what follows, and one file for each family of layers.
 
 FAMILIES: tuple[Any, ...] = (
-    *(cases_conv, cases_graph, cases_ports, cases_recurrent, cases_transformer),
+    *(cases_conv, cases_graph, cases_ports, cases_recurrent, cases_transformer, cases_trees),
 )
 
 ACTIVATIONS = {
@@ -362,7 +363,7 @@ def draw(case: Case, seed: int, dtype: Any, x_dtype: Any = None) -> tuple[Params
 
 
 def floats(x: PyTree) -> PyTree:
-    """x with None in the place of integers: what a gradient by x looks like."""
+    """x with None in the place of integers: what a gradient by x looks like, or by a y."""
     return jax.tree.map(lambda a: a if is_float(a) else None, x)
 
 

@@ -51,6 +51,16 @@ def make_cases() -> list[Case]:
         Case("positions/no_batch", fbp.Positions(5, 3), (5, 3), batch=0),
         Case("positions/two_batch_axes", fbp.Positions(3, 3), (3, 3, 3, 3), batch=2),
         Case("positions/one", fbp.Positions(1, 1), (1, 1, 1)),
+        Case("sinusoidal", fbp.Sinusoidal(6), (7,)),
+        Case("sinusoidal/no_batch", fbp.Sinusoidal(4, base=3.0), (), batch=0),
+        Case("sinusoidal/two_batch_axes", fbp.Sinusoidal(2), (3, 5), batch=2),
+        Case("sinusoidal/equal", fbp.Sinusoidal(4), (4, 4), batch=2),
+        Case("sinusoidal/integers", fbp.Sinusoidal(6, base=50.0), _ids(100, 7)),
+        Case(
+            "sinusoidal/recomputed",
+            fbp.Serial(fbp.Scale(), fbp.Sinusoidal(4), fbp.Dense(4, 3)),
+            (5,),
+        ),
     ]
     for name, kind in (("layer_norm", fbp.LayerNorm), ("rms_norm", fbp.RMSNorm)):
         cases += [
@@ -144,5 +154,6 @@ def make_cases() -> list[Case]:
 
 CORE = {
     *("embedding", "unembed", "positions", "layer_norm", "rms_norm", "swiglu", "split_heads"),
+    *("sinusoidal", "sinusoidal/integers"),
     *("merge_heads", "rope", "attention/everything"),
 }

@@ -67,9 +67,11 @@ if TYPE_CHECKING:
     from fbp.layers import Relu as Relu
     from fbp.layers import RMSNorm as RMSNorm
     from fbp.layers import Rope as Rope
+    from fbp.layers import Sample as Sample
     from fbp.layers import Scale as Scale
     from fbp.layers import Sigmoid as Sigmoid
     from fbp.layers import Silu as Silu
+    from fbp.layers import Sinusoidal as Sinusoidal
     from fbp.layers import Softmax as Softmax
     from fbp.layers import Softplus as Softplus
     from fbp.layers import SplitHeads as SplitHeads
@@ -128,12 +130,12 @@ _ROOMS = {
     "interop": ["from_jax", "loss_from_jax", "objective_from_jax", "to_jax"],
     "layers": [
         *["Attention", "AvgPool2D", "BatchNorm", "Bias", "Conv1D", "Conv2D"],
-        *["ConvTranspose2D", "Dense", "Dropout", "Embedding"],
-        *["FixedBatchNorm", "Flatten", "Gelu", "GlobalAvgPool2D", "GroupNorm"],
-        *["GRUCell", "LayerNorm", "LeakyRelu", "Llama3Scaling", "LogSoftmax", "LSTMCell"],
-        *["LSTMState", "MaxPool2D", "MergeHeads", "Positions", "Relu", "RMSNorm", "Rope"],
-        *["Scale", "Sigmoid", "Silu", "Softmax", "Softplus", "SplitHeads", "SwiGLU", "Tanh"],
-        *["Unembed", "Unflatten", "Upsample2D"],
+        *["ConvTranspose2D", "Dense", "Dropout", "Embedding", "FixedBatchNorm", "Flatten"],
+        *["Gelu", "GlobalAvgPool2D", "GroupNorm", "GRUCell", "LayerNorm", "LeakyRelu"],
+        *["Llama3Scaling", "LogSoftmax", "LSTMCell", "LSTMState", "MaxPool2D", "MergeHeads"],
+        *["Positions", "Relu", "RMSNorm", "Rope", "Sample", "Scale", "Sigmoid", "Silu"],
+        *["Sinusoidal", "Softmax", "Softplus", "SplitHeads", "SwiGLU", "Tanh", "Unembed"],
+        *["Unflatten", "Upsample2D"],
     ],
     "losses": [
         *["Huber", "Losses", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],

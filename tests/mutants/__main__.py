@@ -46,7 +46,7 @@ SHARED += [f"fbp.ports._squares:{name}" for name in ("sum_of_squares", "no_squar
 SHARED += ["fbp.ports._update_if:update_if"]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
 FILES += ["unembed", "conv", "recurrent", "ports", "sequences", "in_backward", "fused_attention"]
-FILES += ["convolutions"]
+FILES += ["convolutions", "trees", "time"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
 NEAR = {
     "layers": [
@@ -55,6 +55,8 @@ NEAR = {
         "mutants_killed",
         "conv",
         "convolutions",
+        "trees",
+        "time",
         "sequences",
         "recurrent",
     ],

@@ -36,6 +36,8 @@ from fbp.layers._pool import GlobalAvgPool2D as GlobalAvgPool2D
 from fbp.layers._pool import MaxPool2D as MaxPool2D
 from fbp.layers._rope import Llama3Scaling as Llama3Scaling
 from fbp.layers._rope import Rope as Rope
+from fbp.layers._sample import Sample as Sample
+from fbp.layers._sinusoidal import Sinusoidal as Sinusoidal
 from fbp.layers._softmax import LogSoftmax as LogSoftmax
 from fbp.layers._softmax import Softmax as Softmax
 from fbp.layers._upsample import Upsample2D as Upsample2D
