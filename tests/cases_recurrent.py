@@ -21,6 +21,10 @@ def _gru_step(n_in: int, n: int, *batch: int) -> Callable[[np.random.Generator],
     return lambda rng: (rng.normal(size=(*batch, n_in)), rng.normal(size=(*batch, n)))
 
 
+def _line(*shape: int) -> Callable[[np.random.Generator], PyTree]:
+    return lambda rng: {"a": rng.normal(size=shape), "b": rng.normal(size=shape)}
+
+
 def make_cases() -> list[Case]:
     lstm, gru = fbp.LSTMCell(3, 5), fbp.GRUCell(3, 5)
     return [
@@ -60,7 +64,23 @@ def make_cases() -> list[Case]:
         Case("gru/no_batch", fbp.Recurrent(gru), (7, 3), batch=0),
         Case("gru/equal", fbp.Recurrent(fbp.GRUCell(3, 3)), (3, 3, 3)),
         Case("gru/truncated", fbp.Recurrent(gru, truncate=2), (2, 7, 3)),
+        Case("linear_recurrence", fbp.LinearRecurrence(), _line(2, 7, 3)),
+        Case("linear_recurrence/no_batch", fbp.LinearRecurrence(), _line(5, 3), batch=0),
+        Case("linear_recurrence/two_batch_axes", fbp.LinearRecurrence(), _line(2, 3, 8, 2), 2),
+        Case("linear_recurrence/equal", fbp.LinearRecurrence(), _line(3, 3, 3)),
+        Case("linear_recurrence/one", fbp.LinearRecurrence(), _line(1, 1, 1)),
+        Case("linear_recurrence/one_place", fbp.LinearRecurrence(), _line(3, 1, 5)),
+        Case("linear_recurrence/two_places", fbp.LinearRecurrence(), _line(3, 2, 5)),
+        Case(
+            "linear_recurrence/in_serial",
+            fbp.Serial(
+                fbp.Parallel(a=fbp.Serial(fbp.Dense(3, 5), fbp.Sigmoid()), b=fbp.Dense(3, 5)),
+                fbp.LinearRecurrence(),
+                fbp.Dense(5, 3),
+            ),
+            (2, 7, 3),
+        ),
     ]
 
 
-CORE = {"lstm_cell", "gru_cell", "lstm/truncated"}
+CORE = {"lstm_cell", "gru_cell", "lstm/truncated", "linear_recurrence"}

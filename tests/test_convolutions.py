@@ -144,6 +144,38 @@ def test_the_transposed_convolution_is_the_gradient_of_one(
     assert_close(dparams["w"], dconv["w"].swapaxes(-1, -2), ULPS)
 
 
+@pytest.mark.parametrize(
+    ("layer", "x", "y"),
+    [
+        (fbp.ConvTranspose2D(2, 3, (2, 3), (3, 2)), (5, 7), (15, 14)),
+        (fbp.ConvTranspose2D(2, 3, 1, (3, 2)), (5, 7), (15, 14)),
+        (fbp.ConvTranspose2D(2, 3, (2, 3), (3, 2), "VALID"), (5, 7), (14, 15)),
+        (fbp.ConvTranspose2D(2, 3, (2, 3), (3, 2), ((1, 0), (0, 2))), (5, 7), (13, 13)),
+        (fbp.ConvTranspose2D(2, 3, 3, 1, 0, (2, 1)), (5, 7), (9, 9)),
+        # Where little is left.
+        (fbp.ConvTranspose2D(2, 3, 1, 1, 2), (5, 6), (1, 2)),
+        (fbp.ConvTranspose2D(2, 3, 1, (1, 2), 2), (6, 3), (2, 1)),
+        (fbp.ConvTranspose2D(2, 3, 1, 2, 2), (3, 5), (1, 5)),
+        (fbp.ConvTranspose2D(2, 3, 1, 1, 2), (5, 4), None),
+        (fbp.ConvTranspose2D(2, 3, 1, 1, 2), (4, 5), None),
+        (fbp.ConvTranspose2D(2, 3, 5, 1), (5, 0), None),
+        (fbp.ConvTranspose2D(2, 3, 5, 1, "VALID"), (0, 5), None),
+    ],
+    ids=str,
+)
+def test_the_sizes_of_a_transposed_convolution(
+    layer: fbp.ConvTranspose2D, x: tuple[int, int], y: tuple[int, int] | None
+) -> None:
+    params = layer.init(jax.random.key(0))
+    for batch in ((1,), (2, 9)):
+        if y is None:
+            with pytest.raises(ValueError, match=r"^ConvTranspose2D: expected x and padding "):
+                layer.forward(params, ones((*batch, *x, 2)))
+        else:
+            got = jax.eval_shape(layer.forward, params, ones((*batch, *x, 2)))[0]
+            assert got.shape == (*batch, *y, 3)
+
+
 def test_upsampling_repeats_pixels_and_adds_up_their_gradients(x64: None) -> None:
     rng = np.random.default_rng(0)
     x, layer = rng.normal(size=(2, 3, 5, 2)), fbp.Upsample2D((2, 3))

@@ -51,12 +51,14 @@ if TYPE_CHECKING:
     from fbp.layers import Embedding as Embedding
     from fbp.layers import FixedBatchNorm as FixedBatchNorm
     from fbp.layers import Flatten as Flatten
+    from fbp.layers import Gather as Gather
     from fbp.layers import Gelu as Gelu
     from fbp.layers import GlobalAvgPool2D as GlobalAvgPool2D
     from fbp.layers import GroupNorm as GroupNorm
     from fbp.layers import GRUCell as GRUCell
     from fbp.layers import LayerNorm as LayerNorm
     from fbp.layers import LeakyRelu as LeakyRelu
+    from fbp.layers import LinearRecurrence as LinearRecurrence
     from fbp.layers import Llama3Scaling as Llama3Scaling
     from fbp.layers import LogSoftmax as LogSoftmax
     from fbp.layers import LSTMCell as LSTMCell
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from fbp.layers import Rope as Rope
     from fbp.layers import Sample as Sample
     from fbp.layers import Scale as Scale
+    from fbp.layers import SegmentSum as SegmentSum
     from fbp.layers import Sigmoid as Sigmoid
     from fbp.layers import Silu as Silu
     from fbp.layers import Sinusoidal as Sinusoidal
@@ -131,11 +134,11 @@ _ROOMS = {
     "layers": [
         *["Attention", "AvgPool2D", "BatchNorm", "Bias", "Conv1D", "Conv2D"],
         *["ConvTranspose2D", "Dense", "Dropout", "Embedding", "FixedBatchNorm", "Flatten"],
-        *["Gelu", "GlobalAvgPool2D", "GroupNorm", "GRUCell", "LayerNorm", "LeakyRelu"],
-        *["Llama3Scaling", "LogSoftmax", "LSTMCell", "LSTMState", "MaxPool2D", "MergeHeads"],
-        *["Positions", "Relu", "RMSNorm", "Rope", "Sample", "Scale", "Sigmoid", "Silu"],
-        *["Sinusoidal", "Softmax", "Softplus", "SplitHeads", "SwiGLU", "Tanh", "Unembed"],
-        *["Unflatten", "Upsample2D"],
+        *["Gather", "Gelu", "GlobalAvgPool2D", "GroupNorm", "GRUCell", "LayerNorm"],
+        *["LeakyRelu", "LinearRecurrence", "Llama3Scaling", "LogSoftmax", "LSTMCell"],
+        *["LSTMState", "MaxPool2D", "MergeHeads", "Positions", "Relu", "RMSNorm", "Rope"],
+        *["Sample", "Scale", "SegmentSum", "Sigmoid", "Silu", "Sinusoidal", "Softmax"],
+        *["Softplus", "SplitHeads", "SwiGLU", "Tanh", "Unembed", "Unflatten", "Upsample2D"],
     ],
     "losses": [
         *["Huber", "Losses", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],

@@ -27,6 +27,7 @@ from fbp.layers._group_norm import GroupNorm as GroupNorm
 from fbp.layers._gru import GRUCell as GRUCell
 from fbp.layers._heads import MergeHeads as MergeHeads
 from fbp.layers._heads import SplitHeads as SplitHeads
+from fbp.layers._linear_recurrence import LinearRecurrence as LinearRecurrence
 from fbp.layers._lstm import LSTMCell as LSTMCell
 from fbp.layers._lstm import LSTMState as LSTMState
 from fbp.layers._norms import LayerNorm as LayerNorm
@@ -37,6 +38,8 @@ from fbp.layers._pool import MaxPool2D as MaxPool2D
 from fbp.layers._rope import Llama3Scaling as Llama3Scaling
 from fbp.layers._rope import Rope as Rope
 from fbp.layers._sample import Sample as Sample
+from fbp.layers._segments import Gather as Gather
+from fbp.layers._segments import SegmentSum as SegmentSum
 from fbp.layers._sinusoidal import Sinusoidal as Sinusoidal
 from fbp.layers._softmax import LogSoftmax as LogSoftmax
 from fbp.layers._softmax import Softmax as Softmax

@@ -100,8 +100,7 @@ class ConvTranspose2D(Convolution):
 
     def _along(self, axis: int, m: int) -> Slide:
         window = self.window()
-        stride = window.each(self.stride)[axis]
+        slide = window.along(axis, window.each(self.stride)[axis] * m)
         if self.padding == "SAME":
-            return window.along(axis, stride * m)
-        none = window.along(axis, 0)
-        return dataclasses.replace(none, n=stride * (m - 1) + none.span - none.lo - none.hi)
+            return slide
+        return dataclasses.replace(slide, n=slide.s * (m - 1) + slide.span - slide.lo - slide.hi)
