@@ -68,7 +68,28 @@ def make_cases() -> list[Case]:
         Case("gather/matrices", fbp.Gather(), _index(7, 3, 2, 5), batch=0),
         Case("gather/equal", fbp.Gather(), _index(3, 3, 3), batch=0),
         Case("gather/one", fbp.Gather(), _index(1, 1, 1), batch=0),
+        *_routers(),
     ]
 
 
-CORE = {"sample", "segment_sum/batch", "gather/batch"}
+def _routers() -> list[Case]:
+    router = fbp.TopKRouter
+    return [
+        Case("top_k_router", router(3), (7, 5)),
+        Case("top_k_router/no_batch", router(2), (5,), batch=0),
+        Case("top_k_router/two_batch_axes", router(2), (2, 3, 3), batch=2),
+        Case("top_k_router/all", router(3), (3, 3)),
+        Case("top_k_router/one_of_one", router(1), (2, 1)),
+        Case("top_k_router/switch", router(1, renormalise=False), (7, 5)),
+        Case("top_k_router/not_renormalised", router(3, renormalise=False), (2, 3, 5), batch=2),
+        Case("top_k_router/serial", fbp.Serial(fbp.Dense(3, 5), router(2)), (7, 3)),
+    ]
+
+
+CORE = {
+    "top_k_router",
+    "top_k_router/not_renormalised",
+    "sample",
+    "segment_sum/batch",
+    "gather/batch",
+}

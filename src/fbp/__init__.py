@@ -80,10 +80,12 @@ if TYPE_CHECKING:
     from fbp.layers import SplitHeads as SplitHeads
     from fbp.layers import SwiGLU as SwiGLU
     from fbp.layers import Tanh as Tanh
+    from fbp.layers import TopKRouter as TopKRouter
     from fbp.layers import Unembed as Unembed
     from fbp.layers import Unflatten as Unflatten
     from fbp.layers import Upsample2D as Upsample2D
     from fbp.losses import Huber as Huber
+    from fbp.losses import LoadBalance as LoadBalance
     from fbp.losses import Losses as Losses
     from fbp.losses import MeanAbsoluteError as MeanAbsoluteError
     from fbp.losses import MeanSquaredError as MeanSquaredError
@@ -138,11 +140,12 @@ _ROOMS = {
         *["LeakyRelu", "LinearRecurrence", "Llama3Scaling", "LogSoftmax", "LSTMCell"],
         *["LSTMState", "MaxPool2D", "MergeHeads", "Positions", "Relu", "RMSNorm", "Rope"],
         *["Sample", "Scale", "SegmentSum", "Sigmoid", "Silu", "Sinusoidal", "Softmax"],
-        *["Softplus", "SplitHeads", "SwiGLU", "Tanh", "Unembed", "Unflatten", "Upsample2D"],
+        *["Softplus", "SplitHeads", "SwiGLU", "Tanh", "TopKRouter", "Unembed", "Unflatten"],
+        *["Upsample2D"],
     ],
     "losses": [
-        *["Huber", "Losses", "MeanAbsoluteError", "MeanSquaredError", "SigmoidCrossEntropy"],
-        *["SoftmaxCrossEntropy", "UnembedCrossEntropy", "Weighted"],
+        *["Huber", "LoadBalance", "Losses", "MeanAbsoluteError", "MeanSquaredError"],
+        *["SigmoidCrossEntropy", "SoftmaxCrossEntropy", "UnembedCrossEntropy", "Weighted"],
     ],
     "models": [],
     "ports": [

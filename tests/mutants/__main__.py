@@ -46,7 +46,7 @@ SHARED += [f"fbp.ports._squares:{name}" for name in ("sum_of_squares", "no_squar
 SHARED += ["fbp.ports._update_if:update_if"]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
 FILES += ["unembed", "conv", "recurrent", "ports", "sequences", "in_backward", "fused_attention"]
-FILES += ["convolutions", "trees", "time"]
+FILES += ["convolutions", "trees", "time", "mixture"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
 NEAR = {
     "layers": [
@@ -57,12 +57,15 @@ NEAR = {
         "convolutions",
         "trees",
         "time",
+        "mixture",
         "sequences",
         "recurrent",
     ],
     "combinators": ["combinators", "contract", "mutants_killed", "recurrent", "in_backward"],
     "ports": ["contract", "ports", "mutants_killed", "in_backward"],
-    "losses": ["losses", "elementwise_reference", "step", "mutants_killed", "unembed"],
+    "losses": [
+        *("losses", "elementwise_reference", "step", "mutants_killed", "unembed", "mixture")
+    ],
     # Of files that few others are about.
     "attention_kernels.py": ["fused_attention"],
     "kernel_blocks.py": ["fused_attention"],
@@ -101,6 +104,12 @@ CALLED = {
     **{"add": ["residual"], "like": ["trees_shapes"], "at_least_float32": ["bfloat16"]},
     **{name: ["conv"] for name in ("Convolution", *CONVOLUTION)},
     **{"Conv1D": ["conv1d", "causal"], "ConvTranspose2D": ["conv_transpose", "convolutions"]},
+    **{"Sample": ["sample"], "Sinusoidal": ["sinus", "time"], "SegmentSum": ["segment"]},
+    **{"Gather": ["gather", "segment", "outside"], "_rows": ["segment", "gather", "outside"]},
+    **{"_gathered": ["segment", "gather"], "_added": ["segment", "gather"]},
+    **{"LinearRecurrence": ["recurrence", "time"], "_earlier": ["recurrence", "time"]},
+    **{"TopKRouter": ["router", "mixture"], "_at": ["router", "mixture"]},
+    **{"LoadBalance": ["mixture"], "_scan": ["recurrence", "time"]},
     **{"Upsample2D": ["upsampl"], "MaxPool2D": ["max_pool"], "AvgPool2D": ["avg_pool"]},
     **{"GlobalAvgPool2D": ["global_avg"], "GroupNorm": ["group_norm"], "Sum": ["sum"]},
     **{"Update": ["in_backward"], "SquaredNorm": ["in_backward"], "Part": ["in_backward"]},

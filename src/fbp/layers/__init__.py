@@ -37,6 +37,7 @@ from fbp.layers._pool import GlobalAvgPool2D as GlobalAvgPool2D
 from fbp.layers._pool import MaxPool2D as MaxPool2D
 from fbp.layers._rope import Llama3Scaling as Llama3Scaling
 from fbp.layers._rope import Rope as Rope
+from fbp.layers._router import TopKRouter as TopKRouter
 from fbp.layers._sample import Sample as Sample
 from fbp.layers._segments import Gather as Gather
 from fbp.layers._segments import SegmentSum as SegmentSum

@@ -48,7 +48,7 @@ class SegmentSum(Layer):
                 f"{name_of(self)}: expected values with the first axes of segments, "
                 f"{segments.shape}, got shape {values.shape}"
             )
-        return _summed(values, segments, self.n), ()
+        return _added(values, segments, self.n), ()
 
     def backward(self, params: tuple[()], x: Any, res: Any, dy: Array) -> tuple[Any, Any]:
         values, segments = x["values"], at_least_int32(x["segments"])
@@ -88,7 +88,7 @@ class Gather(Layer):
 
     def backward(self, params: tuple[()], x: Any, res: Any, dy: Array) -> tuple[Any, Any]:
         values, index = x["values"], at_least_int32(x["index"])
-        dvalues = _summed(dy, index, values.shape[index.ndim - 1])
+        dvalues = _added(dy, index, values.shape[index.ndim - 1])
         return (), {"values": dvalues.astype(values.dtype), "index": None}
 
 
@@ -126,7 +126,7 @@ def _gathered(values: Array, integers: Array) -> Array:
     return flat.at[_rows(integers, n)].get(mode="fill", fill_value=0)
 
 
-def _summed(values: Array, integers: Array, n: int) -> Array:
+def _added(values: Array, integers: Array, n: int) -> Array:
     """Returns the sums of rows (..., E, *D) with equal integers, in at least float32 and rounded to
     the dtype of values: (..., n, *D)."""
     batch, size = integers.shape[:-1], values.shape[integers.ndim :]

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
+from fbp._layer import Array, Key, Layer, name_of, require_float
 from fbp.layers._window import Pair, pair
 
 
@@ -53,5 +53,5 @@ class Upsample2D(Layer):
 
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         (rows, columns), (*batch, h, w, c) = pair(self.factor), x.shape
-        copies = at_least_float32(dy).reshape(*batch, h, rows, w, columns, c)
+        copies = dy.reshape(*batch, h, rows, w, columns, c)
         return (), copies.sum((-4, -2)).astype(x.dtype)

@@ -1,5 +1,6 @@
 """Losses: each returns its value and dloss/dy, with which the backward pass starts."""
 
+from fbp.losses._balance import LoadBalance as LoadBalance
 from fbp.losses._classification import SigmoidCrossEntropy as SigmoidCrossEntropy
 from fbp.losses._classification import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from fbp.losses._losses import Losses as Losses

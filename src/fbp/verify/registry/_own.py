@@ -40,6 +40,7 @@ from fbp.layers import (
 )
 from fbp.losses import (
     Huber,
+    LoadBalance,
     MeanAbsoluteError,
     MeanSquaredError,
     SigmoidCrossEntropy,
@@ -104,6 +105,7 @@ def own_rules() -> list[Rule]:
         "SoftmaxCrossEntropy": (SoftmaxCrossEntropy(), labels),
         "SoftmaxCrossEntropy of shares": (SoftmaxCrossEntropy(label_smoothing=0.1), shares),
         "SoftmaxCrossEntropy that ignores": (SoftmaxCrossEntropy(ignore=0), labels),
+        "LoadBalance": (LoadBalance(2), np.arange(_ROWS, dtype=np.float32) % 3),
         "MeanSquaredError, weighted": (MeanSquaredError(), _weighted(numbers)),
         "SoftmaxCrossEntropy, weighted": (SoftmaxCrossEntropy(), _weighted(labels)),
     }

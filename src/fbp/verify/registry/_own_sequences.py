@@ -27,6 +27,7 @@ from fbp.layers import (
     Sinusoidal,
     SplitHeads,
     SwiGLU,
+    TopKRouter,
     Unembed,
 )
 from fbp.ports import Cast, Freeze, LoRA, Tie
@@ -64,6 +65,8 @@ def sequence_layers() -> dict[str, tuple[Layer, Any]]:
         "GRUCell": (GRUCell(_D, _D), (x[0], state)),
         "Recurrent": (Recurrent(LSTMCell(_D, 2)), x),
         "Recurrent, truncated": (Recurrent(GRUCell(_D, 2), truncate=2), x),
+        "TopKRouter": (TopKRouter(2), x),
+        "TopKRouter, not renormalised": (TopKRouter(2, renormalise=False), x),
         "LinearRecurrence": (LinearRecurrence(), {"a": x, "b": _floats(2, _T, _D)[1]}),
         "Tie": (Tie(model, "embed.w", "unembed.w"), ids),
         "Freeze": (Freeze(Dense(_D, 2)), x),
