@@ -35,6 +35,36 @@ def _qkv(
     return draw
 
 
+def _two(
+    batch: tuple[int, ...], t: int, s: int, width: int, memory: int, seen: Any = None
+) -> Callable[[np.random.Generator], Any]:
+    """Two sequences, and perhaps a mask of the second."""
+
+    def draw(rng: np.random.Generator) -> Any:
+        x = {
+            "x": rng.normal(size=(*batch, t, width)),
+            "memory": rng.normal(size=(*batch, s, memory)),
+        }
+        return x if seen is None else x | {"mask": np.broadcast_to(seen, (*batch, s))}
+
+    return draw
+
+
+def _crossed() -> list[Case]:
+    cross = fbp.models.cross_attention
+    some = np.array([[True, False, True], [True, True, False]])
+    return [
+        Case("cross_attention", cross(6, 2, memory=5), _two((2,), 3, 7, 6, 5)),
+        Case("cross_attention/no_batch", cross(4, 2, bias=False), _two((), 5, 3, 4, 4), batch=0),
+        Case("cross_attention/equal", cross(3, 3), _two((3,), 3, 3, 3, 3)),
+        Case(
+            "cross_attention/masked",
+            cross(4, 4, memory=3, kv_heads=2, head_size=3, masked=True),
+            _two((2,), 5, 3, 4, 3, some),
+        ),
+    ]
+
+
 def make_cases() -> list[Case]:
     full, causal = fbp.Attention(), fbp.Attention(causal=True)
     short = fbp.Attention(causal=True, window=3)
@@ -94,6 +124,9 @@ def make_cases() -> list[Case]:
         Case("split_heads", fbp.SplitHeads(6, 3), (2, 7, 24), batch=2),
         Case("split_heads/equal", fbp.SplitHeads(3), (3, 9), batch=1),
         Case("split_heads/one", fbp.SplitHeads(1), (3,), batch=0),
+        Case("split_heads/one_of_three", fbp.SplitHeads(3, packed=False), (2, 7, 12), batch=2),
+        Case("split_heads/one_head", fbp.SplitHeads(1, packed=False), (5,), batch=0),
+        *_crossed(),
         Case("merge_heads", fbp.MergeHeads(), (7, 3, 5)),
         Case("merge_heads/no_batch", fbp.MergeHeads(), (3, 5), batch=0),
         Case("rope", fbp.Rope(), _qkv((2,), 7, 7, 3, 3, 4)),
@@ -154,6 +187,7 @@ def make_cases() -> list[Case]:
 
 CORE = {
     *("embedding", "unembed", "positions", "layer_norm", "rms_norm", "swiglu", "split_heads"),
+    *("split_heads/one_of_three", "cross_attention/masked"),
     *("sinusoidal", "sinusoidal/integers"),
     *("merge_heads", "rope", "attention/everything"),
 }

@@ -153,7 +153,7 @@ MAY_IMPORT = {
     "_custom_vjp.py": ("_layer", "_objective", "_turn"),
     "_platform.py": (),
     "_schedules": ("_layer", "_platform", "_schedules"),
-    "layers": ("_cell", "_layer", "_schedules", "_tree", "layers"),
+    "layers": ("_cell", "_contract", "_layer", "_schedules", "_tree", "layers"),
     "combinators": ("_cell", "_contract", "_layer", "_tree", "combinators"),
     "ports": (
         *("_contract", "_layer", "_objective", "_platform", "_tree"),

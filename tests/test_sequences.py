@@ -282,6 +282,54 @@ def test_split_heads_puts_gradients_side_by_side() -> None:
     np.testing.assert_array_equal(layer.backward((), x, (), (q, k, v))[1], x)
 
 
+def test_split_heads_of_one_of_three(x64: None) -> None:
+    layer, x = fbp.SplitHeads(2, packed=False), jnp.arange(12.0).reshape(2, 6)
+    y, res = layer.forward((), x)
+    np.testing.assert_array_equal(y, x.reshape(2, 2, 3))
+    np.testing.assert_array_equal(layer.backward((), x, res, 2 * y)[1], 2 * x)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_cross_attention_is_the_textbooks(masked: bool, x64: None) -> None:
+    """Beside loops over heads."""
+    model = fbp.models.cross_attention(
+        6, 4, memory=5, kv_heads=2, head_size=3, bias=True, masked=masked
+    )
+    params: Any = jax.tree.map(
+        lambda a: jnp.asarray(RNG.normal(size=a.shape)), model.init(jax.random.key(0))
+    )
+    assert {name for name, leaf in params.items() if leaf} == {"q", "k", "v", "out"}
+    x, memory = RNG.normal(size=(2, 3, 6)), RNG.normal(size=(2, 7, 5))
+    seen = np.ones((2, 7), bool)
+    if masked:
+        seen[0, 4:] = seen[1, :2] = False
+    parts = (x, memory, jnp.asarray(seen)) if masked else (x, memory)
+    got, _ = jax.jit(model.forward)(params, parts)
+
+    def dense(name: str, a: np.ndarray) -> np.ndarray:
+        return a @ np.asarray(params[name]["w"]) + np.asarray(params[name].get("b", 0))
+
+    q, k, v = dense("q", x), dense("k", memory), dense("v", memory)
+    heads = []
+    for h in range(4):
+        one, its = slice(3 * h, 3 * h + 3), slice(3 * (h // 2), 3 * (h // 2) + 3)
+        e = np.exp(q[..., one] @ k[..., its].swapaxes(1, 2) / np.sqrt(3)) * seen[:, None]
+        heads.append(e / e.sum(-1, keepdims=True) @ v[..., its])
+    want = dense("out", np.concatenate(heads, -1))
+    np.testing.assert_allclose(got, want, rtol=0, atol=50 * CLOSE)
+
+
+def test_padding_of_a_memory_has_no_gradient() -> None:
+    model = fbp.models.cross_attention(4, 2, masked=True)
+    params = model.init(jax.random.key(0))
+    x = {"x": jnp.ones((3, 4)), "memory": jnp.eye(5, 4), "mask": jnp.arange(5) < 3}
+    y, res = model.forward(params, x)
+    _, dx = model.backward(params, x, res, jnp.ones_like(y) * jnp.arange(4.0))
+    assert dx["mask"] is None
+    np.testing.assert_array_equal(dx["memory"][3:], 0)
+    assert (dx["memory"][:3] != 0).any()
+
+
 def test_positions_embedding_and_unembedding(x64: None) -> None:
     w = RNG.normal(size=(7, 3))
     ids = jnp.asarray([[0, 6, 2], [2, 2, 1]])
@@ -335,6 +383,11 @@ Q, KV = jnp.zeros((2, 4, 3)), jnp.zeros((2, 2, 3))
         (fbp.Positions(3, 2), jnp.zeros((4, 2)), r"Positions: expected x \(\.\.\., T, 2\) with T"),
         (fbp.SwiGLU(), jnp.zeros((4, 3)), "SwiGLU: expected last axis of x to be even, got"),
         (fbp.SplitHeads(4, 2), jnp.zeros(12), "SplitHeads: expected last axis of x to be a multi"),
+        (
+            fbp.SplitHeads(4, packed=False),
+            jnp.zeros(6),
+            "SplitHeads: expected last axis of x to be a multiple of 4 heads, got shape",
+        ),
         (fbp.MergeHeads(), jnp.zeros(3), r"MergeHeads: expected x \(\.\.\., H, K\), got shape"),
         (fbp.Rope(), (Q, Q, Q), r"Rope: expected q \(\.\.\., T, H, K\) with an even K, got"),
         (
@@ -370,6 +423,11 @@ def test_bad_settings_get_one_clear_line() -> None:
         fbp.Attention(softcap=-1)
     with pytest.raises(ValueError, match=r"^SplitHeads: expected kv_heads to divide heads, got 2"):
         fbp.SplitHeads(3, 2)
+    with pytest.raises(ValueError, match=r"^SplitHeads: expected no kv_heads with packed=False, g"):
+        fbp.SplitHeads(4, 2, packed=False)
+    for wrong in ({"width": 5, "heads": 2}, {"width": 4, "heads": 4, "kv_heads": 3}):
+        with pytest.raises(ValueError, match=r"^cross_attention: expected heads that divide the"):
+            fbp.models.cross_attention(**wrong)
     with pytest.raises(ValueError, match=r"^gpt2: expected heads to divide the width, got 3 of 8$"):
         fbp.models.gpt2(vocab=5, context=5, width=8, heads=3, layers=1)
     with pytest.raises(TypeError, match=r"^Attention: expected a mask of bools, got int32$"):

@@ -148,6 +148,19 @@ def test_a_long_recurrence_of_few_digits_is_added_in_float32() -> None:
     assert state == 260
 
 
+def test_a_and_b_may_differ_in_dtype() -> None:
+    layer, wide = fbp.LinearRecurrence(), line(0, 5, 3)
+    for few in "ab":
+        x = {name: v.astype(jnp.bfloat16 if name == few else "float32") for name, v in wide.items()}
+        y, res = layer.forward((), x)
+        assert y.dtype == jnp.float32
+        _, dx = layer.backward((), x, res, y)
+        assert {name: d.dtype for name, d in dx.items()} == {n: v.dtype for n, v in x.items()}
+        first = jax.tree.map(lambda v: v[0], x)
+        y_0, _ = layer.step((), first, layer.start((), first, 5))
+        assert y_0.dtype == jnp.float32
+
+
 @pytest.mark.parametrize("cuts", [[9], [4, 1, 4], [1] * 9], ids=str)
 def test_a_recurrence_in_parts_is_the_whole(cuts: list[int], x64: None) -> None:
     x = line(0, 9, 2, 3)
@@ -171,7 +184,10 @@ def test_a_recurrence_in_parts_is_the_whole(cuts: list[int], x64: None) -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (ones((3, 2)), 'LinearRecurrence: expected x = {"a": ..., "b": ...}, got ArrayImpl'),
+        (
+            ones((3, 2)),
+            'LinearRecurrence: expected x = {"a": ..., "b": ...}, got an array float32[3, 2]',
+        ),
         (
             {"a": ones((3, 2)), "b": ones((1, 2))},
             "LinearRecurrence: expected a and b of one shape (..., T, D), got (3, 2) and (1, 2)",

@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
+from fbp._contract import described
+from fbp._layer import Array, Key, Layer, name_of, require_float
 
 # {"a": ..., "b": ...}
 Line = dict[str, Array]
@@ -45,17 +46,16 @@ class LinearRecurrence(Layer):
 
     def forward(self, params: tuple[()], x: Line, key: Key = None) -> tuple[Array, Array]:
         self._require(x, 2)
-        y = _scan(at_least_float32(x["a"]), at_least_float32(x["b"]), -2)
+        y = _scan(x["a"], x["b"], -2)
         y = y.astype(jnp.result_type(x["a"], x["b"]))
         return y, y
 
     def backward(self, params: tuple[()], x: Line, res: Array, dy: Array) -> tuple[Any, Line]:
-        a, b, h = x["a"], x["b"], at_least_float32(res)
-        # At t, a_{t+1}. Whatever stands at the last place is multiplied with dh_T = 0.
-        later = jnp.roll(at_least_float32(a), -1, -2)
-        dh = _scan(later, at_least_float32(dy), -2, reverse=True)
-        da = dh * _earlier(h)
-        return (), {"a": da.astype(a.dtype), "b": dh.astype(b.dtype)}
+        # At t, a_{t+1}. Whatever stands at the last place meets no gradient from beyond it.
+        later = jnp.roll(x["a"], -1, -2)
+        dh = _scan(later, dy, -2, reverse=True)
+        da = dh * _earlier(res)
+        return (), {"a": da.astype(x["a"].dtype), "b": dh.astype(x["b"].dtype)}
 
     def start(self, params: tuple[()], x: Line, length: int) -> Array:
         self._require(x, 1)
@@ -63,17 +63,16 @@ class LinearRecurrence(Layer):
         return jnp.zeros(x["a"].shape, jnp.promote_types(dtype, jnp.float32))
 
     def steps(self, params: tuple[()], x: Line, state: Array) -> tuple[Array, Array]:
-        a, b = (at_least_float32(x[name]) for name in "ab")
         # The state is one more step, in front: h = 0 h + state.
-        a = jnp.concatenate([jnp.zeros_like(a, shape=(1, *state.shape)), a])
-        b = jnp.concatenate([state[None].astype(b.dtype), b])
+        a = jnp.concatenate([jnp.zeros_like(state[None]), x["a"]])
+        b = jnp.concatenate([state[None], x["b"]])
         h = _scan(a, b, 0)
-        return h[1:].astype(jnp.result_type(x["a"], x["b"])), h[-1].astype(state.dtype)
+        return h[1:].astype(jnp.result_type(x["a"], x["b"])), h[-1]
 
     def _require(self, x: Any, axes: int) -> None:
         shape = "(..., T, D)" if axes == 2 else "(..., D)"
         if not isinstance(x, dict) or set(x) != {"a", "b"}:
-            got = sorted(x) if isinstance(x, dict) else type(x).__name__
+            got = described(x)
             raise ValueError(f'{name_of(self)}: expected x = {{"a": ..., "b": ...}}, got {got}')
         for name in "ab":
             require_float(self, x[name], name)
@@ -85,14 +84,13 @@ class LinearRecurrence(Layer):
 
 
 def _scan(a: Array, b: Array, axis: int, reverse: bool = False) -> Array:
-    """Returns h of the recurrence along an axis; from its end, if `reverse`."""
+    """Returns h along an axis, in at least float32; from its end, if `reverse`."""
 
     def after(first: tuple[Array, Array], then: tuple[Array, Array]) -> tuple[Array, Array]:
         (a, b), (a_then, b_then) = first, then
         return a_then * a, a_then * b + b_then
 
-    # Not in the same dtype, the two would differ where the scan puts them together.
-    dtype = jnp.result_type(a, b)
+    dtype = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
     return lax.associative_scan(after, (a.astype(dtype), b.astype(dtype)), reverse, axis % a.ndim)[
         1
     ]

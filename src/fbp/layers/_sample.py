@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fbp._contract import described
 from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
 
 # {"mean": ..., "log_var": ...}
@@ -34,12 +35,12 @@ class Sample(Layer):
     """
 
     cheap = True
+    draws = True
 
     def forward(self, params: tuple[()], x: Normal, key: Key = None) -> tuple[Array, Key]:
         if not isinstance(x, dict) or set(x) != {"mean", "log_var"}:
-            got = sorted(x) if isinstance(x, dict) else type(x).__name__
             raise ValueError(
-                f'{name_of(self)}: expected x = {{"mean": ..., "log_var": ...}}, got {got}'
+                f'{name_of(self)}: expected x = {{"mean": ..., "log_var": ...}}, got {described(x)}'
             )
         for name in ("mean", "log_var"):
             require_float(self, x[name], name)

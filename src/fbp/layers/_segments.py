@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from fbp._contract import described
 from fbp._layer import Array, Key, Layer, at_least_float32, at_least_int32, name_of, require_float
 
 
@@ -95,9 +96,8 @@ class Gather(Layer):
 def _unpacked(layer: Layer, x: Any, name: str) -> tuple[Array, Array]:
     """Returns the values and the integers of x, checked."""
     if not isinstance(x, dict) or set(x) != {"values", name}:
-        got = sorted(x) if isinstance(x, dict) else type(x).__name__
         raise ValueError(
-            f'{name_of(layer)}: expected x = {{"values": ..., "{name}": ...}}, got {got}'
+            f'{name_of(layer)}: expected x = {{"values": ..., "{name}": ...}}, got {described(x)}'
         )
     values, integers = x["values"], x[name]
     require_float(layer, values, "values")

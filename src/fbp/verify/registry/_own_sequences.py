@@ -57,6 +57,7 @@ def sequence_layers() -> dict[str, tuple[Layer, Any]]:
         "RMSNorm": (RMSNorm(_D), x),
         "SwiGLU": (SwiGLU(), _floats(_T, 2 * _D)),
         "SplitHeads": (SplitHeads(_H, _G), _floats(_T, (_H + 2 * _G) * _K)),
+        "SplitHeads of one": (SplitHeads(_H, packed=False), _floats(_T, _H * _K)),
         "MergeHeads": (MergeHeads(), _floats(_T, _H, _K)),
         "Rope": (Rope(), _qkv()),
         "Attention": (Attention(), _qkv()),
