@@ -1,5 +1,6 @@
 """float16: the scale of the loss reaches dy before it is rounded."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_a_step_that_is_not_finite_only_halves_the_scale() -> None:
         scales.append(scale)
     # It falls until the gradient fits, then is tried at twice that after every two steps.
     assert min(scales) < 2.0**20
-    assert any(b > a for a, b in zip(scales, scales[1:], strict=False))
+    assert any(b > a for a, b in itertools.pairwise(scales))
     assert all(jnp.isfinite(p).all() for p in jax.tree.leaves(state.params))
 
 
