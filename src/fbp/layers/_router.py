@@ -65,8 +65,8 @@ class TopKRouter(Layer):
                 f"{name_of(self)}: expected x (..., E) with {self.k} experts or more, "
                 f"got shape {x.shape}"
             )
-        # Through a barrier: where XLA sees a slice of a top_k, which a layer behind this one may take
-        # too, it sorts all logits instead, in 25 times the time on a CPU.
+        # Through a barrier: where XLA sees a slice of a top_k, which a layer behind this one may
+        # take too, it sorts all logits instead, in 25 times the time on a CPU.
         s, indices = lax.optimization_barrier(lax.top_k(x, self.k))
         s, among = at_least_float32(s), at_least_float32(s if self.renormalise else x)
         # No weight depends on what is subtracted, the largest logit.
