@@ -274,3 +274,24 @@ def test_an_audit_that_is_out_of_time_says_so() -> None:
     assert "out of time after seconds=1e-06: left out" in str(report)
     with pytest.raises(ValueError, match="audit: expected seconds above 0, got 0"):
         fbp.audit(loss, jnp.ones(3), seconds=0)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "OK"), (1.01, "WRONG")])
+def test_what_cannot_be_judged_alone_is_judged_with_the_whole(factor: float, verdict: str) -> None:
+    """A rule that closes over a value of the loss, and without which it has no gradient."""
+
+    def loss(a: Any) -> Any:
+        scale = jnp.ones(3).sum()
+
+        def doubled(b: Any) -> Any:
+            return jax.lax.while_loop(lambda c: c[1] < 3, lambda c: (c[0] * b, c[1] + 1), (b, 0))[0]
+
+        rule = jax.custom_vjp(doubled)
+        rule.defvjp(
+            lambda b: (doubled(b), b), lambda b, dy: (dy * 4 * factor * b**3 * (scale / 3),)
+        )
+        return rule(2 * a)
+
+    report = fbp.audit(loss, jnp.float32(0.7))
+    assert report.verdict == verdict
+    assert any("checked as parts of the whole" in note for note in report.notes) == report.ok

@@ -131,13 +131,19 @@ def _audited(
     ]
     if hidden > 0:
         notes.append(f"{hidden} rules inside while or shard_map: checked as parts of the whole")
+    seen: list[SiteReport] = []
     if (hidden > 0 or unseen) and options.deadline.allows("the whole as one rule"):
         report = examined(dataclasses.replace(subject, is_whole=True), None, options)
         sites.append(SiteReport(f"{subject.name}, as a whole", "", 1, report, 0.0))
-    verdicts = [site.report.verdict for site in sites if not site.expected]
-    verdicts = [v for v in verdicts if v != "VACUOUS"]
+        if report.ok:
+            # Its reference keeps no rule, so what cannot be judged alone is judged with it.
+            seen = unseen
+            names = ", ".join(dict.fromkeys(site.rule for site in seen))
+            notes += [f"checked as parts of the whole: {names}"] if seen else []
+    counted = [site for site in sites if not site.expected and site not in seen]
+    verdicts = [v for v in (site.report.verdict for site in counted) if v != "VACUOUS"]
     errors = whole.errors()
-    if not whole.exact:
+    if not whole.exact and not seen:
         verdicts.append("UNVERIFIABLE")
     is_off = max(errors.values(), default=0.0) > whole.allowed
     if is_off and worst(verdicts) in ("OK", "CONVENTION"):
