@@ -11,6 +11,7 @@ from fbp.verify.judge._examine import Examination
 from fbp.verify.judge._findings import Finding, LeafRecord
 from fbp.verify.judge._power import smallest_caught
 from fbp.verify.report._card import Hint, LeafRow, Report, worst
+from fbp.verify.rule._derived import holds_fixed
 from fbp.verify.rule._rule import first_line
 from fbp.verify.rule._runs import Runs
 from fbp.verify.rule._subject import Subject
@@ -129,7 +130,9 @@ def _vacuous(
     if missed:
         return "UNVERIFIABLE", [f"not finite at any input, so not compared: {', '.join(missed)}"]
     if not any(record.seen for record in examination.leaves):
-        return "VACUOUS", ["every gradient is zero at every input that was tried"]
+        says = "every gradient is zero at every input that was tried"
+        held = "; a stop_gradient in the function keeps it so" if holds_fixed(runs) else ""
+        return "VACUOUS", [says + held]
     return verdict, []
 
 
