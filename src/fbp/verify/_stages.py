@@ -164,7 +164,9 @@ def _transformed(
         variants, found = outcome.variants, outcome.findings
     forwards = "not supported"
     if deadline.allows("the second derivative"):
-        forwards, lost = second_derivatives(runs, examination.pairs)
+        forwards, lost = second_derivatives(
+            runs, examination.pairs, [record.wiggle for record in examination.leaves]
+        )
         variants[NAME] = forwards
         # Where a gradient is not finite, its derivative cannot be.
         infinite = {f.leaf for f in findings if f.verdict == "RANGE"}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fbp.verify.probe._probes import Probe
-from fbp.verify.program._numbers import largest, leeway_of_approximations
+from fbp.verify.program._numbers import leeway_of_approximations
 from fbp.verify.rule._derived import forward_slope, holds_fixed, refined_gradients
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
@@ -65,26 +65,24 @@ class Differences:
             rows.append(row)
         return best, 2 * bar + (noise if np.isfinite(noise) else 0.0)
 
-    def error_of_loops(self, probe: Probe, pair: Pair, k: int) -> float:
-        """How far the reference gradient of leaf k moves when the function's loops go on.
+    def further(self, probe: Probe, pair: Pair, k: int) -> np.ndarray | None:
+        """The reference gradient of leaf k when the function's loops go on; NaN where not known.
 
         A loop that stops at a tolerance leaves an error in the function and in its derivative.
         """
-        known = np.isfinite(pair.grads[k])
         if self.runs.by == "reverse":
-            further = refined_gradients(self.runs, probe.values, probe.dys)[k]
-        elif self.runs.by == "forward":
-            further = np.full(pair.grads[k].shape, np.nan)
-            for element in self.coordinates.get(k, ()):
-                v = np.zeros(further.size)
-                v[element] = 1.0
-                moves = {self.runs.diff[k]: v.reshape(further.shape)}
-                further.flat[element] = forward_slope(
-                    self.runs, probe.values, probe.dys, moves, further=True
-                )
-        else:
-            return 0.0
-        return largest((further - pair.grads[k])[known & np.isfinite(further)])
+            return refined_gradients(self.runs, probe.values, probe.dys)[k]
+        if self.runs.by != "forward":
+            return None
+        further = np.full(pair.grads[k].shape, np.nan)
+        for element in self.coordinates.get(k, ()):
+            v = np.zeros(further.size)
+            v[element] = 1.0
+            moves = {self.runs.diff[k]: v.reshape(further.shape)}
+            further.flat[element] = forward_slope(
+                self.runs, probe.values, probe.dys, moves, further=True
+            )
+        return further
 
     def prefer_rule(self, probe: Probe, pair: Pair, k: int) -> bool:
         """Whether finite differences of the function agree with the rule and not with autodiff."""

@@ -49,6 +49,7 @@ class LeafRecord:
       covered: which elements any probe could be compared at.
       leeway: the largest error that only the accuracy which was declared allows.
       digits: the relative error accepted because the function or the rule approximates; else 0.
+      wiggle: the largest of them that is the slope of an error of the function; else 0.
       both: where rule and autodiff both lose digits: the relative error, what it is in words, and
         the probe with its results.
       best: the reference gradient that is most sensitive to an error, and the error allowed there.
@@ -65,6 +66,7 @@ class LeafRecord:
     covered: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), bool))
     leeway: float = 0.0
     digits: float = 0.0
+    wiggle: float = 0.0
     both: tuple[float, str, Probe, Pair] | None = None
     best: tuple[np.ndarray, float] | None = None
 

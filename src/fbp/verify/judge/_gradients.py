@@ -1,16 +1,15 @@
 """Compares a rule's gradients with their references: in float64, then in the working dtype."""
 
-import math
-
 import numpy as np
 
 from fbp.verify.judge._bounds import AT_KINK, algebra_allowed, lost_to_rounding
 from fbp.verify.judge._findings import Findings, LeafRecord
+from fbp.verify.judge._leeways import Leeways
 from fbp.verify.judge._limits import Limits
 from fbp.verify.judge._narrow import Narrow
 from fbp.verify.judge._singularity import at_singularity
 from fbp.verify.probe._probes import Probe
-from fbp.verify.program._numbers import EPS64, largest, leeway_of_approximations
+from fbp.verify.program._numbers import largest, leeway_of_approximations
 from fbp.verify.rule._derived import gradients_without_jit, holds_fixed
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
@@ -29,6 +28,7 @@ class Gradients:
         self.differences = limits.differences
         self.leaves = [LeafRecord() for _ in runs.diff]
         self.narrow = Narrow(runs, self.leaves)
+        self.leeways = Leeways(runs, self.differences, findings, self.narrow, self.leaves)
 
     def compare(self, probe: Probe, pair: Pair, working: Pair, k: int) -> None:
         """Compares the gradient of leaf k on one probe."""
@@ -63,36 +63,15 @@ class Gradients:
         record.seen = max(record.seen, scale)
         record.covered = record.covered | known
         wrong = not error <= allowed
-        leeway = leeway_of_approximations(self.narrow.unit(k), self.runs.iterates)
-        # In a softmax that saturates, what approximates are the terms, which cancel. And in a loss
-        # a tail adds to gradients of the usual size.
-        usual = record.usual if self.runs.subject.is_call else 0.0
-        terms = max(scale, self.narrow.saturated(pair, k), usual)
-        if wrong and error <= leeway * terms and self.runs.eps == EPS64:
-            self.findings.note(
-                f"agrees to {-math.log10(leeway):.0f} digits only: the function approximates, "
-                "or its rule does"
-            )
-            wrong, record.digits = False, leeway
-        digits = self._as_traced(k)
-        if wrong and error <= digits * max(scale, record.usual):
-            # Approximations were chosen for this dtype when the program was traced.
-            self.findings.note("agrees to the digits of the dtype that the program was traced in")
-            wrong, record.digits = False, max(record.digits, digits)
         known_wrong = self.findings.has("WRONG", k)
-        if wrong and self.runs.iterates and not known_wrong:
-            theirs = self.differences.error_of_loops(probe, pair, k)
-            # A gradient of zero, as with respect to an initial guess, has no size of its own.
-            size = max(scale, 1e-6 * max(map(largest, pair.grads)))
-            if error <= 4 * theirs + allowed and theirs <= 1e-3 * size:
-                self.findings.note(
-                    f"the reference itself errs by {theirs / size:.0e}: its loops stop early"
-                )
-                wrong, record.digits = False, max(record.digits, 4 * theirs / size)
-            elif self.differences.prefer_rule(probe, pair, k):
-                # Beside a root, every comparison of a search for it is a tie.
-                self._by_differences(record, got)
-                return
+        digits = self.leeways.digits(probe, pair, k, known, allowed) if wrong else None
+        if digits is not None:
+            wrong, record.digits = False, max(record.digits, digits)
+        iterates = self.runs.iterates and not known_wrong
+        if wrong and iterates and self.differences.prefer_rule(probe, pair, k):
+            # Beside a root, every comparison of a search for it is a tie.
+            self._by_differences(record, got)
+            return
         if wrong and (pair.margin <= AT_KINK or self.runs.hides_kinks):
             if known_wrong:
                 return  # at a kink, a gradient that is wrong elsewhere is not judged
@@ -168,26 +147,23 @@ class Gradients:
         )
         record.seen = max(record.seen, largest(got[np.isfinite(got)]))
 
-    def _as_traced(self, k: int) -> float:
-        """The relative error of approximations chosen for the dtype a program was traced in."""
-        return 64 * self.narrow.unit(k) if self.runs.subject.as_traced else 0.0
-
     def _off_ties(self, probe: Probe, k: int) -> str:
         """What is wrong with a gradient beside a kink, where it is unique; "" if nothing is."""
-        aside = self.limits.aside(probe)
+        there, aside = self.limits.beside(probe)
         if aside.margin <= AT_KINK and not self.runs.hides_kinks:
             return ""
         got, want = aside.rule_grads[k], aside.grads[k]
         known = np.isfinite(got) & np.isfinite(want)
         if self.runs.by == "reverse" and not known.all():
             return ""
-        off = np.where(known, np.abs(np.nan_to_num(got - want)), 0)
+        apart = np.where(known, np.nan_to_num(got - want), 0)
+        off = np.abs(apart)
         saturated = self.narrow.saturated(aside, k)
         scale = max(largest(want[known]), self.leaves[k].usual, saturated)
         leeway = leeway_of_approximations(self.narrow.unit(k), self.runs.iterates)
-        digits = max(leeway, self._as_traced(k), self.runs.subject.accuracy)
+        digits = max(leeway, self.leeways.as_traced(k), self.runs.subject.accuracy)
         allowed = digits * scale + 4 * self.differences.bars[k]
-        if not off.max(initial=0.0) > allowed:
+        if not off.max(initial=0.0) > allowed or self.leeways.wiggles(there, aside, k, apart):
             return ""
         where = np.unravel_index(np.argmax(off), got.shape)
         place = f"[{', '.join(map(str, where))}]" if got.ndim else ""

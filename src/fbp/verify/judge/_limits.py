@@ -29,7 +29,7 @@ class Limits:
         # Its own stream, so that the numbers drawn for probes do not depend on findings.
         self.rng = np.random.default_rng(rng.integers(2**32))
         self.differences = Differences(runs, self.rng)
-        self._aside: tuple[Probe, Pair] | None = None
+        self._aside: tuple[Probe, tuple[Probe, Pair]] | None = None
 
     def at_kink(
         self, probe: Probe, pair: Pair, k: int, got: np.ndarray, judged: Sequence[int]
@@ -111,16 +111,19 @@ class Limits:
 
     def aside(self, probe: Probe) -> Pair:
         """The results of the runs beside a probe, where its ties are broken."""
+        return self.beside(probe)[1]
+
+    def beside(self, probe: Probe) -> tuple[Probe, Pair]:
+        """A probe beside another, where its ties are broken, and its results."""
         if self._aside is None or self._aside[0] is not probe:
             values = list(probe.values)
             for i in self.runs.diff:
                 values[i] = self._moved(np.asarray(values[i]))
             values = self._inside(values, probe)
-            pair = self.runs.exact(values, probe.dys)
+            pair, there = self.runs.exact(values, probe.dys), probe._replace(values=values)
             if not pair.grads:
-                there = probe._replace(values=values)
                 pair = pair._replace(grads=self.differences.gradients(there))
-            self._aside = probe, pair
+            self._aside = probe, (there, pair)
         return self._aside[1]
 
     def _moved(self, a: np.ndarray, step: float = 0.02) -> np.ndarray:

@@ -85,7 +85,7 @@ class Narrow:
             off = np.abs(got - want) > 0.01 * scale
             if off.any() and off.sum() <= max(2, 0.02 * off.size):
                 return None
-        accuracy = self.runs.subject.accuracy
+        accuracy = max(self.runs.subject.accuracy, self.leaves[k].wiggle)
         if probe.ordinary:
             record = self.leaves[k]
             record.working = max(record.working, error / unit)

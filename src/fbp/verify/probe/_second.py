@@ -25,13 +25,14 @@ _SMOOTH = 1e-4
 
 
 def second_derivatives(
-    runs: Runs, pairs: Sequence[tuple[Probe, Pair]]
+    runs: Runs, pairs: Sequence[tuple[Probe, Pair]], wiggles: Sequence[float]
 ) -> tuple[str, list[tuple[int, str]]]:
     """Compares at the given input, at zero, and at the smoothest of the first few probes.
 
     Args:
       runs: the rule and the reference.
       pairs: the probes that were run, with their results.
+      wiggles: for each leaf, the error of the reference gradient that the function's own error has.
 
     Returns:
       A short summary, and for each wrong leaf its index and one line of text.
@@ -61,14 +62,15 @@ def second_derivatives(
             if not got.size:
                 continue
             want: Any = auto[k] if auto else None
-            if want is None or (pair.margin < _SMOOTH and _error(got, want, size) > _allowed(runs)):
+            allowed = max(_allowed(runs), of_derivative(wiggles[k]))
+            if want is None or (pair.margin < _SMOOTH and _error(got, want, size) > allowed):
                 want = _by_differences(runs, probe, pair, moves, k)
             if want is None or not np.isfinite(want).all():
                 continue
             compared = True
             off = _error(got, want, size)
             worst = max(worst, off)
-            if off > _allowed(runs):
+            if off > allowed:
                 wrong.setdefault(k, f"under {NAME} it differs by {off:.1e} ({probe.name})")
     if not compared:
         return "not compared: it has no derivative at the inputs that were tried", []

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from fbp.verify.program._interpreter import Interpreter
+from fbp.verify.program._interpreter import Interpreter, looped, scanned
 from fbp.verify.program._margins import COMPARED
 from fbp.verify.program._program import opened, scan_splits
 
@@ -27,10 +27,21 @@ def free_of_stops(program: ClosedJaxpr) -> Function:
 def refined(program: ClosedJaxpr) -> Function:
     """The function of a program whose converged loops run for more steps.
 
-    If more steps hardly change the carry of a loop, the loop is assumed to converge, and the carry
-    after more steps to be closer to its limit. Otherwise the loop is left unchanged.
+    A loop is assumed to converge if more steps hardly change its carry; then the carry after more
+    steps is closer to its limit. Of some loops a part never comes to rest, such as the momentum or
+    the step size of a descent: the outermost loops go on if that hardly changes the outputs.
     """
-    return _function(program, _Refined())
+
+    def run(*args: Any) -> list[Any]:
+        outs, loose = (
+            _Refined(is_loose).run(program.jaxpr, program.consts, args)
+            for is_loose in (False, True)
+        )
+        floats = [n for n, a in enumerate(outs) if jnp.issubdtype(jnp.result_type(a), jnp.inexact)]
+        still = jnp.stack([_is_still(outs[n], loose[n]) for n in floats]).all()
+        return [jnp.where(still, loose[n], a) if n in floats else a for n, a in enumerate(outs)]
+
+    return run
 
 
 def nudged(program: ClosedJaxpr, signs: Sequence[int]) -> Function:
@@ -68,24 +79,35 @@ class _Nudged(Interpreter):
 
 
 class _Refined(Interpreter):
+    """Runs loops for more steps.
+
+    Args:
+      is_loose: whether the outermost loops go on if any part of their carry is at rest, not all.
+    """
+
+    def __init__(self, is_loose: bool) -> None:
+        self.is_loose = is_loose
+        self.inside = _Refined(False) if is_loose else self
+
     def loop(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
         p = eqn.params
         n = p["cond_nconsts"]
         body = opened(p["body_jaxpr"])
         consts = ins[n : n + p["body_nconsts"]]
         return self._further(
-            super().loop(eqn, ins), lambda carry: self.run(*body, [*consts, *carry])
+            looped(eqn, ins, self.inside.run),
+            lambda carry: self.inside.run(*body, [*consts, *carry]),
         )
 
     def scan(self, eqn: JaxprEqn, ins: list[Any]) -> list[Any]:
-        outs = super().scan(eqn, ins)
+        outs = scanned(eqn, ins, self.inside.run)
         n, m = scan_splits(eqn.params)
         if len(ins) > m or eqn.params["length"] <= 8:
             return outs
         body = opened(eqn.params["jaxpr"])
         count = m - n
         carry = self._further(
-            outs[:count], lambda carry: self.run(*body, [*ins[:n], *carry])[:count]
+            outs[:count], lambda carry: self.inside.run(*body, [*ins[:n], *carry])[:count]
         )
         return [*carry, *outs[count:]]
 
@@ -94,13 +116,13 @@ class _Refined(Interpreter):
     ) -> list[Any]:
         on, _ = lax.scan(lambda c, _: (once(c), None), list(carry), length=_MORE_STEPS)
         floats = [jnp.issubdtype(jnp.result_type(a), jnp.inexact) for a in carry]
-        still = [
-            (jnp.abs(b - a) <= _STILL * (1e-3 + jnp.abs(a))).all()
-            for a, b, is_float in zip(carry, on, floats, strict=True)
-            if is_float
-        ]
+        pairs = list(zip(carry, on, floats, strict=True))
+        still = [_is_still(a, b) for a, b, is_float in pairs if is_float]
         if not still:
             return list(carry)
-        converges = jnp.stack(still).all()
-        pairs = zip(carry, on, floats, strict=True)
+        converges = jnp.stack(still).any() if self.is_loose else jnp.stack(still).all()
         return [jnp.where(converges, b, a) if is_float else a for a, b, is_float in pairs]
+
+
+def _is_still(a: Any, b: Any) -> Any:
+    return (jnp.abs(b - a) <= _STILL * (1e-3 + jnp.abs(a))).all()
