@@ -13,6 +13,9 @@ import fbp
 from fbp.cli import main
 from fbp.verify import _check, _deadline
 from fbp.verify._deadline import Deadline
+from fbp.verify.probe._variants import Variants
+from fbp.verify.rule._runs import Runs
+from fbp.verify.rule._subject_of import subject_of
 
 X = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
 
@@ -180,3 +183,15 @@ def test_the_limit_of_the_command_line(
     assert "out of time after seconds=1e-09" in capsys.readouterr().out
     assert main([*args, "0"]) == 2
     assert "--seconds: expected more than 0, got 0" in capsys.readouterr().err
+
+
+def test_variants_that_would_take_longer_are_left_out_and_named() -> None:
+    runs = Runs(subject_of(sine(1.0), (X,)), None)
+    runs.compiling = 2.0
+    # Each is as large as what was compiled before; tracing takes no time to speak of.
+    few = Variants.of(runs, lambda: 5.5)
+    assert [t.name for t in few.transforms] == ["jit", "remat"]
+    every = Variants.of(runs)
+    assert few.left_out == [t.name for t in every.transforms[2:]]
+    assert not every.left_out
+    assert Variants.of(runs) is every

@@ -8,6 +8,7 @@ with Deadline(60.0, "layer_norm") as deadline:
     print(deadline.said())  # out of time after seconds=60: left out: the variants
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -47,9 +48,13 @@ class Deadline:
         self._started, self._shown = clock(), False
         self._is_terminal = bool(getattr(self._stream, "isatty", lambda: False)())
 
+    def left(self) -> float:
+        """How many seconds are left; infinite without a limit."""
+        return math.inf if self.seconds is None else self.seconds - self._clock() + self._started
+
     def is_over(self) -> bool:
         """Whether the time is over."""
-        return self.seconds is not None and self._clock() - self._started >= self.seconds
+        return self.left() <= 0
 
     def allows(self, stage: str) -> bool:
         """Whether there is time for a stage; shows it as running, or keeps it as left out."""

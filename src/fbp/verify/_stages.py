@@ -156,7 +156,9 @@ def _transformed(
     found: list[tuple[str, str, int | None]] = []
     if deadline.allows("the variants"):
         records = examination.leaves
-        outcome = Variants.of(runs).run(
+        tried = Variants.of(runs, deadline.left)
+        deadline.left_out += [f"the variant {name}" for name in tried.left_out]
+        outcome = tried.run(
             examination.pairs,
             [record.working for record in records],
             vanishes=any(not record.seen for record in records),

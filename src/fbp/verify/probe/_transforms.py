@@ -1,6 +1,7 @@
 """A rule under jax's transformations, each with the gradients expected there.
 
-Every `run` here takes two sets of values, a and b, and their cotangents, da and db. It returns two
+Every `run` here takes two sets of values, a and b, their cotangents, da and db, and the rule's
+gradients there without a transformation, ga and gb, which are computed once for all. It returns two
 lists of arrays: the rule's gradients under the transformation, and the expected ones.
 """
 
@@ -17,7 +18,7 @@ from fbp.verify.rule._subject import Subject
 
 Both = tuple[list[Any], list[Any]]
 BACKWARDS = "the gradient differentiated backwards"
-Run = Callable[[Any, Any, Any, Any], Both]
+Run = Callable[[Any, Any, Any, Any, Any, Any], Both]
 
 
 class Transform(NamedTuple):
@@ -64,8 +65,8 @@ def _gradients(subject: Subject, values: Any, dys: Any) -> list[Any]:
 
 
 def _wrapped(subject: Subject, change: Callable[[Any], Any]) -> Run:
-    def run(a: Any, b: Any, da: Any, db: Any) -> Both:
-        return subject.pull(change(subject.f), a, da)[1], _gradients(subject, a, da)
+    def run(a: Any, b: Any, da: Any, db: Any, ga: Any, gb: Any) -> Both:
+        return subject.pull(change(subject.f), a, da)[1], ga
 
     return run
 
@@ -81,8 +82,8 @@ def _in_a_branch(subject: Subject) -> Run:
         total = jnp.sum(values[first]).real
         return lax.cond((total == total) | (total != total), f, other, values)
 
-    def run(a: Any, b: Any, da: Any, db: Any) -> Both:
-        return subject.pull(chosen, a, da)[1], _gradients(subject, a, da)
+    def run(a: Any, b: Any, da: Any, db: Any, ga: Any, gb: Any) -> Both:
+        return subject.pull(chosen, a, da)[1], ga
 
     return run
 
@@ -94,10 +95,10 @@ def _in_a_loop(subject: Subject) -> Run:
 
         return lax.scan(body, None, [values[i] for i in subject.differentiable])[1]
 
-    def run(a: Any, b: Any, da: Any, db: Any) -> Both:
+    def run(a: Any, b: Any, da: Any, db: Any, ga: Any, gb: Any) -> Both:
         got = subject.pull(looped, _stacked(subject, a, b), _pairs(da, db))[1]
         apart = [g[0] for g in got] + [g[1] for g in got]
-        return apart, _gradients(subject, a, da) + _gradients(subject, b, db)
+        return apart, ga + gb
 
     return run
 
@@ -107,15 +108,15 @@ def _batched(subject: Subject, fixed: int | None) -> Run:
     diff = subject.differentiable
     place = None if fixed is None else diff[fixed]
 
-    def run(a: Any, b: Any, da: Any, db: Any) -> Both:
-        both, second = _stacked(subject, a, b), list(b)
+    def run(a: Any, b: Any, da: Any, db: Any, ga: Any, gb: Any) -> Both:
+        both, others = _stacked(subject, a, b), gb
         axes = [0 if i in diff and i != place else None for i in range(len(a))]
         if place is not None:
-            both[place] = second[place] = a[place]
+            both[place] = a[place]
+            others = _gradients(subject, [*b[:place], a[place], *b[place + 1 :]], db)
         got = subject.pull(jax.vmap(subject.f, in_axes=(axes,)), both, _pairs(da, db))[1]
-        alone = zip(_gradients(subject, a, da), _gradients(subject, second, db), strict=True)
         gots, wants = [], []
-        for k, (g, (v, w)) in enumerate(zip(got, alone, strict=True)):
+        for k, (g, v, w) in enumerate(zip(got, ga, others, strict=True)):
             gots += [g] if k == fixed else [g[0], g[1]]
             wants += [v + w] if k == fixed else [v, w]
         return gots, wants
@@ -127,12 +128,11 @@ def _interleaved(subject: Subject) -> Run:
     """Two forward passes, then two backward passes: a rule that keeps state mixes them up."""
     diff = subject.differentiable
 
-    def run(a: Any, b: Any, da: Any, db: Any) -> Both:
+    def run(a: Any, b: Any, da: Any, db: Any, ga: Any, gb: Any) -> Both:
         (_, first), (_, second) = (
             jax.vjp(subject.of_floats(subject.f, v), [v[i] for i in diff]) for v in (a, b)
         )
-        wants = _gradients(subject, a, da) + _gradients(subject, b, db)
-        return first(da)[0] + second(db)[0], wants
+        return first(da)[0] + second(db)[0], ga + gb
 
     return run
 
@@ -141,14 +141,14 @@ def _by_one(subject: Subject, k: int) -> Run:
     """The gradient of leaf k, with all others constant: jax may leave their gradients out."""
     diff = subject.differentiable
 
-    def run(a: Any, b: Any, da: Any, db: Any) -> Both:
+    def run(a: Any, b: Any, da: Any, db: Any, ga: Any, gb: Any) -> Both:
         floats = [a[i] for i in diff]
 
         def of_one(v: Any) -> Any:
             return subject.of_floats(subject.f, a)([*floats[:k], v, *floats[k + 1 :]])
 
         _, vjp = jax.vjp(of_one, floats[k])
-        return [vjp(da)[0]], [_gradients(subject, a, da)[k]]
+        return [vjp(da)[0]], [ga[k]]
 
     return run
 
@@ -157,7 +157,7 @@ def _differentiated_backwards(runs: Runs) -> Run:
     """The derivative of the gradient along b, from the rule and from autodiff without rules."""
     subject = runs.subject
 
-    def run(a: Any, b: Any, da: Any, db: Any) -> Both:
+    def run(a: Any, b: Any, da: Any, db: Any, ga: Any, gb: Any) -> Both:
         at, along = ([v[i] for i in runs.diff] for v in (a, b))
 
         def derivative(f: Callable[..., Any]) -> list[Any]:

@@ -1,7 +1,9 @@
 """Checks that a rule gives the same gradients under jax's transformations as without them."""
 
 import functools
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,22 +36,34 @@ class Outcome(NamedTuple):
 class Variants:
     """All variants of a rule, compiled as one program."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, left: Callable[[], float]) -> None:
         self.runs = runs
         self.unsupported: dict[str, str] = {}
+        self.left_out: list[str] = []
         self.findings: list[tuple[str, str, int | None]] = []
         values = runs.narrow(runs.subject.values)
         dys = [jnp.zeros(a.shape, a.dtype) for a in runs.out_avals]
         args = (values, values, dys, dys)
         flat = jax.tree.leaves(args)
+        alone = trace(functools.partial(_alone, runs), *args)
+        gradients = [np.zeros(a.shape, a.dtype) for a in alone.out_avals]
+        ga, gb = gradients[: len(runs.diff)], gradients[len(runs.diff) :]
         traced: list[tuple[Transform, ClosedJaxpr]] = []
         kept: list[tuple[str, list[int | None]]] = []
+        longest = 0.0
         for transform in transforms(runs):
+            # A variant is about as large as the program that was compiled before.
+            if longest + (1 + len(traced)) * runs.compiling > left():
+                self.left_out.append(transform.name)
+                continue
+            started = time.perf_counter()
             try:
-                program = trace(transform.run, *args)
+                program = trace(transform.run, *args, ga, gb)
             except Exception as error:
                 self._cannot(transform, error)
                 continue
+            finally:
+                longest = max(longest, time.perf_counter() - started)
             foreign = foreign_outputs(program)
             if foreign is None:
                 traced.append((transform, program))
@@ -61,25 +75,33 @@ class Variants:
             text, leaves = min(kept, key=lambda found: len(found[1]))
             self.findings += [("STRUCTURE", text, k) for k in leaves]
         try:
-            self.run_all = _all_of(traced, flat)
+            self.run_all = _all_of(alone, traced, flat)
         except Exception:
             # One of them does not compile: try each alone to find it.
             compiled = []
             for transform, program in traced:
                 try:
-                    _all_of([(transform, program)], flat)
+                    _all_of(alone, [(transform, program)], flat)
                     compiled.append((transform, program))
                 except Exception as error:
                     self._cannot(transform, error)
             traced = compiled
-            self.run_all = _all_of(traced, flat)
+            self.run_all = _all_of(alone, traced, flat)
         self.transforms = [transform for transform, _ in traced]
         self._require_second_derivative()
 
     @classmethod
-    def of(cls, runs: Runs) -> "Variants":
-        """The variants of these runs, compiled once."""
-        return once(runs, "variants", lambda: cls(runs))
+    def of(cls, runs: Runs, left: Callable[[], float] = lambda: math.inf) -> "Variants":
+        """The variants of these runs, compiled once.
+
+        Args:
+          runs: the rule and the reference.
+          left: how many seconds are left; the variants that would take longer are left out.
+        """
+        variants = once(runs, "variants", lambda: cls(runs, left))
+        if variants.left_out:
+            del runs.shared["variants"]  # the next check may have more time
+        return variants
 
     def run(
         self, pairs: Sequence[tuple[Probe, Pair]], errors: Sequence[float], vanishes: bool
@@ -99,6 +121,7 @@ class Variants:
         dys_a, dys_b = (self.runs.narrow_dys(p.dys) for p in (first, second))
         flat = jax.tree.leaves((a, b, dys_a, dys_b))
         variants: dict[str, str] = dict(self.unsupported)
+        variants |= dict.fromkeys(self.left_out, "not compared: out of time")
         findings = list(self.findings)
         try:
             with quiet_callbacks():
@@ -214,9 +237,19 @@ def _is_differentiable(program: ClosedJaxpr, *args: Any) -> bool:
     return True
 
 
-def _all_of(traced: Sequence[tuple[Transform, Any]], flat: Sequence[Any]) -> Any:
-    programs = [program for _, program in traced]
-    return quick(lambda *flat: [evaluate(p, *flat) for p in programs], *flat)
+def _alone(runs: Runs, a: Any, b: Any, da: Any, db: Any) -> list[Any]:
+    """The rule's gradients at both, without a transformation."""
+    return [g for v, d in ((a, da), (b, db)) for g in runs.subject.pull(runs.subject.f, v, d)[1]]
+
+
+def _all_of(
+    alone: ClosedJaxpr, traced: Sequence[tuple[Transform, Any]], flat: Sequence[Any]
+) -> Any:
+    def run(*flat: Any) -> list[Any]:
+        gradients = evaluate(alone, *flat)
+        return [evaluate(program, *flat, *gradients) for _, program in traced]
+
+    return quick(run, *flat)
 
 
 def _known(leaves: set[int | None]) -> list[int | None]:

@@ -7,6 +7,7 @@ one that the function is used in.
 
 import copy
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,6 +70,7 @@ class Runs:
       notes: what could not be done in float64, and why.
       rule_grads: the gradients by the rule, as a function of values and cotangents in float64.
       raised: what the function said at inputs where a check of its own raised.
+      compiling: how many seconds the program in the working dtype took to be compiled.
       shared: what is made of the programs later, for all copies.
     """
 
@@ -101,7 +103,9 @@ class Runs:
         self.rules = rules_of(program)
         self.plain = plain_program(subject, program, reference, values)
         self.by = self._way(values, dys)
+        started = time.perf_counter()
         self._working_program = quick(self._in_working_dtype, values, dys)
+        self.compiling = time.perf_counter() - started
         with jax.enable_x64(True):
             self._exact_program = self._in_float64(reference)
 
