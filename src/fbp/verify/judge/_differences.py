@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fbp.verify.probe._probes import Probe
-from fbp.verify.program._numbers import leeway_of_approximations
+from fbp.verify.program._numbers import largest, leeway_of_approximations
 from fbp.verify.rule._derived import forward_slope, holds_fixed, refined_gradients
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._runs import Runs
@@ -118,6 +118,30 @@ class Differences:
         shown = f"{slope:.6g}" if np.iscomplexobj(pair.rule_grads[k]) else f"{slope.real:.6g}"
         return f"differences of the function give {shown}, and autodiff none"
 
+    def is_singular(self, probe: Probe) -> bool:
+        """Whether the function itself grows without bound beside a probe, as a logarithm does at 0.
+
+        It is run at three distances, each a thousandth of the one before. What a function changes
+        by from one to the next becomes as much smaller if it is smooth; the same, at a pole.
+        """
+        moves = {
+            i: self.rng.normal(size=np.shape(probe.values[i])) * typical_size(probe.values[i])
+            for i in self.runs.diff
+        }
+        wide = self.runs.wide(probe.values)
+        outs = []
+        for step in (1e-3, 1e-6, 1e-9):
+            moved = [v + step * moves[i] if i in moves else v for i, v in enumerate(wide)]
+            moved = self.runs.subject.inside(moved, wide) or wide
+            outs.append(self.runs.exact(moved, probe.dys).out)
+        for far, near, nearest in zip(*outs, strict=True):
+            noise = 1e-3 * largest(near[np.isfinite(near)])
+            with np.errstate(invalid="ignore"):
+                before, after = largest(far - near), largest(near - nearest)
+            if after > max(0.5 * before, noise):
+                return True
+        return False
+
     def direction(self, probe: Probe, pair: Pair, k: int) -> str:
         """How a derivative in a random direction contradicts a rule's gradient; "" if it does not.
 
@@ -143,6 +167,29 @@ class Differences:
         if not np.isfinite(slope) or bar > 0.05 * abs(slope) or abs(rule - slope) <= allowed:
             return ""
         return f"along a random direction it is {rule:.6g}, reference {slope:.6g}"
+
+    def confirm(self, probe: Probe, pair: Pair, step: float) -> bool:
+        """Whether the rule's gradients are right along a random direction, by one difference.
+
+        Its step is small enough that only rounding is left of its error, and no kink in between.
+        """
+        wide = self.runs.wide(probe.values)
+        for k, i in enumerate(self.runs.diff):
+            got = pair.rule_grads[k]
+            v = self.rng.normal(size=got.shape) / np.sqrt(max(1, got.size))
+            h = step * typical_size(np.asarray(probe.values[i]))
+            moved = [wide[i] + sign * h * v for sign in (1, -1)]
+            ahead, behind = (
+                self.runs.exact([*wide[:i], x, *wide[i + 1 :]], probe.dys).out for x in moved
+            )
+            parts = list(zip(probe.dys, ahead, behind, strict=True))
+            slope = sum(float(np.sum(d * (a - b)).real) for d, a, b in parts) / (2 * h)
+            rounding = sum(float(np.sum(np.abs(d * a))) for d, a, _ in parts) * self.runs.eps / h
+            size = float(np.sqrt((np.abs(got) ** 2).sum())) + abs(slope)
+            off = abs(float((got * v).sum().real) - slope)
+            if not (rounding <= 1e-3 * size + 1e-12 and off <= 1e-6 * size + 4 * rounding):
+                return False
+        return True
 
     def gradients(self, probe: Probe) -> list[np.ndarray]:
         """The reference gradients at some elements, where autodiff has no reverse mode.

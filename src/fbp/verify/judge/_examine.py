@@ -79,6 +79,10 @@ class Examination:
             if pair.residual > self._unsolved:
                 note(f"left out: a linear solve fails there ({probe.name})")
                 continue
+            is_edge = self.runs.by == "differences" and not probe.ordinary
+            if is_edge and self._differences.is_singular(probe):
+                note(f"left out: the function grows without bound there ({probe.name})")
+                continue
             if not pair.grads:
                 self._differences.coordinates.clear()
                 pair = pair._replace(grads=self._differences.gradients(probe))

@@ -40,10 +40,11 @@ class Limits:
         """
         tolerance = max(1e-4, self.runs.subject.accuracy)
         off = np.abs(got - pair.grads[k])
-        wrong = np.flatnonzero(off.ravel() > 1e-9 * (np.abs(pair.grads[k]).max() + off.max()))
+        off = np.where(np.isnan(off), largest(got), off)  # not known by differences
+        wrong = np.flatnonzero(off.ravel() > 1e-9 * (np.nanmax(np.abs(pair.grads[k])) + off.max()))
         if not wrong.size:
             return ""
-        said = ""
+        said, step = "", STEP if self.runs.by == "reverse" else 100 * STEP
         for element in map(int, self.rng.permutation(wrong)[:3]):
             for most in (1, 2, 3):
                 values, tied = self._alone(probe, k, element, off.ravel(), most)
@@ -52,7 +53,9 @@ class Limits:
                 around: list[list[np.ndarray]] = []
                 # Each round may find limits that the rounds before it did not.
                 for _ in range(4):
-                    around += self.around(values, probe, STEP, (1, 6, 12)[most - 1], tied)
+                    around += self.around(values, probe, step, (1, 6, 12)[most - 1], tied)
+                    if not around:
+                        continue
                     limits = np.stack([grads[k].ravel() for grads in around])
                     is_one = not np.isfinite(limits).all() or (
                         in_hull(rule, limits, tolerance)
@@ -60,6 +63,8 @@ class Limits:
                     )
                     if is_one or not np.isfinite(rule).all():
                         break
+                if not around:
+                    return None
                 if not np.isfinite(limits).all():
                     continue
                 if not is_one:
@@ -70,9 +75,10 @@ class Limits:
                     x = np.asarray(values[self.runs.diff[k]])[tuple(where)]
                     said = (
                         f"at the kink {self.name(k)}{where if where else ''} = {x:.4g} takes "
-                        f"{rule[element]:.4g} of [{low:.4g}, {high:.4g}]; "
-                        f"autodiff takes {pair.grads[k].ravel()[element]:.4g}"
+                        f"{rule[element]:.4g} of [{low:.4g}, {high:.4g}]"
                     )
+                    if self.runs.by == "reverse":
+                        said += f"; autodiff takes {pair.grads[k].ravel()[element]:.4g}"
         return said
 
     def is_one_sided(self, probe: Probe, pair: Pair, k: int, got: np.ndarray) -> bool:
@@ -176,7 +182,10 @@ class Limits:
         directions: int,
         moving: dict[int, np.ndarray] | None = None,
     ) -> list[list[np.ndarray]]:
-        """Reference gradients at points nearby, forwards and backwards along random directions."""
+        """Reference gradients at points nearby, forwards and backwards along random directions.
+
+        Without autodiff they are the rule's, at the points where differences confirm these.
+        """
         found = []
         size = max(typical_size(np.asarray(values[j])) for j in self.runs.diff)
         wide = self.runs.wide(values)
@@ -194,10 +203,14 @@ class Limits:
                 for j, move in moves.items():
                     beside[j] = wide[j] + sign * move
                 beside = self.runs.subject.inside(beside, wide) or wide
-                pair = self.runs.exact(beside, probe.dys)
-                found.append(
-                    pair.grads or self.differences.gradients(probe._replace(values=beside))
-                )
+                pair, there = self.runs.exact(beside, probe.dys), probe._replace(values=beside)
+                if self.runs.by == "forward":
+                    found.append(self.differences.gradients(there))
+                elif pair.grads:
+                    found.append(pair.grads)
+                elif self.differences.confirm(there, pair, step / 100):
+                    # Differences of each element would take many runs.
+                    found.append(pair.rule_grads)
         return found
 
     def name(self, k: int) -> str:

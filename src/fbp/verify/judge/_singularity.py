@@ -21,10 +21,10 @@ def at_singularity(
         # Autodiff's are too: the function has no gradient to compare with there. It is reported
         # at the given input, where training would start.
         return ("RANGE", _not_finite(limits, probe, k, bad, kind)) if probe.as_given else None
-    near, nearer = (
-        np.stack([grads[k].ravel() for grads in limits.around(probe.values, probe, step, 8)])
-        for step in (STEP * 1e3, STEP)
-    )
+    sides = [limits.around(probe.values, probe, step, 8) for step in (STEP * 1e3, STEP)]
+    if not all(sides):
+        return None
+    near, nearer = (np.stack([grads[k].ravel() for grads in side]) for side in sides)
     if not (np.isfinite(near).all() and np.isfinite(nearer).all()):
         return None
     size, closer = np.abs(near).max(), np.abs(nearer).max()
@@ -47,7 +47,7 @@ def _not_finite(limits: Limits, probe: Probe, k: int, bad: np.ndarray, kind: str
         f"{kind} in {bad.sum()} of {bad.size} elements at the input that was given, where the "
         f"function is finite: {where if where else 'x'} = {x:.4g}"
     )
-    if not np.isfinite(around).all():
+    if not around or not np.isfinite(around).all():
         return says
     low, high = np.real(around).min(), np.real(around).max()
     if max(abs(low), abs(high)) > 20 * float(_typical(limits, probe, k)):

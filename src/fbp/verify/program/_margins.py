@@ -156,7 +156,10 @@ def _inner_inputs(eqn: JaxprEqn) -> list[tuple[Sequence[Any], int]]:
 
 
 def hides_kinks(program: ClosedJaxpr) -> bool:
-    """Whether a program compares floats inside a shard_map, which `Margins` does not open."""
+    """Whether a program compares floats where `Margins` does not see it: inside a shard_map, or in
+    what it calls outside of JAX."""
+    if any(eqn.primitive.name == "pure_callback" for eqn in equations(program.jaxpr)):
+        return True
     return any(
         inner.primitive.name in COMPARED and jnp.issubdtype(dtype_of(inner.invars[0]), jnp.floating)
         for eqn in equations(program.jaxpr)
