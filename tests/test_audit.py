@@ -295,3 +295,24 @@ def test_what_cannot_be_judged_alone_is_judged_with_the_whole(factor: float, ver
     report = fbp.audit(loss, jnp.float32(0.7))
     assert report.verdict == verdict
     assert any("checked as parts of the whole" in note for note in report.notes) == report.ok
+
+
+def test_operands_are_named_by_the_parameters_of_the_rule() -> None:
+    """Also where an argument is a tree, as the params of a layer are."""
+
+    @jax.custom_vjp
+    def affine(params: Any, x: Any) -> Any:
+        return params["w"] * x + params["b"]
+
+    def forward(params: Any, x: Any) -> Any:
+        return affine(params, x), (params, x)
+
+    def backward(res: Any, dy: Any) -> Any:
+        return {"w": dy * res[1], "b": 2 * dy}, dy * res[0]["w"]
+
+    affine.defvjp(forward, backward)
+    params = {"w": jnp.float32(0.5), "b": jnp.float32(0.1)}
+    report = fbp.audit(lambda params, x: affine(params, x), params, jnp.float32(0.7))
+    rows = {row.path: row.verdict for row in report.sites[0].report.leaves}
+    assert rows["params.b"] == "WRONG"
+    assert rows["params.w"] == "OK"

@@ -17,7 +17,10 @@ from fbp.verify.rule._subject import Subject
 
 # What jax raises if a rule keeps a value of one trace and uses it in another.
 _LEAKS = ("UnexpectedTracerError", "No constant handler for type", "Computation compiled for")
-KEEPS = "the rule has a side effect: it keeps values of one call for another, which jit forbids"
+KEEPS = (
+    "the rule has a side effect: it closes over a value of the call that it was made in, or keeps "
+    "values of one call for another, which jit forbids"
+)
 
 
 class RuleError(Exception):

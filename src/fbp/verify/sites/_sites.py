@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import linecache
+import re
 from typing import Any
 
 from jax.extend.core import JaxprEqn
@@ -53,7 +54,7 @@ def rule_source(eqn: JaxprEqn) -> tuple[str, str, int]:
 
 
 def operand_names(eqn: JaxprEqn) -> list[str]:
-    """The parameter names of a rule's function, or "operand i" if the call has more or fewer."""
+    """The parameter names of a rule's function; with paths, if they are trees; or "operand i"."""
     _, file, line = rule_source(eqn)
     count, held = len(eqn.invars), eqn.params.get("num_consts", 0)
     names: list[str] = []
@@ -68,8 +69,24 @@ def operand_names(eqn: JaxprEqn) -> list[str]:
             if first <= line <= node.body[0].lineno - 1 or node.lineno == line:
                 names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
                 break
-    names = [f"closed over {i}" for i in range(held)] + names
-    return names if len(names) == count else [f"operand {i}" for i in range(count)]
+    closed_over = [f"closed over {i}" for i in range(held)]
+    for known in (names, _paths(eqn)):
+        if held + len(known) == count:
+            return closed_over + known
+    return [f"operand {i}" for i in range(count)]
+
+
+def _paths(eqn: JaxprEqn) -> list[str]:
+    """The names that jax has for the arrays in a rule's arguments, as `params.w`."""
+    held = eqn.params["call_jaxpr"]
+    traced = (getattr(held, "jaxpr", held), eqn.params.get("fwd_jaxpr_thunk"))
+    for one in traced:
+        names = getattr(getattr(one, "debug_info", None), "arg_names", None) or ()
+        if names:
+            return [
+                re.sub(r"\[(?:<flat index )?['\"]?(\w+)['\"]?>?\]", r".\1", str(n)) for n in names
+            ]
+    return []
 
 
 def rules_in(eqn: JaxprEqn) -> int:
