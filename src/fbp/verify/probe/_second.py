@@ -6,14 +6,19 @@ subgradient, so the reference there is g itself, whose values are checked elsewh
 one-sided finite differences agree, g has a derivative, and the rule must return that.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from fbp.verify.probe._probes import Probe
+from fbp.verify.probe._transforms import gradient_of
 from fbp.verify.program._numbers import largest, leeway_of_approximations
+from fbp.verify.program._program import as_function, evaluate, part_of, trace
 from fbp.verify.rule._derived import holds_fixed, second
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._rule import first_line
@@ -75,6 +80,31 @@ def second_derivatives(
     if not compared:
         return "not compared: it has no derivative at the inputs that were tried", []
     return (f"differs by {worst:.1e}" if wrong else "same"), list(wrong.items())
+
+
+def undifferentiable(runs: Runs) -> list[int | None]:
+    """The gradients that cannot be differentiated although the function's own can be.
+
+    [None] stands for all of them together.
+    """
+    values = runs.narrow(runs.subject.values)
+    dys = [jnp.zeros(a.shape, a.dtype) for a in runs.out_avals]
+    args = ([values[i] for i in runs.diff], dys)
+    plain = trace(gradient_of(runs.subject, as_function(runs.plain), values), *args)
+    if not _is_differentiable(plain, *args):
+        return []
+    rule = trace(gradient_of(runs.subject, runs.subject.f, values), *args)
+    each = range(len(runs.diff))
+    return [k for k in each if not _is_differentiable(part_of(rule, [k]), *args)] or [None]
+
+
+def _is_differentiable(program: ClosedJaxpr, *args: Any) -> bool:
+    flat = jax.tree.leaves(args)
+    try:
+        jax.eval_shape(lambda *v: jax.jvp(functools.partial(evaluate, program), v, v), *flat)
+    except Exception:
+        return False
+    return True
 
 
 def _distinct(pairs: Sequence[tuple[Probe, Pair]]) -> list[tuple[Probe, Pair]]:

@@ -12,15 +12,15 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from fbp.verify.probe._probes import Probe
-from fbp.verify.probe._second import of_derivative
-from fbp.verify.probe._transforms import Transform, gradient_of, transforms
+from fbp.verify.probe._second import of_derivative, undifferentiable
+from fbp.verify.probe._transforms import Transform, transforms
 from fbp.verify.program._compiled import quick
 from fbp.verify.program._numbers import largest
-from fbp.verify.program._program import as_function, evaluate, part_of, trace
+from fbp.verify.program._program import evaluate, trace
 from fbp.verify.rule._callbacks import quiet_callbacks, said_by_user
 from fbp.verify.rule._derived import holds_fixed, once
 from fbp.verify.rule._pair import Pair
-from fbp.verify.rule._rule import KEEPS, first_line, foreign_outputs, leak
+from fbp.verify.rule._rule import KEEPS, RuleError, first_line, foreign_outputs, leak
 from fbp.verify.rule._runs import Runs
 
 UNDIFFERENTIABLE = "its gradient cannot be differentiated"
@@ -46,6 +46,8 @@ class Variants:
         args = (values, values, dys, dys)
         flat = jax.tree.leaves(args)
         alone = trace(functools.partial(_alone, runs), *args)
+        if (foreign := foreign_outputs(alone)) is not None:
+            raise RuleError(KEEPS, sorted({n % len(runs.diff) for n in foreign}))
         gradients = [np.zeros(a.shape, a.dtype) for a in alone.out_avals]
         ga, gb = gradients[: len(runs.diff)], gradients[len(runs.diff) :]
         traced: list[tuple[Transform, ClosedJaxpr]] = []
@@ -211,30 +213,12 @@ class Variants:
             return
         if not all(t.name in self.unsupported for t in seconds):
             return
-        runs = self.runs
-        values = runs.narrow(runs.subject.values)
-        dys = [jnp.zeros(a.shape, a.dtype) for a in runs.out_avals]
-        args = ([values[i] for i in runs.diff], dys)
-        plain = trace(gradient_of(runs.subject, as_function(runs.plain), values), *args)
-        if not _is_differentiable(plain, *args):
+        lost = undifferentiable(self.runs)
+        if not lost:
             return
-        rule = trace(gradient_of(runs.subject, runs.subject.f, values), *args)
-        each = range(len(runs.diff))
-        lost: set[int | None] = {
-            k for k in each if not _is_differentiable(part_of(rule, [k]), *args)
-        }
         why = self.unsupported[seconds[-1].name].split(": ", 2)[-1]
         text = f"{UNDIFFERENTIABLE} (grad of grad): {why}"
-        self.findings += [("VARIANT", text, k) for k in _known(lost)]
-
-
-def _is_differentiable(program: ClosedJaxpr, *args: Any) -> bool:
-    flat = jax.tree.leaves(args)
-    try:
-        jax.eval_shape(lambda *v: jax.jvp(functools.partial(evaluate, program), v, v), *flat)
-    except Exception:
-        return False
-    return True
+        self.findings += [("VARIANT", text, k) for k in lost]
 
 
 def _alone(runs: Runs, a: Any, b: Any, da: Any, db: Any) -> list[Any]:
