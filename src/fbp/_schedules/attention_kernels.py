@@ -4,13 +4,13 @@ Each program of a kernel loops over all keys that one block of queries sees, or 
 that see one block of keys:
 
     attend        y = sum_keys exp(s - top) v, rescaled whenever top, the running maximum, grows,
-                  divided by total = sum_keys exp(s - top);  lse = top + log total
-    by queries    p = exp(s - lse),  dp = dy v^T,  D = sum_keys p dp;  in a second loop
+                  divided by total = sum_keys exp(s - top);  part = 1 / total
+    by queries    p = exp(s - top) part,  dp = dy v^T,  D = sum_keys p dp;  in a second loop
                   dq = scale * sum_keys p (dp - D) k
     by keys       dv = sum_queries p dy,  dk = scale * sum_queries p (dp - D) q
 
 Source: Dao et al., "FlashAttention", NeurIPS 2022, and Dao, "FlashAttention-2", ICLR 2024. There,
-y is kept and D = sum(y dy); here only lse is kept, and D is summed from p and dp.
+y is kept and D = sum(y dy); here only top and part are kept, and D is summed from p and dp.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from fbp._layer import Array, at_least_float32
+from fbp._schedules.attention import Sums
 from fbp._schedules.kernel_blocks import Blocks, padded, unseen
 
 _DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
@@ -55,7 +56,7 @@ def fits(q: Array, k: Array, v: Array) -> bool:
 class FusedAttention:
     """Attention for N heads of keys, each with R adjacent queries per position.
 
-    Shapes: q (N, T R, K), k (N, S, K), v (N, S, M); y and dy (N, T R, M), lse (N, T R).
+    Shapes: q (N, T R, K), k (N, S, K), v (N, S, M); y and dy (N, T R, M), top and part (N, T R).
 
     Attributes:
       scale: factor of the scores.
@@ -73,23 +74,24 @@ class FusedAttention:
     softcap: float | None = None
     interpret: bool = False
 
-    def forward(self, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-        """Returns y and lse."""
+    def forward(self, q: Array, k: Array, v: Array) -> tuple[Array, Sums]:
+        """Returns y and the sums."""
         whole = [padded(a) for a in (q, k, v)]
         rows = whole[0].shape[:2]
         y = jax.ShapeDtypeStruct((*rows, whole[2].shape[2]), v.dtype)
-        lse = jax.ShapeDtypeStruct(rows, at_least_float32(q).dtype)
-        y, lse = Blocks(self, k.shape[1]).run(_attend, "q__", whole, "qq", (y, lse))
-        return y[:, : q.shape[1], : v.shape[2]], lse[:, : q.shape[1]]
+        a_row = jax.ShapeDtypeStruct(rows, at_least_float32(q).dtype)
+        outs = y, a_row, a_row
+        y, *sums = Blocks(self, k.shape[1]).run(_attend, "q__", whole, "qqq", outs)
+        return y[:, : q.shape[1], : v.shape[2]], Sums(*(a[:, : q.shape[1]] for a in sums))
 
     def backward(
-        self, q: Array, k: Array, v: Array, lse: Array, dy: Array
+        self, q: Array, k: Array, v: Array, sums: Sums, dy: Array
     ) -> tuple[Array, Array, Array]:
         """Returns dq, dk and dv."""
         of = Blocks(self, k.shape[1])
-        whole = [padded(a) for a in (q, k, v, lse, dy)]
-        dq, d = of.run(_by_queries, "q__qq", whole, "qq", (whole[0], whole[3]))
-        dk, dv = of.run(_by_keys, "_kk___", [*whole, d], "kk", whole[1:3])
+        whole = [padded(a) for a in (q, k, v, *sums, dy)]
+        dq, d = of.run(_by_queries, "q__qqq", whole, "qq", (whole[0], whole[3]))
+        dk, dv = of.run(_by_keys, "_kk____", [*whole, d], "kk", whole[1:3])
         grads = zip((dq, dk, dv), (q, k, v), strict=True)
         dq, dk, dv = (da[:, : a.shape[1], : a.shape[2]] for da, a in grads)
         return dq, dk, dv
@@ -98,7 +100,8 @@ class FusedAttention:
 # The kernels. `Blocks.run` is told which of their refs hold one block; the others hold all rows.
 
 
-def _attend(of: Blocks, q_ref: Any, k_ref: Any, v_ref: Any, y_ref: Any, lse_ref: Any) -> None:
+def _attend(of: Blocks, q_ref: Any, k_ref: Any, v_ref: Any, *outs: Any) -> None:
+    y_ref, top_ref, part_ref = outs
     i, q = pl.program_id(1), q_ref[...]
 
     def past(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -111,7 +114,7 @@ def _attend(of: Blocks, q_ref: Any, k_ref: Any, v_ref: Any, y_ref: Any, lse_ref:
         y = shrinks[:, None] * y + triton.dot(e.astype(v.dtype), v)
         return higher, shrinks * total + e.sum(1), y
 
-    wide = lse_ref.dtype
+    wide = top_ref.dtype
     start = (
         jnp.full(of.queries, unseen(wide), wide),
         jnp.zeros(of.queries, wide),
@@ -119,18 +122,20 @@ def _attend(of: Blocks, q_ref: Any, k_ref: Any, v_ref: Any, y_ref: Any, lse_ref:
     )
     top, total, y = lax.fori_loop(*of.keys_of(i), past, start)
     y_ref[...] = (y / total[:, None]).astype(y_ref.dtype)
-    lse_ref[...] = top + jnp.log(total)
+    top_ref[...] = top
+    part_ref[...] = 1 / total
 
 
 def _by_queries(of: Blocks, *refs: Any) -> None:
-    q_ref, k_ref, v_ref, lse_ref, dy_ref, dq_ref, d_ref = refs
-    i, q, lse, dy = pl.program_id(1), q_ref[...], lse_ref[...], dy_ref[...]
+    q_ref, k_ref, v_ref, top_ref, part_ref, dy_ref, dq_ref, d_ref = refs
+    i, q, dy = pl.program_id(1), q_ref[...], dy_ref[...]
+    top, part = top_ref[...], part_ref[...]
 
     def at(j: Array) -> tuple[Array, Array, Array, Array]:
         here = pl.ds(j * of.keys, of.keys)
         k, v = k_ref[here, :], v_ref[here, :]
         s = of.scores(q, k, i, j)
-        return k, s, jnp.exp(s - lse[:, None]), triton.dot(dy, v, trans_b=True)
+        return k, s, _p(s, top, part), triton.dot(dy, v, trans_b=True)
 
     def sum_up(j: Array, d: Array) -> Array:
         _, _, p, dp = at(j)
@@ -140,14 +145,14 @@ def _by_queries(of: Blocks, *refs: Any) -> None:
         k, s, p, dp = at(j)
         return dq + triton.dot(of.dscores(s, p, dp, d).astype(k.dtype), k)
 
-    d = lax.fori_loop(*of.keys_of(i), sum_up, jnp.zeros_like(lse))
-    dq = lax.fori_loop(*of.keys_of(i), past, jnp.zeros(q.shape, lse.dtype))
+    d = lax.fori_loop(*of.keys_of(i), sum_up, jnp.zeros_like(top))
+    dq = lax.fori_loop(*of.keys_of(i), past, jnp.zeros(q.shape, top.dtype))
     dq_ref[...] = dq.astype(dq_ref.dtype)
     d_ref[...] = d
 
 
 def _by_keys(of: Blocks, *refs: Any) -> None:
-    q_ref, k_ref, v_ref, lse_ref, dy_ref, d_ref, dk_ref, dv_ref = refs
+    q_ref, k_ref, v_ref, top_ref, part_ref, dy_ref, d_ref, dk_ref, dv_ref = refs
     j, k, v = pl.program_id(1), k_ref[...], v_ref[...]
 
     def past(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -155,12 +160,16 @@ def _by_keys(of: Blocks, *refs: Any) -> None:
         here = pl.ds(i * of.queries, of.queries)
         q, dy = q_ref[here, :], dy_ref[here, :]
         s = of.scores(q, k, i, j)
-        p, dp = jnp.exp(s - lse_ref[here][:, None]), triton.dot(dy, v, trans_b=True)
+        p, dp = _p(s, top_ref[here], part_ref[here]), triton.dot(dy, v, trans_b=True)
         ds = of.dscores(s, p, dp, d_ref[here]).astype(q.dtype)
         dv = dv + triton.dot(p.astype(dy.dtype), dy, trans_a=True)
         return dk + triton.dot(ds, q, trans_a=True), dv
 
-    start = jnp.zeros(k.shape, lse_ref.dtype), jnp.zeros(v.shape, lse_ref.dtype)
+    start = jnp.zeros(k.shape, top_ref.dtype), jnp.zeros(v.shape, top_ref.dtype)
     dk, dv = lax.fori_loop(*of.queries_of(j, q_ref.shape[0]), past, start)
     dk_ref[...] = dk.astype(dk_ref.dtype)
     dv_ref[...] = dv.astype(dv_ref.dtype)
+
+
+def _p(s: Array, top: Array, part: Array) -> Array:
+    return jnp.exp(s - top[:, None]) * part[:, None]

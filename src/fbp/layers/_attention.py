@@ -8,7 +8,7 @@ from jax import lax
 
 from fbp._layer import Array, Key, Layer, name_of
 from fbp._schedules import attention as schedule
-from fbp._schedules.attention import Places
+from fbp._schedules.attention import Places, Sums
 from fbp._schedules.heads import by_head, by_place, queries_a_key
 from fbp.layers._attention_inputs import unpacked
 
@@ -30,9 +30,11 @@ class Attention(Layer):
 
     dk and dv are summed over the query heads that share a head of keys and values.
 
-    p has T x S numbers per head and is not kept. `res` is lse = log sum exp(s), one number per
-    query: p = exp(s - lse) is recomputed from q and k. A query that may see no key at all has y = 0
-    and all gradients 0.
+    p has T x S numbers per head and is not kept. `res` is two numbers per query, top = max(s) and
+    part = 1 / sum exp(s - top): p = exp(s - top) * part is recomputed from q and k. Their logarithm
+    lse = top - log(part) in one number would be rounded at the size of s; with scores of 1,000, p
+    would sum to 1 only within 1e-4, and a mean of keys that ds should cancel would stay in dq. A
+    query that may see no key at all has y = 0 and all gradients 0.
 
     `fbp/_schedules/attention.py` decides which queries and heads are computed together, and when
     GPU kernels replace the code below.
@@ -52,7 +54,7 @@ class Attention(Layer):
       ValueError: shapes do not match; G does not divide H; a window without `causal`.
       TypeError: q, k or v is not a float array, or the mask is not of bools.
 
-    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017; keeping only lse is due to
+    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017; recomputing p is due to
     Rabe and Staats, arXiv:2112.05682, and Dao et al., "FlashAttention", NeurIPS 2022.
     """
 
@@ -71,23 +73,23 @@ class Attention(Layer):
         if self.softcap is not None and not self.softcap > 0:
             raise ValueError(f"{name_of(self)}: expected softcap above 0, got {self.softcap}")
 
-    def forward(self, params: tuple[()], x: Any, key: Key = None) -> tuple[Array, Array]:
+    def forward(self, params: tuple[()], x: Any, key: Key = None) -> tuple[Array, Sums]:
         q, k, v, mask = unpacked(self, x)
-        y, lse = schedule.attend(self, self._attend, q, k, v, mask)
-        return by_place(y, x[0].shape[-2]).astype(v.dtype), lse
+        y, sums = schedule.attend(self, self._attend, q, k, v, mask)
+        return by_place(y, x[0].shape[-2]).astype(v.dtype), sums
 
     def backward(
-        self, params: tuple[()], x: Any, res: Array, dy: Array
+        self, params: tuple[()], x: Any, res: Sums, dy: Array
     ) -> tuple[tuple[()], tuple[Any, ...]]:
         q, k, v, mask = unpacked(self, x)
-        lse, dy = res, by_head(dy, k.shape[-3])
-        grads = schedule.gradients(self, self._gradients, q, k, v, mask, lse, dy)
+        dy = by_head(dy, k.shape[-3])
+        grads = schedule.gradients(self, self._gradients, q, k, v, mask, res, dy)
         pairs = zip(grads, x[:3], strict=True)
         dx = tuple(by_place(da, a.shape[-2]).astype(a.dtype) for da, a in pairs)
         return (), dx if mask is None else (*dx, None)
 
-    def _attend(self, q: Array, k: Array, v: Array, places: Places) -> tuple[Array, Array]:
-        """Returns y and lse of a block: some queries and all keys that they may see."""
+    def _attend(self, q: Array, k: Array, v: Array, places: Places) -> tuple[Array, Sums]:
+        """Returns y and the sums of a block: some queries and all keys that they may see."""
         s = self._scores(q, k, places)
         top = lax.stop_gradient(s.max(-1, keepdims=True, initial=-jnp.inf))
         e = jnp.exp(s - jnp.where(top == -jnp.inf, 0, top))
@@ -95,16 +97,16 @@ class Attention(Layer):
         sees_none = total == 0
         total = jnp.where(sees_none, 1, total)
         # exp(s - inf) = 0: for a query that sees no key, p is 0 in the backward too.
-        lse = jnp.where(sees_none, jnp.inf, top + jnp.log(total))
+        sums = Sums(jnp.where(sees_none, jnp.inf, top)[..., 0], (1 / total)[..., 0])
         # e v / total, not (e / total) v: y usually has fewer numbers to divide than e.
-        return _product(e.astype(v.dtype), v) / total, lse[..., 0]
+        return _product(e.astype(v.dtype), v) / total, sums
 
     def _gradients(
-        self, q: Array, k: Array, v: Array, places: Places, lse: Array, dy: Array
+        self, q: Array, k: Array, v: Array, places: Places, sums: Sums, dy: Array
     ) -> tuple[Array, Array, Array]:
         """Returns dq of a block, and its contribution to dk and dv."""
         s = self._scores(q, k, places)
-        p = jnp.exp(s - lse[..., None])
+        p = jnp.exp(s - sums.top[..., None]) * sums.part[..., None]
         dv = _product(p.mT.astype(dy.dtype), dy)
         dp = _product(dy, v.mT)
         ds = p * (dp - (p * dp).sum(-1, keepdims=True))
