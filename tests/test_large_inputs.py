@@ -1,0 +1,85 @@
+"""Inputs so large that what a rule subtracts nearly cancels: as many digits as autodiff keeps."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import (
+    CASES,
+    CORE,
+    Case,
+    auto,
+    by_name_core_mostly,
+    cast,
+    draw,
+    is_float,
+    leaf_errors,
+    normal_like,
+    output,
+    rule,
+)
+
+EPS = float(jnp.finfo(jnp.float32).eps)
+SEEDS = 3
+
+
+def as_good_as_autodiff(
+    hand: Any, control: Any, draws: Callable[[int], tuple[Any, ...]], dys: Callable[..., Any]
+) -> None:
+    """Requires that no leaf of `hand` in float32 errs by more than twice what `control` errs by
+    at most over the seeds, and 8 roundings: the two round other products, in another order.
+
+    Both are compared with `control` in float64, at the same numbers. That one errs itself by a
+    rounding of float64 for each part of dy, where a slope is computed as 1 minus what is near 1.
+    """
+    worst: dict[str, tuple[float, float]] = {}
+    for seed in range(SEEDS):
+        args = draws(seed)
+        dy = dys(seed, *args)
+        got, theirs = hand(*args, dy), control(*args, dy)
+        with jax.enable_x64(True):
+            want = control(*cast((*args, dy), np.float64))
+        sizes = [np.abs(a).max(initial=0.0) for a in jax.tree.leaves(dy)]
+        floor = 2**-52 * float(max(sizes))
+        errors = (leaf_errors(a, want, floor) for a in (got, theirs))
+        for path, pair in zip_values(*errors):
+            worst[path] = tuple(map(max, worst.get(path, pair), pair))
+    assert worst or not jax.tree.leaves(want)
+    wrong = {p: f"{a:.1e}, autodiff {b:.1e}" for p, (a, b) in worst.items() if a > 2 * b + 8 * EPS}
+    assert not wrong, wrong
+
+
+def zip_values(a: dict[str, float], b: dict[str, float]) -> Any:
+    return ((key, (a[key], b[key])) for key in a)
+
+
+def times(x: Any, factor: float) -> Any:
+    """Scores far apart: probabilities of 0 and 1."""
+    return jax.tree.map(lambda a: a * factor if is_float(a) else a, x)
+
+
+def plus(x: Any, offset: float) -> Any:
+    """Large numbers that differ little: where their mean or maximum has to cancel."""
+    return jax.tree.map(lambda a: a + offset if is_float(a) else a, x)
+
+
+@pytest.mark.parametrize("how", [times, plus])
+@by_name_core_mostly([case for case in CASES if case.name in CORE and not case.noisy])
+def test_a_rule_is(case: Case, how: Any) -> None:
+    hand = jax.jit(functools.partial(rule, case.layer))
+    control = jax.jit(functools.partial(auto, case.layer))
+
+    def dys(seed: int, params: Any, x: Any) -> Any:
+        return normal_like(100 + seed, output(case.layer, params, x))
+
+    for size in (10.0, 100.0, 1000.0):
+
+        def draws(seed: int, size: float = size) -> tuple[Any, ...]:
+            params, x = draw(case, seed, jnp.float32)
+            return params, how(x, size)
+
+        as_good_as_autodiff(hand, control, draws, dys)
