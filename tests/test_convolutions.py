@@ -121,7 +121,7 @@ def test_convolutions_are_the_documented_sums(name: str, x64: None) -> None:
         (fbp.ConvTranspose2D(3, 2, 3, 2, ((1, 0), (1, 0))), (10, 14)),
         (fbp.ConvTranspose2D(3, 2, (3, 2), (2, 1), 1, (2, 3)), (11, 8)),
     ],
-    ids=str,
+    ids=lambda a: type(a).__name__ if isinstance(a, fbp.Layer) else str(a),
 )
 def test_the_transposed_convolution_is_the_gradient_of_one(
     layer: fbp.ConvTranspose2D, size: tuple[int, int], x64: None
@@ -161,7 +161,7 @@ def test_the_transposed_convolution_is_the_gradient_of_one(
         (fbp.ConvTranspose2D(2, 3, 5, 1), (5, 0), None),
         (fbp.ConvTranspose2D(2, 3, 5, 1, "VALID"), (0, 5), None),
     ],
-    ids=str,
+    ids=lambda a: type(a).__name__ if isinstance(a, fbp.Layer) else str(a),
 )
 def test_the_sizes_of_a_transposed_convolution(
     layer: fbp.ConvTranspose2D, x: tuple[int, int], y: tuple[int, int] | None
@@ -246,7 +246,7 @@ def test_no_place_of_a_causal_stack_sees_a_later_one() -> None:
         (fbp.Conv1D(3, 5, padding=(1, 1)), "padding=(1, 1) and stride=1"),
         (fbp.Conv1D(3, 5, stride=2, padding="CAUSAL"), "padding='CAUSAL' and stride=2"),
     ],
-    ids=str,
+    ids=lambda a: type(a).__name__ if isinstance(a, fbp.Layer) else str(a),
 )
 def test_what_is_not_causal_is_not_taken_in_parts(layer: fbp.Conv1D, got: str) -> None:
     params = layer.init(jax.random.key(0))
@@ -358,7 +358,9 @@ def test_what_is_wrong_is_refused(make: Any, x: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [fbp.Conv1D(3, 5), fbp.ConvTranspose2D(3, 5), fbp.Upsample2D()], ids=str
+    "layer",
+    [fbp.Conv1D(3, 5), fbp.ConvTranspose2D(3, 5), fbp.Upsample2D()],
+    ids=lambda layer: type(layer).__name__,
 )
 def test_integers_are_refused(layer: fbp.Layer) -> None:
     name = type(layer).__name__

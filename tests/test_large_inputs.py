@@ -23,6 +23,8 @@ from cases import (
     rule,
 )
 
+import fbp
+
 EPS = float(jnp.finfo(jnp.float32).eps)
 SEEDS = 3
 
@@ -83,3 +85,51 @@ def test_a_rule_is(case: Case, how: Any) -> None:
             return params, how(x, size)
 
         as_good_as_autodiff(hand, control, draws, dys)
+
+
+LOSSES: dict[str, tuple[fbp.Loss, Any]] = {
+    "softmax": (fbp.SoftmaxCrossEntropy(), "labels"),
+    "softmax_smoothed": (fbp.SoftmaxCrossEntropy(label_smoothing=0.1), "labels"),
+    "sigmoid": (fbp.SigmoidCrossEntropy(), "parts"),
+    "squared": (fbp.MeanSquaredError(), "normal"),
+    "unembed": (fbp.UnembedCrossEntropy(5, 7), "labels"),
+    "unembed_chunks": (fbp.UnembedCrossEntropy(5, 7, chunk=3, label_smoothing=0.1), "labels"),
+    "unembed_z": (fbp.UnembedCrossEntropy(5, 7, z_loss=1e-3), "labels"),
+    "unembed_softcap": (fbp.UnembedCrossEntropy(5, 7, softcap=30.0), "labels"),
+}
+
+
+@pytest.mark.parametrize("how", [times, plus])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is(name: str, how: Any) -> None:
+    loss, kind = LOSSES[name]
+    rng = np.random.default_rng(7)
+    targets = {
+        "labels": rng.integers(5, size=8, dtype=np.int32),
+        "parts": rng.uniform(size=(8, 5)).astype(np.float32),
+        "normal": rng.normal(size=(8, 5)).astype(np.float32),
+    }
+    target = jnp.asarray(targets[kind])
+
+    def hand(params: Any, y: Any, dloss: Any) -> Any:
+        _, dparams, dy = loss.value_and_grad(params, y, target.astype(widened(y)))
+        return dparams, dy
+
+    def control(params: Any, y: Any, dloss: Any) -> Any:
+        of = functools.partial(loss.value, target=target.astype(widened(y)))
+        return jax.grad(of, (0, 1))(params, y)
+
+    def widened(y: Any) -> Any:
+        return y.dtype if is_float(target) else target.dtype
+
+    for size in (10.0, 100.0, 1000.0):
+
+        def draws(seed: int, size: float = size) -> tuple[Any, ...]:
+            rng = np.random.default_rng(seed)
+            params = jax.tree.map(
+                lambda a: jnp.asarray(rng.normal(size=a.shape), jnp.float32),
+                loss.init(jax.random.key(0)),
+            )
+            return params, how(jnp.asarray(rng.normal(size=(8, 5)), jnp.float32), size)
+
+        as_good_as_autodiff(hand, control, draws, lambda *_: jnp.ones(()))

@@ -138,7 +138,7 @@ class Microbatch:
         A weight that does not, such as a constant, would scale the loss and its gradient silently.
         """
         with jax.ensure_compile_time_eval():
-            ones = jax.tree.map(lambda a: np.ones(a.shape, a.dtype), batch)
+            ones = jax.tree.map(_ones, batch)
 
             def weight(first: int, end: int) -> dict[str, float]:
                 part = jax.tree.map(lambda a: a[first:end], ones)
@@ -159,6 +159,13 @@ class Microbatch:
                     f"got {first[name]:g} for {cut} examples, {second[name]:g} for {n - cut} and "
                     f"{total:g} for all {n}: Loss.weight must count examples, as it does by default"
                 )
+
+
+def _ones(a: Array) -> Any:
+    """Ones like an array, in the memory of a single one."""
+    if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), a.shape)
+    return np.broadcast_to(np.ones((), a.dtype), a.shape)
 
 
 def objective_of(model: Layer, loss: Loss, microbatch: int | None) -> Objective | Microbatch:
