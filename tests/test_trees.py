@@ -72,6 +72,15 @@ def test_a_sample_of_few_digits_is_computed_in_float32() -> None:
     np.testing.assert_array_equal(dx["log_var"], dwide["log_var"].astype(jnp.bfloat16))
 
 
+def test_a_mean_and_a_variance_may_differ_in_dtype() -> None:
+    for few in ("mean", "log_var"):
+        x = {n: ones(3, jnp.bfloat16 if n == few else "float32") for n in ("mean", "log_var")}
+        y, res = fbp.Sample().forward((), x, jax.random.key(0))
+        assert y.dtype == jnp.float32
+        _, dx = fbp.Sample().backward((), x, res, y)
+        assert {n: d.dtype for n, d in dx.items()} == {n: v.dtype for n, v in x.items()}
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [

@@ -78,7 +78,7 @@ class TopKRouter(Layer):
         self, params: tuple[()], x: Array, res: tuple[Array, Array], dy: Route
     ) -> tuple[tuple[()], Array]:
         w, indices = res
-        dlog_w = w * at_least_float32(dy["weights"])
+        dlog_w = w * dy["weights"]
         total = dlog_w.sum(-1, keepdims=True)
         if self.renormalise:
             dx = _at(indices, dlog_w - w * total, x.shape[-1])
