@@ -53,7 +53,7 @@ class Sample(Layer):
 
     def backward(self, params: tuple[()], x: Normal, res: Key, dy: Array) -> tuple[Any, Normal]:
         mean, log_var = x["mean"], x["log_var"]
-        dlog_var = at_least_float32(dy) * self._noise(x, res) / 2
+        dlog_var = dy * self._noise(x, res) / 2
         return (), {"mean": dy.astype(mean.dtype), "log_var": dlog_var.astype(log_var.dtype)}
 
     def recompute(self, params: tuple[()], x: Normal, res: Key) -> Array:
