@@ -143,11 +143,8 @@ class Microbatch:
             def weight(first: int, end: int) -> dict[str, float]:
                 part = jax.tree.map(lambda a: a[first:end], ones)
                 found = self.objective.weight(part)
-                return (
-                    {k: float(w) for k, w in found.items()}
-                    if isinstance(found, dict)
-                    else {"": float(found)}
-                )
+                named = found if isinstance(found, dict) else {"": found}
+                return {name: float(w) for name, w in named.items()}
 
             cut = min(self.size, n - 1)
             whole, first, second = weight(0, n), weight(0, cut), weight(cut, n)

@@ -28,7 +28,7 @@ class Losses(Loss):
         params is a dict with them.
 
     Raises:
-      TypeError: a part is not a number and a Loss.
+      TypeError: a part is not a number and a Loss, or the loss is a `Losses` itself.
       ValueError: there are no parts; y or the target lack one.
     """
 
@@ -43,7 +43,7 @@ class Losses(Loss):
             numbers = (
                 isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], int | float)
             )
-            if not (numbers and isinstance(part[1], Loss)):
+            if not (numbers and isinstance(part[1], Loss) and not isinstance(part[1], Losses)):
                 raise TypeError(
                     f"Losses: expected {name}=(coefficient, loss), got {described(part)}: as in "
                     f"{name}=(1.0, fbp.MeanSquaredError())"
