@@ -205,6 +205,12 @@ LOSSES = {
     "mae": (fbp.MeanAbsoluteError(), lambda y, t: abs(y - t), lambda y, t: mp.sign(y - t)),
     "huber": (fbp.Huber(), *huber(1.0)),
     "huber_wide": (fbp.Huber(2.5), *huber(2.5)),
+    # The slope of a kink, at y = target, is the mean of both sides'.
+    "quantile": (
+        fbp.Quantile(0.25),
+        lambda y, t: max((t - y) / 4, (y - t) * 3 / 4),
+        lambda y, t: mp.mpf(1) / 4 + mp.sign(y - t) / 2,
+    ),
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import loss_cases
 import mpmath
 import numpy as np
 import optax
@@ -24,6 +25,7 @@ REGRESSION = {
     "mae": fbp.MeanAbsoluteError(),
     "huber": fbp.Huber(),
     "huber_wide": fbp.Huber(delta=2.5),
+    "quantile": fbp.Quantile(0.3),
 }
 ELEMENTWISE = {**REGRESSION, "sigmoid": fbp.SigmoidCrossEntropy()}
 SOFTMAX = {
@@ -87,6 +89,8 @@ def plain(loss: Any, y: Any, t: Any) -> np.ndarray:
     if isinstance(loss, fbp.Huber):
         e = np.abs(y - t)
         return np.where(e <= loss.delta, e**2 / 2, loss.delta * (e - loss.delta / 2))
+    if isinstance(loss, fbp.Quantile):
+        return np.where(t > y, loss.q * (t - y), (1 - loss.q) * (y - t))
     if isinstance(loss, fbp.SigmoidCrossEntropy):
         s = 1 / (1 + np.exp(-y))
         return -t * np.log(s) - (1 - t) * np.log(1 - s)
@@ -263,6 +267,74 @@ def test_weight_is_the_share_of_a_part(loss: fbp.Loss, kind: str, x64: None) -> 
     assert_close(jnp.concatenate(dys), dy_whole, ROUNDING)
 
 
+# Trees of arrays.
+
+
+def tree_of(loss: Any, seed: int) -> Any:
+    """y and target as matching trees."""
+    (a, t), (b, u), (c, v) = (
+        drawn(loss, shape, seed + i) for i, shape in enumerate([(5, 3), (5,), (5, 2, 2)])
+    )
+    return {"a": a, "b": (b, c)}, {"a": t, "b": (u, v)}
+
+
+def rows_of(tree: Any) -> Any:
+    """A tree as one array, each example's elements in a row."""
+    return jnp.concatenate([leaf.reshape(5, -1) for leaf in jax.tree.leaves(tree)], axis=1)
+
+
+@each_elementwise
+def test_a_tree_is_one_mean_over_all_elements(loss: fbp.Loss, x64: None) -> None:
+    y, target = tree_of(loss, 0)
+    weight = jnp.asarray(np.random.default_rng(1).random(5))
+    for w in (None, weight, weight * 0):
+        whole = (lambda t, w=w: t) if w is None else (lambda t, w=w: Weighted(t, w))
+        value, _, dy = compiled(loss)(y, whole(target))
+        want, _, dwant = compiled(loss)(rows_of(y), whole(rows_of(target)))
+        np.testing.assert_allclose(value, want, rtol=FORMULA)
+        assert jax.tree.structure(dy) == jax.tree.structure(y)
+        assert_close({"dy": rows_of(dy)}, {"dy": dwant}, ROUNDING)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@each_elementwise
+def test_uneven_parts_of_trees_add_up(loss: fbp.Loss, weighted: bool, x64: None) -> None:
+    y, target = tree_of(loss, 0)
+    if weighted:
+        target = Weighted(target, jnp.asarray(np.random.default_rng(2).random(5)))
+    loss_cases.adds_up(loss, (), y, target, [1, 3])
+
+
+def test_trees_of_several_dtypes(x64: None) -> None:
+    y = {"a": jnp.ones((5, 3), jnp.bfloat16), "b": jnp.ones((5,), jnp.float64)}
+    target = {"a": jnp.zeros((5, 3)), "b": jnp.zeros(5)}
+    value, _, dy = fbp.MeanSquaredError().value_and_grad((), y, target)
+    # Shares of float32 in a sum of 20.
+    np.testing.assert_allclose(value, 1, rtol=1e-6)
+    assert {name: d.dtype for name, d in dy.items()} == {"a": jnp.bfloat16, "b": jnp.float64}
+
+
+def test_trees_that_do_not_match_are_refused() -> None:
+    loss, y = fbp.MeanSquaredError(), {"a": jnp.ones((5, 3)), "b": jnp.ones(5)}
+    name = "MeanSquaredError"
+    message = rf"^{name}: expected target to be a tree like y, a dict of a, b, got a dict of a$"
+    with pytest.raises(ValueError, match=message):
+        loss.value((), y, {"a": jnp.ones((5, 3))})
+    message = rf"^{name}: expected target\['b'\] to have the shape of y\['b'\], \(5,\), got shape"
+    with pytest.raises(ValueError, match=message):
+        loss.value((), y, {**y, "b": jnp.ones((5, 1))})
+    with pytest.raises(TypeError, match=rf"^{name}: expected y\['b'\] to be a float array, got in"):
+        loss.value((), {**y, "b": jnp.ones(5, int)}, y)
+    with pytest.raises(
+        ValueError, match=rf"^{name}: expected y to be an array or a tree of arrays"
+    ):
+        loss.value((), (), ())
+    with pytest.raises(
+        ValueError, match=rf"^{name}.weight: expected a target whose arrays have ex"
+    ):
+        loss.weight({**y, "b": jnp.ones(4)})
+
+
 # Targets that are refused.
 
 
@@ -322,6 +394,9 @@ def test_wrong_settings_are_refused() -> None:
     for delta in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match=r"^Huber: expected delta to be positive, got "):
             fbp.Huber(delta)
+    for q in (0.0, 1.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"^Quantile: expected q between 0 and 1, got "):
+            fbp.Quantile(q)
 
 
 @pytest.mark.parametrize("loss", REGRESSION.values(), ids=REGRESSION)
@@ -355,6 +430,34 @@ def test_derivative_at_the_kink_of_the_absolute_error() -> None:
     value, _, dy = fbp.MeanAbsoluteError().value_and_grad((), y, jnp.asarray([0.0, 0.0, 3.0]))
     assert value == 0
     np.testing.assert_array_equal(dy, 0)
+
+
+def test_derivative_at_the_kink_of_a_quantile() -> None:
+    for q in (0.5, 0.9, 1e-6):
+        y = jnp.asarray([0.0, -0.0, 3.0, jnp.nan])
+        _, _, dy = fbp.Quantile(q).value_and_grad((), y, jnp.asarray([0.0, 0.0, 3.0, 0.0]))
+        np.testing.assert_allclose(dy[:3], (0.5 - q) / 4, rtol=1e-6)
+        assert jnp.isnan(dy[3])
+
+
+def test_half_a_quantile_is_the_absolute_error(x64: None) -> None:
+    y, target = drawn(fbp.MeanAbsoluteError(), (7, 5), 0)
+    y = y.at[0].set(target[0])
+    value, _, dy = fbp.MeanAbsoluteError().value_and_grad((), y, target)
+    half, _, dhalf = fbp.Quantile(0.5).value_and_grad((), y, target)
+    np.testing.assert_allclose(2 * half, value, rtol=FORMULA)
+    np.testing.assert_allclose(2 * dhalf, dy, rtol=FORMULA)
+
+
+def test_a_quantile_is_least_at_the_quantile(x64: None) -> None:
+    """The gradient of a constant y changes sign where a share q of the targets lies below it."""
+    target = jnp.asarray(np.random.default_rng(0).permutation(10) + 0.5)
+    for q in (0.25, 0.75):
+        slopes = [
+            float(fbp.Quantile(q).value_and_grad((), jnp.full(10, float(v)), target)[2].sum())
+            for v in range(11)
+        ]
+        np.testing.assert_allclose(slopes, np.arange(11) / 10 - q, atol=1e-15)
 
 
 @each_loss
@@ -473,6 +576,8 @@ def test_regression_far_from_the_target(loss: Any, large: float) -> None:
         np.testing.assert_allclose(value, plain_mean(loss, np.float64(y), np.zeros(1)), rtol=1e-6)
         delta = getattr(loss, "delta", 1.0)
         slope = 2 * large if isinstance(loss, fbp.MeanSquaredError) else delta
+        if isinstance(loss, fbp.Quantile):
+            slope = 1 - loss.q if sign > 0 else loss.q
         np.testing.assert_allclose(dy, [sign * slope], rtol=1e-6)
 
 

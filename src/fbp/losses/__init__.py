@@ -8,4 +8,5 @@ from fbp.losses._mean import Weighted as Weighted
 from fbp.losses._regression import Huber as Huber
 from fbp.losses._regression import MeanAbsoluteError as MeanAbsoluteError
 from fbp.losses._regression import MeanSquaredError as MeanSquaredError
+from fbp.losses._regression import Quantile as Quantile
 from fbp.losses._unembed import UnembedCrossEntropy as UnembedCrossEntropy

@@ -3,36 +3,62 @@
 import abc
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Loss, at_least_float32, name_of, require_float
-from fbp.losses._mean import shares, unweighted, weighted_sum
+from fbp._contract import described
+from fbp._layer import Array, Loss, PyTree, at_least_float32, name_of, require_float
+from fbp.losses._mean import count_examples, shares_of, unweighted, weighted_sum
 
 
 class Elementwise(Loss):
-    """The mean over all elements of a function of y and target."""
+    """The mean, over all elements of all arrays, of a function of y and target."""
 
     @abc.abstractmethod
     def element(self, y: Array, target: Array) -> tuple[Array, Array]:
         """Returns the loss of each element and its derivative with respect to y."""
 
     def value_and_grad(
-        self, params: tuple[()], y: Array, target: Any
-    ) -> tuple[Array, tuple[()], Array]:
-        require_float(self, y, "y")
+        self, params: tuple[()], y: PyTree, target: Any
+    ) -> tuple[Array, tuple[()], PyTree]:
         target, weight = unweighted(target)
-        if jnp.shape(target) != y.shape:
-            # Broadcasting (B, 1) against (B,) would silently average B * B differences.
-            raise ValueError(
-                f"{name_of(self)}: expected target to have the shape of y, {y.shape}, "
-                f"got shape {jnp.shape(target)}"
-            )
-        wide = at_least_float32(y)
-        share = shares(self, weight, y.shape, wide.dtype)
-        loss, slope = self.element(wide, jnp.asarray(target, wide.dtype))
-        dy = jnp.where(share == 0, 0, share * slope)
-        return weighted_sum(share, loss), (), dy.astype(y.dtype)
+        ys, targets, tree = self._matched(y, target)
+        wides = [at_least_float32(a) for a in ys]
+        leaf_shares = shares_of(self, weight, [a.shape for a in ys], [a.dtype for a in wides])
+        values, dys = [], []
+        for a, wide, t, share in zip(ys, wides, targets, leaf_shares, strict=True):
+            loss, slope = self.element(wide, jnp.asarray(t, wide.dtype))
+            values.append(weighted_sum(share, loss))
+            dys.append(jnp.where(share == 0, 0, share * slope).astype(a.dtype))
+        return sum(values[1:], values[0]), (), tree.unflatten(dys)
 
     def weight(self, target: Any) -> Array:
         target, weight = unweighted(target)
-        return jnp.sum(jnp.ones(jnp.shape(target)[:1]) if weight is None else weight)
+        return count_examples(self, target) if weight is None else jnp.sum(weight)
+
+    def _matched(self, y: PyTree, target: PyTree) -> tuple[list[Array], list[Any], Any]:
+        """Returns the arrays of y and of target, and their tree, after checks that they match."""
+        tree: Any
+        places, tree = jax.tree_util.tree_flatten_with_path(y)
+        if not places:
+            raise ValueError(
+                f"{name_of(self)}: expected y to be an array or a tree of arrays, "
+                f"got {described(y)}"
+            )
+        alone = jax.tree_util.all_leaves([y])
+        if not alone and jax.tree.structure(target) != tree:
+            raise ValueError(
+                f"{name_of(self)}: expected target to be a tree like y, {described(y)}, "
+                f"got {described(target)}"
+            )
+        targets = [target] if alone else jax.tree.leaves(target)
+        for (keys, a), t in zip(places, targets, strict=True):
+            at = jax.tree_util.keystr(keys)
+            require_float(self, a, f"y{at}")
+            if jnp.shape(t) != a.shape:
+                # Broadcasting (B, 1) against (B,) would silently average B * B differences.
+                raise ValueError(
+                    f"{name_of(self)}: expected target{at} to have the shape of y{at}, {a.shape}, "
+                    f"got shape {jnp.shape(t)}"
+                )
+        return [a for _, a in places], targets, tree

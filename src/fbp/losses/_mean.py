@@ -1,10 +1,13 @@
 """Weighted means over examples."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from fbp._contract import described
 from fbp._layer import Array, at_least_float32, name_of
 
 
@@ -45,13 +48,43 @@ def shares(owner: Any, weight: Array | None, shape: tuple[int, ...], dtype: Any)
     They are an array of `shape`, or a scalar without weights. If all weights are 0, so are the
     coefficients, the mean and its gradient.
     """
+    return shares_of(owner, weight, [shape], [dtype])[0]
+
+
+def shares_of(
+    owner: Any, weight: Array | None, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[Any]
+) -> list[Array]:
+    """Returns the `shares` of one mean over all elements of several arrays, for each array.
+
+    The weight has the first axes of every one of them.
+    """
     if weight is None:
-        return jnp.asarray(1 / max(1, math.prod(shape)), dtype)
-    weight = broadcast_weight(owner, weight, shape).astype(dtype)
-    total = weight.sum()
-    return weight / jnp.where(total == 0, 1, total)
+        n = max(1, sum(math.prod(shape) for shape in shapes))
+        return [jnp.asarray(1 / n, dtype) for dtype in dtypes]
+    weights = [
+        broadcast_weight(owner, weight, shape).astype(dtype)
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]
+    total = sum((w.sum() for w in weights[1:]), weights[0].sum())
+    total = jnp.where(total == 0, 1, total)
+    return [w / total.astype(w.dtype) for w in weights]
 
 
 def weighted_sum(share: Array, losses: Array) -> Array:
     """Returns sum(share * losses), without losses of share 0, even if they are inf or NaN."""
     return jnp.where(share == 0, 0, share * losses).sum()
+
+
+def count_examples(owner: Any, target: Any) -> Array:
+    """Returns the size of the first axis that all arrays of a target have; 1 where none has axes.
+
+    A mean over all elements of several arrays adds up over parts of a batch only where they have
+    the same number of examples.
+    """
+    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(target)}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"{name_of(owner)}.weight: expected a target whose arrays have examples as their "
+            f"first axis, got {described(target)}"
+        )
+    return jnp.sum(jnp.ones(next(iter(sizes))))
