@@ -89,9 +89,11 @@ if TYPE_CHECKING:
     from fbp.losses import Losses as Losses
     from fbp.losses import MeanAbsoluteError as MeanAbsoluteError
     from fbp.losses import MeanSquaredError as MeanSquaredError
+    from fbp.losses import NormalKLDivergence as NormalKLDivergence
     from fbp.losses import Quantile as Quantile
     from fbp.losses import SigmoidCrossEntropy as SigmoidCrossEntropy
     from fbp.losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+    from fbp.losses import SoftmaxKLDivergence as SoftmaxKLDivergence
     from fbp.losses import UnembedCrossEntropy as UnembedCrossEntropy
     from fbp.losses import Weighted as Weighted
     from fbp.ports import Cast as Cast
@@ -135,33 +137,26 @@ _ROOMS = {
     "explain": ["summary"],
     "interop": ["from_jax", "loss_from_jax", "objective_from_jax", "to_jax"],
     "layers": [
-        *["Attention", "AvgPool2D", "BatchNorm", "Bias", "Conv1D", "Conv2D", "ConvTranspose2D"],
-        *["Dense", "Dropout", "Embedding", "FixedBatchNorm", "Flatten", "Gather", "Gelu"],
-        *[
-            "GlobalAvgPool2D",
-            "GroupNorm",
-            "GRUCell",
-            "LayerNorm",
-            "LeakyRelu",
-            "LinearRecurrence",
-            "Llama3Scaling",
-        ],
-        *["LogSoftmax", "LSTMCell", "LSTMState", "MaxPool2D", "MergeHeads", "Positions", "Relu"],
-        *["RMSNorm", "Rope", "Sample", "Scale", "SegmentSum", "Sigmoid", "Silu"],
-        *["Sinusoidal", "Softmax", "Softplus", "SplitHeads", "SwiGLU", "Tanh", "TopKRouter"],
-        *["Unembed", "Unflatten", "Upsample2D"],
+        *["Attention", "AvgPool2D", "BatchNorm", "Bias", "Conv1D"],
+        *["Conv2D", "ConvTranspose2D", "Dense", "Dropout", "Embedding"],
+        *["FixedBatchNorm", "Flatten", "Gather", "Gelu", "GlobalAvgPool2D"],
+        *["GroupNorm", "GRUCell", "LayerNorm", "LeakyRelu", "LinearRecurrence"],
+        *["Llama3Scaling", "LogSoftmax", "LSTMCell", "LSTMState", "MaxPool2D"],
+        *["MergeHeads", "Positions", "Relu", "RMSNorm", "Rope"],
+        *["Sample", "Scale", "SegmentSum", "Sigmoid", "Silu"],
+        *["Sinusoidal", "Softmax", "Softplus", "SplitHeads", "SwiGLU"],
+        *["Tanh", "TopKRouter", "Unembed", "Unflatten", "Upsample2D"],
     ],
     "losses": [
+        *["Huber", "LoadBalance", "Losses", "MeanAbsoluteError", "MeanSquaredError"],
         *[
-            "Huber",
-            "LoadBalance",
-            "Losses",
-            "MeanAbsoluteError",
-            "MeanSquaredError",
+            "NormalKLDivergence",
             "Quantile",
             "SigmoidCrossEntropy",
+            "SoftmaxCrossEntropy",
+            "SoftmaxKLDivergence",
         ],
-        *["SoftmaxCrossEntropy", "UnembedCrossEntropy", "Weighted"],
+        *["UnembedCrossEntropy", "Weighted"],
     ],
     "models": [],
     "ports": [

@@ -3,6 +3,8 @@
 from fbp.losses._balance import LoadBalance as LoadBalance
 from fbp.losses._classification import SigmoidCrossEntropy as SigmoidCrossEntropy
 from fbp.losses._classification import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+from fbp.losses._divergence import NormalKLDivergence as NormalKLDivergence
+from fbp.losses._divergence import SoftmaxKLDivergence as SoftmaxKLDivergence
 from fbp.losses._losses import Losses as Losses
 from fbp.losses._mean import Weighted as Weighted
 from fbp.losses._regression import Huber as Huber
