@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from fbp.layers import Unembed as Unembed
     from fbp.layers import Unflatten as Unflatten
     from fbp.layers import Upsample2D as Upsample2D
+    from fbp.losses import Contrastive as Contrastive
     from fbp.losses import Huber as Huber
     from fbp.losses import LoadBalance as LoadBalance
     from fbp.losses import Losses as Losses
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from fbp.losses import SigmoidCrossEntropy as SigmoidCrossEntropy
     from fbp.losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
     from fbp.losses import SoftmaxKLDivergence as SoftmaxKLDivergence
+    from fbp.losses import Triplet as Triplet
     from fbp.losses import UnembedCrossEntropy as UnembedCrossEntropy
     from fbp.losses import Weighted as Weighted
     from fbp.ports import Cast as Cast
@@ -148,15 +150,15 @@ _ROOMS = {
         *["Tanh", "TopKRouter", "Unembed", "Unflatten", "Upsample2D"],
     ],
     "losses": [
-        *["Huber", "LoadBalance", "Losses", "MeanAbsoluteError", "MeanSquaredError"],
+        *["Contrastive", "Huber", "LoadBalance", "Losses", "MeanAbsoluteError"],
         *[
+            "MeanSquaredError",
             "NormalKLDivergence",
             "Quantile",
             "SigmoidCrossEntropy",
             "SoftmaxCrossEntropy",
-            "SoftmaxKLDivergence",
         ],
-        *["UnembedCrossEntropy", "Weighted"],
+        *["SoftmaxKLDivergence", "Triplet", "UnembedCrossEntropy", "Weighted"],
     ],
     "models": [],
     "ports": [

@@ -7,6 +7,8 @@ from fbp.losses._divergence import NormalKLDivergence as NormalKLDivergence
 from fbp.losses._divergence import SoftmaxKLDivergence as SoftmaxKLDivergence
 from fbp.losses._losses import Losses as Losses
 from fbp.losses._mean import Weighted as Weighted
+from fbp.losses._metric import Contrastive as Contrastive
+from fbp.losses._metric import Triplet as Triplet
 from fbp.losses._regression import Huber as Huber
 from fbp.losses._regression import MeanAbsoluteError as MeanAbsoluteError
 from fbp.losses._regression import MeanSquaredError as MeanSquaredError
