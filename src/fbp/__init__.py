@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from fbp.layers import Unembed as Unembed
     from fbp.layers import Unflatten as Unflatten
     from fbp.layers import Upsample2D as Upsample2D
+    from fbp.losses import CTC as CTC
     from fbp.losses import Contrastive as Contrastive
     from fbp.losses import Huber as Huber
     from fbp.losses import LoadBalance as LoadBalance
@@ -150,15 +151,21 @@ _ROOMS = {
         *["Tanh", "TopKRouter", "Unembed", "Unflatten", "Upsample2D"],
     ],
     "losses": [
-        *["Contrastive", "Huber", "LoadBalance", "Losses", "MeanAbsoluteError"],
+        *["Contrastive", "CTC", "Huber", "LoadBalance", "Losses"],
         *[
+            "MeanAbsoluteError",
             "MeanSquaredError",
             "NormalKLDivergence",
             "Quantile",
             "SigmoidCrossEntropy",
-            "SoftmaxCrossEntropy",
         ],
-        *["SoftmaxKLDivergence", "Triplet", "UnembedCrossEntropy", "Weighted"],
+        *[
+            "SoftmaxCrossEntropy",
+            "SoftmaxKLDivergence",
+            "Triplet",
+            "UnembedCrossEntropy",
+            "Weighted",
+        ],
     ],
     "models": [],
     "ports": [

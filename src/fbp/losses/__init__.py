@@ -3,6 +3,7 @@
 from fbp.losses._balance import LoadBalance as LoadBalance
 from fbp.losses._classification import SigmoidCrossEntropy as SigmoidCrossEntropy
 from fbp.losses._classification import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+from fbp.losses._ctc import CTC as CTC
 from fbp.losses._divergence import NormalKLDivergence as NormalKLDivergence
 from fbp.losses._divergence import SoftmaxKLDivergence as SoftmaxKLDivergence
 from fbp.losses._losses import Losses as Losses
