@@ -187,7 +187,6 @@ def make_cases() -> list[Case]:
 
 CORE = {
     *("embedding", "unembed", "positions", "layer_norm", "rms_norm", "swiglu", "split_heads"),
-    *("split_heads/one_of_three", "cross_attention/masked"),
-    *("sinusoidal", "sinusoidal/integers"),
+    *("sinusoidal", "split_heads/one_of_three", "cross_attention/masked"),
     *("merge_heads", "rope", "attention/everything"),
 }

@@ -197,7 +197,7 @@ five = ones((5, 2))
         (
             EDGES,
             {"values": five, "segments": ones(5, int)},
-            'Gather: expected x = {"values": ..., "index": ...}, got a dict of values, segments',
+            'Gather: expected x = {"values": ..., "index": ...}, got a dict of segments, values',
         ),
         (
             SEGMENTS,
