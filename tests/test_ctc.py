@@ -151,7 +151,8 @@ def test_huge_logits(size: float) -> None:
     np.testing.assert_array_equal(dy, 0)
     value, _, dy = LOSS.value_and_grad((), y, {"labels": jnp.asarray([[1, 1]])})
     # Two frames at least are other than they say, by 2 size each: 1, blank, 1, and 1 or blank.
-    np.testing.assert_allclose(value, 4 * size, rtol=1e-6)
+    # So cost three paths: with 1, 1, or 1, blank, or blank, 1 in the frames of 2.
+    np.testing.assert_allclose(value, 4 * size - np.log(3), rtol=1e-6)
     assert jnp.isfinite(dy).all()
 
 
@@ -166,7 +167,7 @@ def test_long_sequences_keep_their_digits() -> None:
     eps = float(jnp.finfo(jnp.float32).eps)
     np.testing.assert_allclose(value, want, rtol=1000 * eps)
     # Ratios of alpha along the states are sums of up to 200 terms that err by eps of their size, 8.
-    np.testing.assert_allclose(2 * dy, 2 * dwant, atol=200 * 8 * eps)
+    np.testing.assert_allclose(2 * np.asarray(dy), 2 * np.asarray(dwant), atol=200 * 8 * eps)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -191,7 +192,7 @@ def test_what_does_not_count_does_not_leak() -> None:
     full = {"labels": target["labels"]}
     value, _, dy = LOSS.value_and_grad((), y.at[1, 2].set(jnp.nan), full)
     assert jnp.isnan(value)
-    assert jnp.isnan(dy[1]).all()
+    assert jnp.isnan(dy[1, 2]).all()  # of other frames, the classes that may be spelled
     assert jnp.isfinite(dy[jnp.asarray([0, 2])]).all()
 
 

@@ -18,6 +18,7 @@ from jax import lax
 from fbp._layer import Array, at_least_float32
 from fbp._platform import has_several_cpus, on_cuda
 from fbp._schedules.heads import of_heads, queries_a_key
+from fbp._schedules.sums import Sums
 
 Block = tuple[slice, slice]
 Rule = Callable[..., Any]
@@ -29,18 +30,6 @@ class Places(NamedTuple):
     queries: Array
     keys: Array
     mask: Array | None = None
-
-
-class Sums(NamedTuple):
-    """What is kept of each query's scores, from which p = exp(s - top) * part.
-
-    Attributes:
-      top: the largest score, (..., G, T R); inf if the query sees no key.
-      part: 1 / sum exp(s - top), (..., G, T R).
-    """
-
-    top: Array
-    part: Array
 
 
 # Causal queries are split into at most 4 blocks of at least 32 positions, or at most 8 of at least

@@ -24,8 +24,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from fbp._layer import Array, at_least_float32
-from fbp._schedules.attention import Sums
 from fbp._schedules.kernel_blocks import Blocks, padded, unseen
+from fbp._schedules.sums import Sums
 
 _DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
 # Compute capabilities with more than 100 KiB of shared memory per block: A100, H100/H200, B200.

@@ -49,6 +49,7 @@ from fbp.losses import (
     Weighted,
 )
 from fbp.verify.registry._own_sequences import sequence_layers
+from fbp.verify.registry._own_trees import tree_layers, tree_losses
 from fbp.verify.registry._registry import Rule
 
 # Different primes, so that no two axes can be confused.
@@ -116,7 +117,9 @@ def own_rules() -> list[Rule]:
         *(_rule(name, layer, _of_layer(layer)) for name, layer in layers.items()),
         *(_rule(name, layer, _of_image(layer)) for name, layer in of_images.items()),
         *(_rule(name, layer, _given(layer, x)) for name, (layer, x) in sequence_layers().items()),
+        *(_rule(name, layer, _given(layer, x)) for name, (layer, x) in tree_layers().items()),
         *(_rule(name, loss, _of_loss(loss, target)) for name, (loss, target) in losses.items()),
+        *(_rule(name, loss, _given(loss, *args)) for name, (loss, *args) in tree_losses().items()),
         _rule("UnembedCrossEntropy", head, lambda: (drawn(head), _floats(0, _ROWS, _IN), labels)),
         _rule("Objective", objective, lambda: (drawn(objective), batch)),
         # The last part has one example and so counts for less than the others.
@@ -146,8 +149,8 @@ def _of_layer(layer: Layer) -> Callable[[], tuple[Any, ...]]:
     return lambda: (drawn(layer), _floats(0, _ROWS, _IN))
 
 
-def _given(layer: Layer, x: Any) -> Callable[[], tuple[Any, ...]]:
-    return lambda: (drawn(layer), x)
+def _given(owner: Any, *args: Any) -> Callable[[], tuple[Any, ...]]:
+    return lambda: (drawn(owner), *args)
 
 
 def _of_image(layer: Layer) -> Callable[[], tuple[Any, ...]]:
