@@ -14,9 +14,9 @@ from jax import lax
 
 import fbp
 from fbp._schedules import attention, attention_kernels
-from fbp._schedules.sums import Sums
 from fbp._schedules.attention_kernels import FusedAttention
 from fbp._schedules.kernel_blocks import padded
+from fbp._schedules.sums import Sums
 from fbp.verify.program._program import equations
 
 

@@ -4,6 +4,7 @@ Only trees and shapes are looked at, so that a jitted program pays nothing. `fbp
 tests the numbers.
 """
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -23,7 +24,10 @@ class ContractError(ValueError):
 
 def hold_to_contract(cls: type, base: type) -> None:
     """Wraps the methods that a subclass of `base`, Layer or Loss, defines itself, so that what they
-    return is looked at."""
+    return is looked at; and gives it a short `repr`."""
+    if "__repr__" not in cls.__dict__:  # its own, so that `dataclass` adds none
+        inherited = cls.__repr__
+        cls.__repr__ = short_repr if inherited is object.__repr__ else inherited  # type: ignore
     wrappers: dict[str, Callable[[Method], Method]] = {
         "forward": _forward,
         "backward": functools.partial(_backward, layer_type=base),
@@ -134,7 +138,7 @@ def described(value: Any) -> str:
     """A value in a few words, for an error: never an address, never the numbers of an array."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if _is_array(value):
         return f"an array {value.dtype}{list(value.shape)}"
     if isinstance(value, dict):
         return f"a dict of {', '.join(sorted(map(str, value)))}" if value else "{}"
@@ -147,6 +151,38 @@ def described(value: Any) -> str:
         return f"the function {getattr(value, '__name__', type(value).__name__)}"
     text = repr(value)
     return text if len(text) <= 60 and " at 0x" not in text else f"a {type(value).__name__}"
+
+
+def short_repr(value: Any) -> str:
+    """A layer as it is written, without what is at its default: `Dense(n_in=3, n_out=5)`."""
+    shown = []
+    for field in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
+        held = getattr(value, field.name)
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        same = held is default or (not _is_array(held) and bool(held == default))
+        if field.repr and field.init and not same:
+            shown.append(f"{field.name}={as_written(held)}")
+    return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def as_written(value: Any) -> str:
+    """A value in a `repr`: functions and dtypes by their names, arrays by their shapes."""
+    if _is_array(value):
+        return described(value)
+    if inspect.isroutine(value) or isinstance(value, type):
+        return str(getattr(value, "__name__", value))
+    if type(value) is tuple:
+        inside = ", ".join(map(as_written, value))
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if type(value) is dict:
+        return "{" + ", ".join(f"{k!r}: {as_written(v)}" for k, v in value.items()) + "}"
+    return repr(value)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def is_float(leaf: Any) -> bool:

@@ -132,6 +132,15 @@ class Graph(Group):
                 stacklevel=2,
             )
 
+    def __repr__(self) -> str:
+        shown = [f"inputs={self.inputs!r}"]
+        for node in self.nodes:
+            first = next(n for n in self.nodes if n.layer == node.layer)
+            layer = repr(first.name) if first is not node else repr(self.layers[node.layer])
+            shown.append(f"{node.name}=({layer}, {node.tree.unflatten(node.reads)!r})")
+        output = self.outputs.tree.unflatten(self.outputs.reads)
+        return f"Graph({', '.join(shown)}, output={output!r})"
+
     @property
     def shares(self) -> bool:
         """Whether several nodes use the params of one layer."""

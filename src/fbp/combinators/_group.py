@@ -28,6 +28,14 @@ class Group(Layer):
         object.__setattr__(self, "layers", layers or tuple(named.values()))
         object.__setattr__(self, "names", tuple(named) or None)
 
+    def __repr__(self) -> str:
+        names = self.names or ("",) * len(self.layers)
+        shown = [
+            f"{name}={layer!r}" if name else repr(layer)
+            for name, layer in zip(names, self.layers, strict=True)
+        ]
+        return f"{name_of(self)}({', '.join(shown)})"
+
     def init(self, key: Array) -> Params:
         keys = jax.random.split(key, len(self.layers))
         return self.pack([layer.init(k) for layer, k in zip(self.layers, keys, strict=True)])

@@ -9,8 +9,8 @@ from jax import lax
 from fbp._layer import Array, Key, Layer, name_of
 from fbp._schedules import attention as schedule
 from fbp._schedules.attention import Places
-from fbp._schedules.sums import Sums
 from fbp._schedules.heads import by_head, by_place, queries_a_key
+from fbp._schedules.sums import Sums
 from fbp.layers._attention_inputs import unpacked
 
 

@@ -52,6 +52,10 @@ class Losses(Loss):
         object.__setattr__(self, "coefficients", tuple(c for c, _ in parts.values()))
         object.__setattr__(self, "losses", tuple(loss for _, loss in parts.values()))
 
+    def __repr__(self) -> str:
+        parts = zip(self.names, self.coefficients, self.losses, strict=True)
+        return f"Losses({', '.join(f'{name}=({c!r}, {loss!r})' for name, c, loss in parts)})"
+
     def init(self, key: Array) -> Params:
         keys = jax.random.split(key, len(self.names))
         return {
