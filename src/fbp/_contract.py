@@ -142,6 +142,8 @@ def described(value: Any) -> str:
         return f"an array {value.dtype}{list(value.shape)}"
     if isinstance(value, dict):
         return f"a dict of {', '.join(sorted(map(str, value)))}" if value else "{}"
+    if value == () and type(value) is tuple:
+        return "()"
     if type(value) in (tuple, list):
         inside = ", ".join(described(v) for v in value[:4]) + (", ..." if len(value) > 4 else "")
         return f"{type(value).__name__} ({inside})"

@@ -271,8 +271,10 @@ def require_layer(owner: Any, layer: Any) -> None:
         cure = ""
         if isinstance(layer, type) and issubclass(layer, Layer):
             cure = f": make one, {layer.__name__}(...)"
-        elif callable(layer):
+        elif callable(layer) and not isinstance(layer, type):
             cure = ": make a layer of it by fbp.from_jax"
+        elif isinstance(layer, list | tuple) and all(isinstance(item, Layer) for item in layer):
+            cure = f": write {name_of(owner)}(*layers)"
         raise TypeError(f"{name_of(owner)}: expected a Layer, got {described(layer)}{cure}")
 
 

@@ -79,7 +79,12 @@ class Objective:
     def __post_init__(self) -> None:
         require_layer(self, self.model)
         if not isinstance(self.loss, Loss):
-            raise TypeError(f"Objective: expected a Loss, got {described(self.loss)}")
+            cure = ""
+            if isinstance(self.loss, type) and issubclass(self.loss, Loss):
+                cure = f": make one, {self.loss.__name__}(...)"
+            elif callable(self.loss):
+                cure = ": make a loss of it by fbp.loss_from_jax"
+            raise TypeError(f"Objective: expected a Loss, got {described(self.loss)}{cure}")
 
     def init(self, key: Array) -> ObjectiveParams:
         model_key, loss_key = jax.random.split(key)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp._contract import described
+from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of
 from fbp._objective import ObjectiveLike
 from fbp._turn import takes
 from fbp.combinators import map_layers
@@ -135,6 +136,15 @@ def one_step(
             "in_backward: expected an optimizer that needs no whole gradient, got LossScaled, "
             "which looks whether it is finite: take a plain step"
         )
+    if not hasattr(objective, "value_and_grad") or isinstance(objective, Loss):
+        raise TypeError(
+            f"step: expected an objective, got {described(objective)}: make one, "
+            "fbp.Objective(model, loss)"
+        )
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        name = getattr(optimizer, "__name__", "")
+        cure = f": call it, as in optax.{name}(1e-3)" if callable(optimizer) else ""
+        raise TypeError(f"step: expected an optax optimizer, got {described(optimizer)}{cure}")
     for option, wanted in (("has_aux", has_aux), ("scale", isinstance(optimizer, LossScaled))):
         if wanted and not _accepts(objective, option):
             raise ValueError(
@@ -146,6 +156,11 @@ def one_step(
     options: dict[str, Any] = {"has_aux": True} if has_aux else {}
 
     def step(state: State, batch: PyTree, key: Key = None) -> tuple[State, Any]:
+        if not (isinstance(state, tuple) and len(state) == 3):
+            raise TypeError(
+                "step: expected a state, that of fbp.state_of(params, optimizer), got "
+                f"{described(state)}"
+            )
         params, opt_state, number = state
         if key is not None:
             key = jax.random.fold_in(key, number)
@@ -159,19 +174,35 @@ def one_step(
         scale = {"scale": opt_state.scale} if isinstance(optimizer, LossScaled) else {}
         reported, dparams = objective.value_and_grad(params, batch, key, **options, **scale)
         value = reported[0] if has_aux else reported
-        updates, opt_state = update(
-            dparams,
-            opt_state,
-            params,
-            # For optimizers that need more arguments: Polyak steps, plateaus, line searches.
-            value=value,
-            grad=dparams,
-            value_fn=lambda p: objective.value(p, batch, key),
-        )
+        try:
+            updates, opt_state = update(
+                dparams,
+                opt_state,
+                params,
+                # For optimizers that need more arguments: Polyak steps, plateaus, line searches.
+                value=value,
+                grad=dparams,
+                value_fn=lambda p: objective.value(p, batch, key),
+            )
+        except Exception as error:
+            _require_own_state(optimizer, params, opt_state, error)
+            raise
         params = optax.apply_updates(params, updates)
         return State(params, opt_state, number + 1), reported
 
     return step
+
+
+def _require_own_state(optimizer: Any, params: Any, opt_state: Any, error: Exception) -> None:
+    """Raises TypeError where an update failed because the state is not this optimizer's."""
+    own, given = (
+        jax.tree.structure(s) for s in (jax.eval_shape(optimizer.init, params), opt_state)
+    )
+    if str(own) != str(given):
+        raise TypeError(
+            "step: expected the state of this optimizer, that of fbp.state_of(params, optimizer), "
+            f"got {described(opt_state)}"
+        ) from error
 
 
 def _accepts(objective: Any, option: str) -> bool:
