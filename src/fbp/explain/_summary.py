@@ -64,7 +64,7 @@ def summary(model: Layer, x: PyTree, key: Key = None) -> Summary:
       key: a key, to include what dropout keeps in training; None is evaluation.
 
     Raises:
-      whatever `model.forward` raises for this x.
+      Exception: whatever `model.forward` raises for this x.
     """
     trace = Trace()
     probe = Probe.around(model, "", 0, trace)

@@ -1,0 +1,105 @@
+"""What the pages have beyond Sphinx: docstrings as they are written, and links of `fbp.` names."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from docstrings import to_rst
+from docutils import nodes
+from experiments import page
+from sphinx import addnodes
+from sphinx.application import Sphinx
+
+import fbp
+
+_ROOT = Path(__file__).parents[2]
+_NAME = re.compile(r"(fbp(?:\.\w+)+|[A-Z]\w+)(\(.*\))?", re.DOTALL)
+# What autodoc makes of jax.typing.DTypeLike.
+_DTYPE = re.compile(r"str \| type\[(?:typing\.)?Any\] \| (?:[\w.]+\.)?dtype \| [\w.]*SupportsDType")
+# Modules, which no entry describes.
+_MODULES = {"fbp.models", "fbp.text", "fbp.train", "fbp.verify", "fbp.verify.domains"}
+
+
+def _docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = to_rst(lines)
+
+
+def _signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Writes defaults by their names, and the types of JAX as its users know them."""
+    if signature is None:
+        return None
+
+    def named(match: re.Match[str]) -> str:
+        return "..." if "<locals>" in match[1] else match[1].rpartition(".")[2]
+
+    signature = re.sub(r"<(?:function |class ')([\w.]+(?:<locals>[\w.]+)?)'?>", named, signature)
+    return _DTYPE.sub("DTypeLike", signature), returns
+
+
+def _skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leaves out the members that are defaults, and other values of other libraries."""
+    module = getattr(obj, "__module__", None)
+    return True if module is not None and not module.startswith("fbp") else None
+
+
+def _experiments(app: Sphinx, docname: str, source: list[str]) -> None:
+    if docname == "experiments":
+        source[0] += "\n" + page(_ROOT / "experiments")
+
+
+def _link_names(app: Sphinx, doctree: nodes.document) -> None:
+    """Makes a link of each name of fbp in code, which must then be in the reference."""
+    for literal in list(doctree.findall(nodes.literal)):
+        name = _NAME.fullmatch(literal.astext())
+        if name is None or isinstance(literal.parent, nodes.reference | addnodes.pending_xref):
+            continue
+        target = name[1] if name[1].startswith("fbp.") else f"fbp.{name[1]}"
+        if target in _MODULES or (target != name[1] and name[1] not in fbp.__all__):
+            continue
+        link = addnodes.pending_xref(
+            "", refdomain="py", reftype="obj", reftarget=target, refexplicit=True, refwarn=True
+        )
+        link["refdoc"] = app.env.current_document.docname
+        literal.replace_self(link)
+        link += literal
+
+
+def _missing(app: Sphinx, env: Any, node: Any, content: nodes.Node) -> nodes.Node | None:
+    """A type of another library, or one that is not public, is text; else the link is broken."""
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not target.startswith("fbp."):
+        return content if node.get("refdomain") == "py" else None
+    module, _, name = target.rpartition(".")
+    if "._" not in target and not _is_internal(module, name):
+        return None
+    domain = env.get_domain("py")
+    if name in fbp.__all__:
+        return domain.resolve_xref(
+            env, node["refdoc"], app.builder, "obj", f"fbp.{name}", node, content
+        )
+    return content
+
+
+def _is_internal(module: str, name: str) -> bool:
+    """Whether an object's module is one of fbp's that the reference calls by another name."""
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    return inspect.isclass(found) and found.__module__ == module
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    # Before napoleon, which makes lists of the sections.
+    app.connect("autodoc-process-docstring", _docstring, priority=400)
+    app.connect("autodoc-process-signature", _signature)
+    app.connect("autodoc-skip-member", _skip)
+    app.connect("source-read", _experiments)
+    app.connect("doctree-read", _link_names)
+    app.connect("missing-reference", _missing)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
