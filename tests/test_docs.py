@@ -100,7 +100,7 @@ Text.
 Args:
   *layers, **named: the `layers`,
     and more_.
-  x: a number.
+  x: f. A function_.
 
 Last:
 
@@ -121,7 +121,7 @@ Last:
         "Args:",
         r"  *layers, \*\*named: the ``layers``,",
         r"    and more\_.",
-        "  x: a number.",
+        r"  x: f\. A function\_.",
         "",
         r"Last:",
         "",

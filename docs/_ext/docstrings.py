@@ -11,6 +11,8 @@ _SECTIONS = re.compile(r"(Args|Attributes|Raises|Returns|Warns|Yields):$")
 _ITEM = re.compile(r"(  (?! )[^:`]+:)(.*)")
 _CODE = re.compile(r"(`[^`]+`)")
 _MARKUP = re.compile(r"([\\*_|])")
+# A sentence that begins like an item of a list: "f. It keeps the shape of x."
+_LETTER = re.compile(r"( ?\(?[A-Za-z]+)([.)](?: |$))")
 
 
 def to_rst(lines: list[str]) -> list[str]:
@@ -51,6 +53,8 @@ def to_rst(lines: list[str]) -> list[str]:
 
 def inline(text: str) -> str:
     """Returns a line with its code marked, and with all else meaning itself."""
+    if start := _LETTER.match(text):
+        return f"{start[1]}\\{start[2]}{inline(text[start.end() :])}"
     parts = _CODE.split(text)
     # Code is every second part. It ends before a letter, as in `Layer`s, only with this mark.
     return "".join(

@@ -17,13 +17,22 @@ import fbp
 _ROOT = Path(__file__).parents[2]
 _NAME = re.compile(r"(fbp(?:\.\w+)+|[A-Z]\w+)(\(.*\))?", re.DOTALL)
 # What autodoc makes of jax.typing.DTypeLike.
-_DTYPE = re.compile(r"str \| type\[(?:typing\.)?Any\] \| (?:[\w.]+\.)?dtype \| [\w.]*SupportsDType")
+_DTYPE = re.compile(
+    r"str \| type\[~?(?:typing\.)?Any\] \| ~?(?:\w+\.)*dtype \| ~?(?:\w+\.)*SupportsDType"
+)
+_FIELD = type(fbp.ObjectiveParams.model)
 # Modules, which no entry describes.
 _MODULES = {"fbp.models", "fbp.text", "fbp.train", "fbp.verify", "fbp.verify.domains"}
 
 
 def _docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = to_rst(lines)
+
+
+def _property(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Undoes what napoleon does to a property: it takes the words before a colon for its type."""
+    if what == "property":
+        lines[:] = [*to_rst((inspect.getdoc(obj) or "").splitlines()), ""]
 
 
 def _signature(
@@ -41,7 +50,9 @@ def _signature(
 
 
 def _skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leaves out the members that are defaults, and other values of other libraries."""
+    """Leaves out members that are defaults from other libraries, and the fields of tuples."""
+    if isinstance(obj, _FIELD):
+        return True
     module = getattr(obj, "__module__", None)
     return True if module is not None and not module.startswith("fbp") else None
 
@@ -66,6 +77,10 @@ def _link_names(app: Sphinx, doctree: nodes.document) -> None:
         link["refdoc"] = app.env.current_document.docname
         literal.replace_self(link)
         link += literal
+    # The dash between a name and its description, as Sphinx writes it.
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
 
 
 def _missing(app: Sphinx, env: Any, node: Any, content: nodes.Node) -> nodes.Node | None:
@@ -97,6 +112,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     # Before napoleon, which makes lists of the sections.
     app.connect("autodoc-process-docstring", _docstring, priority=400)
+    app.connect("autodoc-process-docstring", _property, priority=600)
     app.connect("autodoc-process-signature", _signature)
     app.connect("autodoc-skip-member", _skip)
     app.connect("source-read", _experiments)
