@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ["_environment", "fbp", "lint", "test"]
+SCRIPTS = ["_environment", "docs", "fbp", "lint", "test"]
 # All that the scripts call beside Python.
 TOOLS = ["cksum", "dirname", "grep", "mkdir", "rm", "sh", "tail", "tee", "touch"]
 
@@ -131,7 +131,7 @@ def test_syntax_of_ci() -> None:
 
 
 def test_scripts_can_be_started() -> None:
-    for script in ["scripts/fbp", "scripts/lint", "scripts/test", ".ci/run"]:
+    for script in ["scripts/docs", "scripts/fbp", "scripts/lint", "scripts/test", ".ci/run"]:
         assert os.access(ROOT / script, os.X_OK), script
 
 
@@ -167,6 +167,13 @@ def test_lint_runs_every_check_and_fails_if_one_does(project: Project) -> None:
     assert done.returncode == 1
     assert done.stdout == "<-m><ruff><check>\n<-m><ruff><format><--check>\n<-m><mypy>\n"
     assert project.run("lint").returncode == 0
+
+
+def test_docs_are_strict(project: Project, tmp_path: Path) -> None:
+    done = project.run("docs", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("<-m><sphinx><--fail-on-warning>")
+    assert project.run("docs", COMMAND="false").returncode == 1
 
 
 def test_foreign_packages_stay_out(project: Project) -> None:
