@@ -19,7 +19,8 @@ class Corpus:
 
     Attributes:
       name: its name in reports.
-      train, val: the text to train on, and the held-out text to validate on.
+      train: the text to train on.
+      val: the held-out text to validate on.
       said: lines for the user about what was read and left out.
     """
 
