@@ -62,6 +62,8 @@ def test_every_public_name_is_in_the_reference_once():
             # Leaves out the modules, and what they import from elsewhere.
             if name[0] != "_" and of_fbp(getattr(module, name))
         ]
+    missing = sorted(set(public) - set(listed))
+    assert not missing, f"expected in a page of docs/reference: {', '.join(missing)}"
     assert sorted(listed) == sorted(public)
 
 

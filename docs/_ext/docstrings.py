@@ -12,7 +12,7 @@ _ITEM = re.compile(r"(  (?! )[^:`]+:)(.*)")
 _CODE = re.compile(r"(`[^`]+`)")
 _MARKUP = re.compile(r"([\\*_|])")
 # A sentence that begins like an item of a list: "f. It keeps the shape of x."
-_LETTER = re.compile(r"( ?\(?[A-Za-z]+)([.)](?: |$))")
+_LETTER = re.compile(r"( ?\(?(?:[A-Za-z]|[ivxlcdm]+|[IVXLCDM]+))([.)](?: |$))")
 
 
 def to_rst(lines: list[str]) -> list[str]:

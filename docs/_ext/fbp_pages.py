@@ -11,14 +11,20 @@ from docutils import nodes
 from experiments import page
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.util import logging
 
 import fbp
 
+_LOG = logging.getLogger(__name__)
 _ROOT = Path(__file__).parents[2]
 _NAME = re.compile(r"(fbp(?:\.\w+)+|[A-Z]\w+)(\(.*\))?", re.DOTALL)
 # What autodoc makes of jax.typing.DTypeLike.
 _DTYPE = re.compile(
     r"str \| type\[~?(?:typing\.)?Any\] \| ~?(?:\w+\.)*dtype \| ~?(?:\w+\.)*SupportsDType"
+)
+_FETCHED = re.compile(
+    r"""<(?:script|link|img|iframe)\b[^>]*(?:src|href)=["'](?:https?:)?//[^"']*"""
+    r"""|@import[^;]*//[^;]*|url\(["']?(?:https?:)?//[^)]*"""
 )
 _FIELD = type(fbp.ObjectiveParams.model)
 # Modules, which no entry describes.
@@ -108,6 +114,18 @@ def _is_internal(module: str, name: str) -> bool:
     return inspect.isclass(found) and found.__module__ == module
 
 
+def _self_contained(app: Sphinx, error: Exception | None) -> None:
+    """Pages are read anywhere: they fetch nothing from other hosts, and name no folder of here."""
+    if error is not None or app.builder.format != "html":
+        return
+    for path in [*Path(app.outdir).rglob("*.html"), *Path(app.outdir).rglob("*.css")]:
+        text = path.read_text(encoding="utf-8")
+        if fetched := _FETCHED.search(text):
+            _LOG.warning("%s fetches from another host: %s", path.name, fetched[0])
+        if str(_ROOT) in text:
+            _LOG.warning("%s has a path of this machine: %s", path.name, _ROOT)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     # Before napoleon, which makes lists of the sections.
@@ -118,4 +136,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", _experiments)
     app.connect("doctree-read", _link_names)
     app.connect("missing-reference", _missing)
+    app.connect("build-finished", _self_contained)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
