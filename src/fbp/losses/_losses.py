@@ -24,8 +24,9 @@ class Losses(Loss):
     examples add up exactly.
 
     Args:
-      **parts: `name=(coefficient, loss)`. y and the target are dicts with at least these names, and
-        params is a dict with them.
+      **parts: `name=(coefficient, loss)`. y and the target are dicts with at least these names.
+        params is a dict of those of the losses that have any, so that several `Losses` without
+        parameters have the same.
 
     Raises:
       TypeError: a part is not a number and a Loss, or the loss is a `Losses` itself.
@@ -58,9 +59,11 @@ class Losses(Loss):
 
     def init(self, key: Array) -> Params:
         keys = jax.random.split(key, len(self.names))
-        return {
-            name: loss.init(k) for name, loss, k in zip(self.names, self.losses, keys, strict=True)
-        }
+        drawn = (
+            (name, loss.init(k))
+            for name, loss, k in zip(self.names, self.losses, keys, strict=True)
+        )
+        return {name: params for name, params in drawn if jax.tree.leaves(params)}
 
     def value(
         self, params: Params, y: PyTree, target: PyTree, key: Key = None, share: Any = None
@@ -68,7 +71,7 @@ class Losses(Loss):
         self._require_parts(y=y, target=target)
         total = jnp.zeros(())
         for name, c, loss, k in self._walk(key):
-            value = value_of(loss, params[name], y[name], target[name], k)
+            value = value_of(loss, params.get(name, ()), y[name], target[name], k)
             total += c * (value if share is None else share[name] * value)
         return total
 
@@ -87,10 +90,13 @@ class Losses(Loss):
             lambda a: jnp.zeros_like(a) if jnp.issubdtype(a.dtype, jnp.floating) else None, y
         )
         for name, c, loss, k in self._walk(key):
-            value, dp, d = value_and_grad_of(loss, params[name], y[name], target[name], k, scale)
+            p = params.get(name, ())
+            value, dp, d = value_and_grad_of(loss, p, y[name], target[name], k, scale)
             c = c if share is None else c * share[name]
             total += c * value
-            dparams[name], dy[name] = scaled(c, (dp, d))
+            dp, dy[name] = scaled(c, (dp, d))
+            if name in params:
+                dparams[name] = dp
         return total, dparams, dy
 
     def weight(self, target: PyTree) -> Any:
