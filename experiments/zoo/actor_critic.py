@@ -37,7 +37,7 @@ def clipped(logits, target):
 
 def push(pole, action):
     """One step in time of a pole on a cart: place, speed, angle, angular speed."""
-    place, speed, angle, turn = pole
+    _, speed, angle, turn = pole
     sin, cos, force = jnp.sin(angle), jnp.cos(angle), jnp.where(action == 1, 10.0, -10.0)
     a = (force + 0.05 * turn**2 * sin) / 1.1
     dturn = (9.8 * sin - cos * a) / (0.5 * (4 / 3 - 0.1 * cos**2 / 1.1))

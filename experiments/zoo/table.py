@@ -123,8 +123,11 @@ def autodiff_step(module: Any) -> Callable[..., Any]:
     def step(state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
         params, opt_states, number = state
         key, values, after = jax.random.fold_in(key, number), [], []
-        for gradient, update, opt_state in zip(gradients, updates, opt_states, strict=True):
-            value, d = gradient(params, batch, key)
+        for i, (gradient, update, opt_state) in enumerate(
+            zip(gradients, updates, opt_states, strict=True)
+        ):
+            own_key = jax.random.fold_in(key, i) if len(pairs) > 1 else key
+            value, d = gradient(params, batch, own_key)
             change, opt_state = update(d, opt_state, params, value=value, grad=d)
             params = optax.apply_updates(params, change)
             values.append(value)

@@ -85,8 +85,8 @@ def main(steps=1000):
 
     def train(name, state):
         losses = []
-        for batch in batches:
-            state, value = step(state, batch, key)
+        for one in batches:
+            state, value = step(state, one, key)
             losses.append(value)
         print(f"{name}: {losses[0]}, after training {losses[-1]}")
         return eqx.combine(*state[:2]), losses

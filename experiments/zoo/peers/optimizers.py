@@ -36,6 +36,7 @@ def axes(model):
     return eqx.tree_at(lambda m: m.blocks, count, blocks)
 
 
+# As functions: optax takes a module, which can be called, for one.
 AXES = axes(eqx.filter_eval_shape(Net, jax.random.key(0)))
 MATRICES = jax.tree.map(lambda n: n == 2, AXES)
 OF_MATRIX = contrib.MuonDimensionNumbers(-2, -1)
@@ -48,7 +49,7 @@ OPTIMIZERS = {
     "adam, clipped": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-3)),
     "adam, averaged": optax.chain(optax.adam(2e-3), optax.ema(0.99)),
     "adamax": optax.adamax(3e-3),
-    "adamw": optax.adamw(2e-3, mask=MATRICES),
+    "adamw": optax.adamw(2e-3, mask=lambda _: MATRICES),
     "adan": optax.adan(2e-3),
     "ademamix": contrib.ademamix(1e-3),
     "cocob": contrib.cocob(),
@@ -58,7 +59,7 @@ OPTIMIZERS = {
     "lbfgs": optax.lbfgs(),
     "lion": optax.lion(3e-4),
     "momo_adam": contrib.momo_adam(1e-2),
-    "muon": contrib.muon(1e-2, muon_weight_dimension_numbers=MUON),
+    "muon": contrib.muon(1e-2, muon_weight_dimension_numbers=lambda _: MUON),
     "nadam": optax.nadam(2e-3),
     "novograd": optax.novograd(1e-2),
     "polyak_sgd": optax.polyak_sgd(1.0),
