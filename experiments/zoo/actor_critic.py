@@ -81,22 +81,23 @@ def play(key, policy, poles=POLES):
     later = jnp.concatenate([value[1:], value[-1:]])
     _, gain = jax.lax.scan(back, jnp.zeros(poles), (value, later, fell), reverse=True)
     actor = {**made, "gain": (gain - gain.mean()) / (gain.std() + 1e-6)}
-    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (seen, actor))
-    return flat[0], {"actor": flat[1], "critic": (gain + value).reshape(-1, 1)}
+    target = {"actor": actor, "critic": (gain + value)[..., None], "fell": fell}
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (seen, target))
 
 
 def main(rounds=60, epochs=8):
     key = jax.random.key(0)
     state, step, play = fbp.state_in_turn(turns(), key), fbp.step_in_turn(turns()), jax.jit(batch)
-    losses = []
+    falls = []
     for k in jax.random.split(key, rounds):
         played = play(k, state.params.model)
+        falls.append(played[1]["fell"].mean())
         for _ in range(epochs):
-            state, values = step(state, played)
-        losses.append(values[1])
-        expected = played[1]["critic"].mean()
-    print(f"steps that the critic expects: {expected:.0f}, 100 where no pole falls")
-    return jnp.array(losses)
+            state, _ = step(state, played)
+    print(
+        f"of 100 steps a pole falls in {100 * falls[0]:.1f}, after training {100 * falls[-1]:.2f}"
+    )
+    return jnp.array(falls)
 
 
 if __name__ == "__main__":

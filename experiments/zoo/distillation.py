@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 import fbp
 
 TEACHER = fbp.models.mlp((64, 256, 256, 10))
-STUDENT = fbp.models.mlp((64, 12, 10))
+STUDENT = fbp.models.mlp((64, 8, 10))
 OPTIMIZER = optax.adam(2e-3)
 
 
@@ -54,7 +54,7 @@ def batch(key, n=64):
     return images[chosen], labels[chosen]
 
 
-def main(steps=1000):
+def main(steps=3000):
     key = jax.random.key(0)
     batches = jax.vmap(batch)(jax.random.split(key, steps))
     held_out = jax.tree.map(lambda a: a[1500:], data())

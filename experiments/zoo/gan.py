@@ -15,8 +15,8 @@ NOISE, HIDDEN = 8, 64
 def turns() -> list:
     net = fbp.Graph(
         inputs=("noise", "real"),
-        generator=(fbp.models.mlp((NOISE, HIDDEN, HIDDEN, 2), fbp.Silu()), "noise"),
-        critic=(fbp.models.mlp((2, HIDDEN, HIDDEN, 1), fbp.Silu()), "generator"),
+        generator=(fbp.models.mlp((NOISE, HIDDEN, HIDDEN, 2), fbp.LeakyRelu(0.2)), "noise"),
+        critic=(fbp.models.mlp((2, HIDDEN, HIDDEN, 1), fbp.LeakyRelu(0.2)), "generator"),
         of_real=("critic", "real"),
         output={"fake": "critic", "real": "of_real"},
     )
@@ -53,10 +53,9 @@ def batch(key, n=128):
 def main(steps=3000):
     key = jax.random.key(0)
     state = fbp.state_in_turn(turns(), key)
-    step = fbp.step_in_turn(turns())
-    losses = []
+    step, drawn, losses = fbp.step_in_turn(turns()), jax.jit(batch), []
     for k in jax.random.split(key, steps):
-        state, values = step(state, batch(k), key)
+        state, values = step(state, drawn(k), key)
         losses.append(values)
     noise = jax.random.normal(key, (1000, NOISE))
     fake, _ = turns()[0][0].model.layers[0].forward(state.params.model["generator"], noise)

@@ -58,9 +58,9 @@ def main(steps=1000):
     key = jax.random.key(0)
     state = fbp.state_of(objective().init(key), OPTIMIZER)
     # One call a step: on a CPU, XLA runs convolutions slowly in the loop of `fbp.steps_of`.
-    step, losses = fbp.step_of(objective(), OPTIMIZER), []
+    step, drawn, losses = fbp.step_of(objective(), OPTIMIZER), jax.jit(batch), []
     for k in jax.random.split(key, steps):
-        state, value = step(state, batch(k), key)
+        state, value = step(state, drawn(k), key)
         losses.append(value)
     losses = jnp.array(losses)
     averaged = objective().value(state.opt_state.average, batch(key, 1000), key)

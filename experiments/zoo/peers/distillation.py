@@ -29,7 +29,7 @@ TEACHER = eqx.nn.MLP(64, 10, 256, 2, key=jax.random.key(1))
 
 
 def start(key, model=None):
-    model = eqx.nn.MLP(64, 10, 12, 1, key=key) if model is None else model
+    model = eqx.nn.MLP(64, 10, 8, 1, key=key) if model is None else model
     return model, OPTIMIZER.init(eqx.filter(model, eqx.is_array))
 
 
@@ -44,7 +44,7 @@ def step(state, batch, key, teacher=TEACHER):
     return (eqx.apply_updates(model, updates), opt_state), value
 
 
-def main(steps=1000):
+def main(steps=3000):
     key = jax.random.key(0)
     held_out = jax.tree.map(lambda a: a[1500:], data())
 

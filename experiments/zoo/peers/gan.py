@@ -9,6 +9,10 @@ from gan import HIDDEN, NOISE, batch
 OPTIMIZER = optax.adam(1e-3, b1=0.5)
 
 
+def leaky(x):
+    return jax.nn.leaky_relu(x, 0.2)
+
+
 def entropy(critic, points, label):
     logits = jax.vmap(critic)(points)
     return optax.sigmoid_binary_cross_entropy(logits, jnp.full_like(logits, label)).mean()
@@ -24,8 +28,8 @@ def tells(critic, generator, noise, real):
 
 def start(key):
     keys = jax.random.split(key)
-    generator = eqx.nn.MLP(NOISE, 2, HIDDEN, 2, jax.nn.silu, key=keys[0])
-    critic = eqx.nn.MLP(2, 1, HIDDEN, 2, jax.nn.silu, key=keys[1])
+    generator = eqx.nn.MLP(NOISE, 2, HIDDEN, 2, leaky, key=keys[0])
+    critic = eqx.nn.MLP(2, 1, HIDDEN, 2, leaky, key=keys[1])
     models = (generator, critic)
     return models, tuple(OPTIMIZER.init(eqx.filter(m, eqx.is_array)) for m in models)
 

@@ -72,9 +72,9 @@ def step(state, batch, key):
 
 def main(steps=1000):
     key = jax.random.key(0)
-    state, losses = start(key), []
+    state, drawn, losses = start(key), jax.jit(batch), []
     for k in jax.random.split(key, steps):
-        state, value = step(state, batch(k), k)
+        state, value = step(state, drawn(k), k)
         losses.append(value)
     averaged = loss(eqx.combine(state[2], state[0]), batch(key, 1000), key)
     print(f"error {losses[0]:.3f}, after training {losses[-1]:.3f}")
