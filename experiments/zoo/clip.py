@@ -1,6 +1,9 @@
 """CLIP: an image and the word for it find each other among the pairs of a batch.
 
-python experiments/zoo/clip.py
+    python experiments/zoo/clip.py
+
+About 15 seconds on 2 cores of a 2.6 GHz Xeon. Expected: 99 % of the images find their word among
+ten.
 """
 
 import jax

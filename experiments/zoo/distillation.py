@@ -1,6 +1,9 @@
 """Distillation: a small student learns from a teacher's doubts, beside the labels.
 
-python experiments/zoo/distillation.py
+    python experiments/zoo/distillation.py
+
+About 25 seconds on 2 cores of a 2.6 GHz Xeon. Expected: of the 297 held-out digits, of other
+writers, the teacher has 94 % right, a student by itself 87 %, and one who is taught 89 %.
 """
 
 import jax

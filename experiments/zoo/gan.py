@@ -1,6 +1,9 @@
 """A generative adversarial network draws points on a circle; generator and critic take turns.
 
-python experiments/zoo/gan.py
+    python experiments/zoo/gan.py
+
+About 18 seconds on 2 cores of a 2.6 GHz Xeon. Expected: its points are 0.05 off the circle, of
+radius 1, on average.
 """
 
 import jax

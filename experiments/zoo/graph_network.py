@@ -2,6 +2,8 @@
 from a marked one.
 
     python experiments/zoo/graph_network.py
+
+About 17 seconds on 2 cores of a 2.6 GHz Xeon. Expected: 99.9 % of the distances are right.
 """
 
 import jax

@@ -1,6 +1,9 @@
 """MAML: weights from which one step of gradient descent on 10 points learns a new sine.
 
-python experiments/zoo/maml.py
+    python experiments/zoo/maml.py
+
+About 20 seconds on 2 cores of a 2.6 GHz Xeon. Expected: the loss after one step falls from 4.2 to
+0.056.
 """
 
 import dataclasses

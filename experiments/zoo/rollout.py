@@ -1,6 +1,9 @@
 """A learned pendulum: one small network, unrolled 16 steps in time, follows whole trajectories.
 
-python experiments/zoo/rollout.py
+    python experiments/zoo/rollout.py
+
+About 15 seconds on 2 cores of a 2.6 GHz Xeon. Expected: the error of angle and speed falls from 12
+to 0.2 over 3.2 seconds of swinging.
 """
 
 import jax

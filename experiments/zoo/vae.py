@@ -1,6 +1,9 @@
 """A variational autoencoder of handwritten digits.
 
-python experiments/zoo/vae.py
+    python experiments/zoo/vae.py
+
+About 20 seconds on 2 cores of a 2.6 GHz Xeon. Expected: the bound on -log p(image), of 64 pixels in
+[0, 1], falls from 62 to 24.
 """
 
 import jax
