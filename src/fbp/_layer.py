@@ -201,11 +201,13 @@ def product_over_batch(x: Array, dy: Array) -> Array:
 
     One product of two matrices: where a product sums over several axes, XLA first copies x turned
     round, which takes a CPU as long as the product itself. (And a vmapped outer product would be
-    summed slowly.)
+    summed slowly.) For the same reason a single column of dy is multiplied from the left.
     """
     rows = math.prod(x.shape[:-1])
     total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
     x, dy = x.reshape(rows, x.shape[-1]), dy.reshape(rows, dy.shape[-1])
+    if dy.shape[-1] == 1:
+        return jnp.matmul(dy.T, x, preferred_element_type=total).T
     return jnp.matmul(x.T, dy, preferred_element_type=total)
 
 
