@@ -11,6 +11,7 @@ from cases import CASES, Case, Noise, by_name, draw
 import fbp
 from fbp._columns import size
 from fbp._tree import count, nbytes
+from fbp.explain._summary import _folded
 
 
 def layers_in(layer: Any) -> int:
@@ -37,7 +38,11 @@ def test_the_summary_is_the_residual_tree(case: Case) -> None:
     assert table.rows[0].input == "given"
     assert {row.input for row in table.rows} <= {"given", "kept", "recomputed"}
     text = str(table)
-    assert len(text.splitlines()) >= len(table.rows)
+    # The header, a line below it and the totals; equal layers in a row are shown once.
+    folded = [row for row, last in _folded(table.rows) if last is not None]
+    shown = len(list(_folded(table.rows)))
+    assert len(text.splitlines()) == shown + 3
+    assert (shown < len(table.rows)) == bool(folded)
     assert f"{table.params:,} parameters" in text
     # Shapes are enough; and without noise less or as much is kept.
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
@@ -110,3 +115,19 @@ def test_an_error_is_that_of_the_forward() -> None:
 )
 def test_bytes_for_people(n: int, text: str) -> None:
     assert size(n) == text
+
+
+def test_equal_layers_are_shown_once_and_wide_outputs_are_cut() -> None:
+    block = fbp.Residual(fbp.Serial(norm=fbp.LayerNorm(8), dense=fbp.Dense(8, 8)))
+    heads = fbp.Parallel(a=fbp.Dense(8, 8), b=fbp.Dense(8, 8), c=fbp.Dense(8, 8), d=fbp.Tanh())
+    model = fbp.Serial(*[fbp.Dense(8, 8)] * 4, block, block, *[block] * 2, heads)
+    table = fbp.summary(model, jnp.ones((2, 16, 8)))
+    assert table.params == 4 * 72 + 4 * (16 + 72) + 3 * 72
+    lines = [line.split("  float32")[0].strip() for line in str(table).splitlines()[2:-1]]
+    # The first Dense has its input from outside: it is another row than those after it.
+    assert lines == [
+        *("Serial", "0: Dense", "1 to 3: Dense", "4 to 7: Residual", "Serial"),
+        *("norm: LayerNorm", "dense: Dense", "8: Parallel", "a to c: Dense", "d: Tanh"),
+    ]
+    assert "float32[2, 16, 8] and 3 more" in str(table)
+    assert max(map(len, str(table).splitlines())) <= 100

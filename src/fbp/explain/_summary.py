@@ -1,6 +1,8 @@
 """A summary of a model: the output, the parameters and the kept bytes of each layer."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
 
 import jax
 
@@ -29,15 +31,19 @@ class Summary:
     kept_bytes: int
 
     def table(self) -> list[tuple[str, ...]]:
-        """The cells of the table; the first row is the header."""
-        rows: list[tuple[str, ...]] = [("layer", "output", "params", "input", "kept for backward")]
+        """The cells of the table; the first row is the header. Three or more equal layers in a row
+        are shown once, with the numbers of one of them."""
+        rows: list[tuple[str, ...]] = [("layer", "output", "params", "input", "kept")]
         above = ""
-        for row in self.rows:
+        for row, last in _folded(self.rows):
             # A wrapper and its layer have the same path, which is shown once.
-            name = f"{row.path.rpartition('.')[2]}: " if row.path not in ("", above) else ""
-            name, above = "  " * row.depth + name + row.layer, row.path
+            name = row.path.rpartition(".")[2] if row.path not in ("", above) else ""
+            above = row.path
+            if last is not None:
+                name += f" to {last.path.rpartition('.')[2]}"
+            name = "  " * row.depth + (f"{name}: " if name else "") + row.layer
             params = f"{row.params:,}" if row.is_leaf else ""
-            rows.append((name, row.output, params, row.input, size(row.kept)))
+            rows.append((name, _shortened(row.output), params, row.input, size(row.kept)))
         return rows
 
     def total(self) -> str:
@@ -49,6 +55,39 @@ class Summary:
 
     def __str__(self) -> str:
         return f"{align(self.table())}\n{self.total()}"
+
+
+def _folded(rows: Sequence[Row]) -> Iterator[tuple[Row, Row | None]]:
+    """The rows to show; with the last of the equal layers that follow, where these are left out."""
+    if not rows:
+        return
+    whole = _subtree(rows)
+    alike = [whole]
+    while len(alike) * len(whole) < len(rows):
+        following = _subtree(rows[len(alike) * len(whole) :])
+        if list(map(_figures, following)) != list(map(_figures, whole)):
+            break
+        alike.append(following)
+    many = len(alike) > 2 and rows[0].depth > 0
+    yield whole[0], alike[-1][0] if many else None
+    yield from _folded(whole[1:])
+    yield from _folded(rows[len(alike) * len(whole) if many else len(whole) :])
+
+
+def _subtree(rows: Sequence[Row]) -> Sequence[Row]:
+    """The first row and those of the layers inside it."""
+    inside = itertools.takewhile(lambda row: row.depth > rows[0].depth, rows[1:])
+    return rows[: 1 + len(list(inside))]
+
+
+def _figures(row: Row) -> Row:
+    return dataclasses.replace(row, path="")
+
+
+def _shortened(output: str) -> str:
+    """The arrays of an output, or the first and how many more."""
+    first, *others = output.split("] ")
+    return output if len(output) <= 40 or not others else f"{first}] and {len(others)} more"
 
 
 def summary(model: Layer, x: PyTree, key: Key = None) -> Summary:
