@@ -64,7 +64,7 @@ class Plan:
         return self.chosen.in_backward
 
     def __str__(self) -> str:
-        rows = [("keep", "optimizer", "kept", "together", "ms/step", "")]
+        rows = [("keep", "optimizer", "kept for backward", "together", "ms/step", "")]
         for c in self.choices:
             mark = "chosen" if c is self.chosen else "" if c.seconds else "beyond the budget"
             where = "in backward" if c.in_backward else "after"
