@@ -60,6 +60,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frames", "labels"), TINY, ids=str)
 @pytest.mark.parametrize("blank", [0, 2])
 def test_all_paths_written_out(frames: int, labels: list[int], blank: int, x64: None) -> None:
@@ -88,6 +89,7 @@ def test_autodiff_agrees(seed: int, x64: None) -> None:
     loss_cases.agrees(LOSS, (), y, Weighted(target, jnp.asarray([0.5, 0.0, 2.0])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_optax_agrees(seed: int, x64: None) -> None:
     y, target = drawn(seed, rows=5)
@@ -124,6 +126,7 @@ def test_labels_that_cannot_be_spelled() -> None:
     assert (dwant[jnp.asarray([0, 3])] != 0).all()
 
 
+@pytest.mark.slow
 def test_no_frames_spell_no_labels() -> None:
     y = jnp.zeros((2, 0, 3))
     lengths = {"labels": jnp.asarray([[1], [1]]), "label_lengths": jnp.asarray([0, 1])}
@@ -179,6 +182,7 @@ def test_uneven_parts_add_up(cuts: list[int], weighted: bool, x64: None) -> None
     loss_cases.adds_up(LOSS, (), y, target, cuts)
 
 
+@pytest.mark.slow
 def test_what_does_not_count_does_not_leak() -> None:
     y, target = drawn(1)
     weight = jnp.asarray([1.0, 0, 2])
@@ -196,6 +200,7 @@ def test_what_does_not_count_does_not_leak() -> None:
     assert jnp.isfinite(dy[jnp.asarray([0, 2])]).all()
 
 
+@pytest.mark.slow
 def test_leading_axes(x64: None) -> None:
     y, target = drawn(0, rows=6)
     want, _, dwant = LOSS.value_and_grad((), y, target)
@@ -208,6 +213,7 @@ def test_leading_axes(x64: None) -> None:
     np.testing.assert_allclose(mapped[2].reshape(y.shape) / 2, dwant, rtol=1e-12, atol=1e-16)
 
 
+@pytest.mark.slow
 def test_an_empty_batch() -> None:
     y, target = jax.tree.map(lambda a: a[:0], drawn())
     value, _, dy = LOSS.value_and_grad((), y, target)
@@ -297,6 +303,7 @@ BUGS = ["softmax_missing", "posterior_not_over_p", "padding_pulled"]
 BUGS += ["posterior_of_the_frame_before", "divided_by_lengths"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_bug_is_caught(bug: str) -> None:
     y = drawn(0)[0].astype(jnp.float32)

@@ -141,7 +141,7 @@ REFUSED = [
     (
         {"a": (TANH, ()), "output": "a"},
         TypeError,
-        "expected what a reads to be a name, or a tuple or a dict of names, got tuple ()",
+        "expected what a reads to be a name, or a tuple or a dict of names, got ()",
     ),
 ]
 

@@ -25,6 +25,9 @@ from cases import (
 
 import fbp
 
+# Three seeds and three sizes, compiled twice and in float64: seconds a row.
+pytestmark = pytest.mark.slow
+
 EPS = float(jnp.finfo(jnp.float32).eps)
 SEEDS = 3
 

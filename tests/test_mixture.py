@@ -259,6 +259,7 @@ def plain_mixture(params: Any, x: Any, k: int) -> Any:
     return y
 
 
+@pytest.mark.slow
 def test_a_mixture_of_experts(x64: None) -> None:
     model = mixture(4, 5, 2)
     params = cast(model.init(jax.random.key(0)), jnp.float64)
@@ -274,6 +275,7 @@ def test_the_check_of_a_mixture() -> None:
     assert fbp.check(model, model.init(jax.random.key(0)), x, budget="fast").ok
 
 
+@pytest.mark.slow
 def test_experts_that_nobody_chose_have_no_gradient() -> None:
     model = mixture(3, 4, 1)
     params = model.init(jax.random.key(0))

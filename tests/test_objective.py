@@ -309,7 +309,8 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda o, p, x, t: fbp.Objective(o.model, fbp.MeanSquaredError),
         TypeError,
-        "Objective: expected a Loss, got the class MeanSquaredError",
+        "Objective: expected a Loss, got the class MeanSquaredError: make one, "
+        "MeanSquaredError(...)",
     ),
     (
         lambda o, p, x, t: o.value(p, (x, t), has_aux=True),
