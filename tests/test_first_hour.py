@@ -204,6 +204,11 @@ def params_forgotten() -> Any:
     return DENSE.forward((), X)
 
 
+@mistake("Dense: expected params of shapes {'w': (3, 2), 'b': (2,)}, got tuple (an array ...")
+def a_tuple_of_params() -> Any:
+    return DENSE.forward((jnp.ones((3, 2)), jnp.ones(2)), X)
+
+
 @mistake("Residual: expected its layer to keep the shape and dtype of x, got float32[4, 3] -> ...")
 def a_residual_that_changes_the_shape() -> Any:
     return fbp.Residual(DENSE).forward(PARAMS.model, X)
@@ -217,6 +222,11 @@ def a_name_that_is_not_there() -> Any:
 @mistake("Graph: expected no cycle, got a <- b <- a")
 def a_cycle() -> Any:
     return fbp.Graph("x", a=(TANH, "b"), b=(TANH, "a"), output="b")
+
+
+@mistake("Graph: expected different names, got 'x' twice")
+def an_input_named_twice() -> Any:
+    return fbp.Graph(("x", "x"), a=(TANH, "x"), output="a")
 
 
 @mistake("On: expected x with a part 'h', got a dict of a, b")
@@ -372,6 +382,13 @@ def a_model_for_an_objective() -> Any:
 )
 def a_function_for_an_optimizer() -> Any:
     return fbp.step_of(OBJECTIVE, optax.adam)
+
+
+@mistake(
+    "step: expected an optax optimizer, got the class GradientTransformation: as optax.adam(..."
+)
+def a_class_for_an_optimizer() -> Any:
+    return fbp.step_of(OBJECTIVE, optax.GradientTransformation)
 
 
 @mistake("step: expected a state, that of fbp.state_of(params, optimizer), got ...")

@@ -152,7 +152,11 @@ def described(value: Any) -> str:
     if inspect.isroutine(value) or isinstance(value, functools.partial):
         return f"the function {getattr(value, '__name__', type(value).__name__)}"
     text = repr(value)
-    return text if len(text) <= 60 and " at 0x" not in text else f"a {type(value).__name__}"
+    return text if len(text) <= 60 and " at 0x" not in text else _with_article(type(value).__name__)
+
+
+def _with_article(name: str) -> str:
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
 
 
 def short_repr(value: Any) -> str:

@@ -260,7 +260,7 @@ def require_trailing(owner: Any, x: Array, shape: tuple[int, ...], name: str = "
 
 def require_params(owner: Any, params: Params, **shapes: tuple[int, ...]) -> None:
     """Raises ValueError unless params is a dict of arrays with these names and shapes."""
-    got = params
+    got: Any = described(params)
     if isinstance(params, dict):
         got = {name: jnp.shape(leaf) for name, leaf in params.items()}
     if got != shapes:

@@ -92,7 +92,11 @@ class Graph(Group):
 
     def __init__(self, /, inputs: Any, output: Any, **nodes: Any):
         _require_names("inputs", inputs)
-        known = dict.fromkeys((inputs,) if isinstance(inputs, str) else inputs)
+        given = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        known = dict.fromkeys(given)
+        if len(known) < len(given):
+            twice = next(name for name in given if given.count(name) > 1)
+            raise ValueError(f"Graph: expected different names, got {twice!r} twice")
         layers: dict[str, Layer] = {}
         numbers: dict[str, int] = {}
         made = []

@@ -72,7 +72,9 @@ class AutodiffLoss(Loss):
         return () if self.draw is None else self.draw(key)
 
     def value(self, params: Params, y: PyTree, target: PyTree, key: Key = None) -> Array:
-        return self._of(target, key)(params, y)
+        value = self._of(target, key)(params, y)
+        _require_scalar(self, value)
+        return value
 
     def value_and_grad(
         self, params: Params, y: PyTree, target: PyTree, key: Key = None

@@ -141,9 +141,11 @@ def one_step(
             f"step: expected an objective, got {described(objective)}: make one, "
             "fbp.Objective(model, loss)"
         )
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+    made = hasattr(optimizer, "init") and hasattr(optimizer, "update")
+    if isinstance(optimizer, type) or not made:
         name = getattr(optimizer, "__name__", "")
-        cure = f": call it, as in optax.{name}(1e-3)" if callable(optimizer) else ""
+        function = callable(optimizer) and not isinstance(optimizer, type)
+        cure = f": call it, as in optax.{name}(1e-3)" if function else ": as optax.adam(1e-3)"
         raise TypeError(f"step: expected an optax optimizer, got {described(optimizer)}{cure}")
     for option, wanted in (("has_aux", has_aux), ("scale", isinstance(optimizer, LossScaled))):
         if wanted and not _accepts(objective, option):
