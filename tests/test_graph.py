@@ -260,3 +260,24 @@ def test_the_summary_of_a_graph_says_what_is_kept() -> None:
         "up": ("recomputed", 0),
     }
     assert table.kept_bytes == 2 * kept
+
+
+def test_a_graph_in_mixed_precision_casts_each_layer() -> None:
+    graph = fbp.Graph(
+        ("a", "b"),
+        x=(fbp.Dense(3, 4), "a"),
+        s=(fbp.Stack(fbp.Residual(fbp.Dense(4, 4)), 2), "x"),
+        y=(fbp.Concat(), ("s", "b")),
+        output="y",
+    )
+    mixed = fbp.mixed_precision(graph)
+    assert isinstance(mixed, fbp.Graph)
+    x = {"a": jnp.ones((5, 3)), "b": jnp.ones((5, 2))}
+    params = graph.init(KEY)
+    y, res = mixed.forward(params, x)
+    assert y.dtype == jnp.bfloat16
+    gradients = mixed.backward(params, x, res, jnp.ones_like(y))
+    assert {a.dtype for a in jax.tree.leaves(gradients)} == {jnp.dtype(jnp.float32)}
+    _, res = graph.forward(params, x)
+    # Sums of rounded numbers, 2^-9 each.
+    assert_close(gradients, graph.backward(params, x, res, jnp.ones(y.shape)), 2.0**-6)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from fbp._layer import Array, Key, Layer, Params, PyTree, like, require_layer
-from fbp.combinators import Parallel, Serial, Stack, Sum
+from fbp.combinators import Each, Graph, Parallel, Serial, Stack, Sum
 from fbp.combinators._map import map_held
 from fbp.ports._tie import Tie
 
@@ -77,13 +77,14 @@ def mixed_precision(model: Layer, dtype: DTypeLike = jnp.bfloat16) -> Layer:
     are summed in the dtype of the params.
 
     Args:
-      model: any layer. The layers inside `Serial`, `Parallel`, `Sum`, `Stack` and `Tie` are wrapped
-        one by one. The x of a Stack must be of dtype, as it is after any other layer.
+      model: any layer. The layers inside `Serial`, `Parallel`, `Each`, `Sum`, `Graph`, `Stack` and
+        `Tie` are wrapped one by one. The x of a Stack must be of dtype, as it is after any other
+        layer.
       dtype: the dtype of its arithmetic.
     """
     if isinstance(model, Stack):
         return map_held(lambda block: Cast(block, dtype), model)
-    if isinstance(model, Serial | Parallel | Sum | Tie):
+    if isinstance(model, Each | Graph | Parallel | Serial | Sum | Tie):
         return map_held(lambda layer: mixed_precision(layer, dtype), model)
     return Cast(model, dtype)
 
