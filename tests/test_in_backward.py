@@ -56,7 +56,8 @@ def some(values: Any, *always: Any) -> list[Any]:
 
 def ten_steps(objective: Any, params: Any, batches: Any, optimizer: Any, **options: Any) -> Any:
     state = fbp.state_of(params, optimizer)
-    return fbp.steps_of(objective, optimizer, **options)(state, batches)
+    # The key is for the dropout of a language model.
+    return fbp.steps_of(objective, optimizer, **options)(state, batches, jax.random.key(5))
 
 
 def assert_alike(one: Any, other: Any, tolerance: float = 2e-6) -> None:
