@@ -182,7 +182,6 @@ def test_uneven_parts_add_up(cuts: list[int], weighted: bool, x64: None) -> None
     loss_cases.adds_up(LOSS, (), y, target, cuts)
 
 
-@pytest.mark.slow
 def test_what_does_not_count_does_not_leak() -> None:
     y, target = drawn(1)
     weight = jnp.asarray([1.0, 0, 2])

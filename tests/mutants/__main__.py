@@ -47,6 +47,7 @@ SHARED += ["fbp.ports._update_if:update_if"]
 FILES = ["contract", "losses", "combinators", "elementwise_reference", "step", "mutants_killed"]
 FILES += ["unembed", "conv", "recurrent", "ports", "sequences", "in_backward", "fused_attention"]
 FILES += ["convolutions", "trees", "time", "mixture"]
+FILES += ["graph", "objective", "ctc", "metric_losses", "divergence"]
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "-m", "not slow and not torch"]
 NEAR = {
     "layers": [
@@ -67,6 +68,13 @@ NEAR = {
         *("losses", "elementwise_reference", "step", "mutants_killed", "unembed", "mixture")
     ],
     # Of files that few others are about.
+    "_ctc.py": ["ctc"],
+    "_metric.py": ["metric_losses"],
+    "_length.py": ["metric_losses"],
+    "_divergence.py": ["divergence"],
+    "_losses.py": ["objective"],
+    "_graph.py": ["graph", "contract"],
+    "_parts.py": ["graph", "contract"],
     "attention_kernels.py": ["fused_attention"],
     "kernel_blocks.py": ["fused_attention"],
     **{
@@ -80,8 +88,8 @@ NEAR = {
         for name in ("_attention", "_attention_inputs", "attention", "heads")
     },
     "_platform.py": ["sequences", "in_backward", "schedules"],
-    "_microbatch.py": ["step", "mutants_killed", "in_backward"],
-    "_objective.py": ["step", "mutants_killed", "in_backward"],
+    "_microbatch.py": ["objective", "step", "mutants_killed", "in_backward"],
+    "_objective.py": ["objective", "step", "mutants_killed", "in_backward"],
     "_cell.py": ["contract", "recurrent", "mutants_killed"],
     "_layer.py": ["contract", "losses", "step", "mutants_killed", "sequences"],
 }
@@ -109,6 +117,8 @@ CALLED = {
     **{"_gathered": ["segment", "gather"], "_added": ["segment", "gather"]},
     **{"LinearRecurrence": ["recurrence", "time"], "_earlier": ["recurrence", "time"]},
     **{"TopKRouter": ["router", "mixture"], "_at": ["router", "mixture"]},
+    **{"SoftmaxKLDivergence": ["divergence"], "NormalKLDivergence": ["divergence"]},
+    **{"CTC": ["ctc"], "Graph": ["graph"], "Losses": ["objective"]},
     **{"LoadBalance": ["mixture"], "_scan": ["recurrence", "time"]},
     **{"Upsample2D": ["upsampl"], "MaxPool2D": ["max_pool"], "AvgPool2D": ["avg_pool"]},
     **{"GlobalAvgPool2D": ["global_avg"], "GroupNorm": ["group_norm"], "Sum": ["sum"]},
