@@ -138,3 +138,12 @@ def test_a_small_gpt_in_float16_learns_as_in_float32() -> None:
     assert want[-20:].mean() < 0.9 * want[:20].mean()
     assert abs(got[-20:].mean() - want[-20:].mean()) < 0.01 * want[-20:].mean()
     assert (abs(got - want) < 0.02 * want).all()
+
+
+@pytest.mark.parametrize("wrap", [lambda o: fbp.Clipped(o, 1.0), lambda o: fbp.LossScaled(o)])
+def test_a_scale_inside_another_optimizer_is_refused(wrap: Any) -> None:
+    objective = fbp.Objective(fbp.Dense(3, 2), fbp.MeanSquaredError())
+    optimizer = wrap(fbp.LossScaled(optax.sgd(0.1)))
+    step = fbp.step_of(objective, optimizer)
+    with pytest.raises(ValueError, match=r"^step: expected LossScaled as the outermost wrapper"):
+        step(fbp.state_of(objective.init(KEY), optimizer), (jnp.ones((4, 3)), jnp.zeros((4, 2))))

@@ -27,6 +27,8 @@ def value_of(
     loss: Loss, params: Params, y: PyTree, target: PyTree, key: Key = None, share: Any = None
 ) -> Array:
     """The loss alone."""
+    if type(loss).value is Loss.value:  # which knows of no key
+        return value_and_grad_of(loss, params, y, target, key, share=share)[0]
     return loss.value(params, y, target, **_options(loss.value, key=key, share=share))
 
 

@@ -68,6 +68,10 @@ class AutodiffLoss(Loss):
     def __repr__(self) -> str:
         return f"AutodiffLoss({self.name})"
 
+    @property
+    def draws(self) -> bool:
+        return takes(self.function, "key")
+
     def init(self, key: Array) -> Params:
         return () if self.draw is None else self.draw(key)
 

@@ -90,6 +90,7 @@ class LossScaled:
         count = jnp.where(finite, state.finite + 1, 0)
         grow = jnp.asarray(False) if self.every is None else count >= self.every
         # Beyond 2^24 even a gradient of 0.004 is not finite in float16.
-        larger = jnp.minimum(2 * state.scale, 2.0**24)
-        scale = jnp.where(finite, jnp.where(grow, larger, state.scale), state.scale / 2)
+        larger = jnp.maximum(state.scale, jnp.minimum(2 * state.scale, 2.0**24))
+        smaller = jnp.minimum(state.scale, jnp.maximum(state.scale / 2, 1.0))
+        scale = jnp.where(finite, jnp.where(grow, larger, state.scale), smaller)
         return scale, jnp.where(grow, 0, count)

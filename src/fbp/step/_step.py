@@ -16,7 +16,7 @@ from fbp.combinators import map_layers
 from fbp.step._averaged import Averaged
 from fbp.step._clipped import Clipped
 from fbp.step._in_backward import update_in_backward
-from fbp.step._scaled import LossScaled
+from fbp.step._scaled import LossScale, LossScaled
 
 
 class State(NamedTuple):
@@ -164,6 +164,7 @@ def one_step(
                 f"{described(state)}"
             )
         params, opt_state, number = state
+        _require_outermost_scale(optimizer, opt_state)
         if key is not None:
             key = jax.random.fold_in(key, number)
         else:
@@ -195,6 +196,17 @@ def one_step(
     return step
 
 
+def _require_outermost_scale(optimizer: Any, opt_state: Any) -> None:
+    """Raises ValueError for a LossScaled inside another optimizer: no loss would get its scale."""
+    inside = opt_state.state if isinstance(optimizer, LossScaled) else opt_state
+    leaves = jax.tree.leaves(inside, is_leaf=lambda s: isinstance(s, LossScale))
+    if any(isinstance(leaf, LossScale) for leaf in leaves):
+        raise ValueError(
+            "step: expected LossScaled as the outermost wrapper of the optimizer, got it inside "
+            "another: write LossScaled(Clipped(...))"
+        )
+
+
 def _require_own_state(optimizer: Any, params: Any, opt_state: Any, error: Exception) -> None:
     """Raises TypeError where an update failed because the state is not this optimizer's."""
     own, given = (
@@ -222,6 +234,8 @@ def _require_no_noise(objective: Any) -> None:
         return layer
 
     whole = getattr(objective, "objective", objective)  # that of a Microbatch
+    if getattr(getattr(whole, "loss", None), "draws", False):
+        drawing.append(name_of(whole.loss))
     if isinstance(getattr(whole, "model", None), Layer):
         map_layers(note, whole.model)
     if drawing:
