@@ -18,7 +18,8 @@ import pytest
 from _case import Case
 
 import fbp
-from fbp._layer import Array, Key, Params, PyTree, at_least_float32, like
+from fbp._gradients import at_least_float32, like
+from fbp._layer import Array, Key, Params, PyTree
 from fbp._tree import named_leaves, path_of
 
 # Layers that only tests have: a key, trees, integers.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from cases import assert_close
 
 import fbp
 from fbp._layer import Array
@@ -147,3 +148,19 @@ def test_a_scale_inside_another_optimizer_is_refused(wrap: Any) -> None:
     step = fbp.step_of(objective, optimizer)
     with pytest.raises(ValueError, match=r"^step: expected LossScaled as the outermost wrapper"):
         step(fbp.state_of(objective.init(KEY), optimizer), (jnp.ones((4, 3)), jnp.zeros((4, 2))))
+
+
+def test_params_in_float16_are_updated_from_float32() -> None:
+    """Momentum in float16 would overflow with the scaled gradient and drop its small steps."""
+    params = {"w": jnp.ones(3, jnp.float16)}
+    optimizer = fbp.LossScaled(optax.sgd(1e-3, momentum=0.9), scale=2.0**15)
+    state = optimizer.init(params)
+    assert {a.dtype for a in jax.tree.leaves(state.state)} == {jnp.dtype(jnp.float32)}
+    grads = {"w": jnp.full(3, 2.0, jnp.float16)}
+    for _ in range(2):
+        updates, state = optimizer.update(grads, state, params)
+        assert updates["w"].dtype == jnp.float32
+        params = optax.apply_updates(params, updates)
+    assert params["w"].dtype == jnp.float16
+    # Gradients of 2 / 2^15, and their momentum.
+    assert_close(updates["w"], jnp.full(3, -1e-3 * 1.9 * 2 / 2**15), 1e-6)

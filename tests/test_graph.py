@@ -1,7 +1,9 @@
 """Graphs: what is written by hand, at the same cost; and what is refused."""
 
+import collections
+import dataclasses
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -281,3 +283,110 @@ def test_a_graph_in_mixed_precision_casts_each_layer() -> None:
     _, res = graph.forward(params, x)
     # Sums of rounded numbers, 2^-9 each.
     assert_close(gradients, graph.backward(params, x, res, jnp.ones(y.shape)), 2.0**-6)
+
+
+class Pair(NamedTuple):
+    image: Any
+    time: Any
+
+
+FORMS = {
+    "tuple": lambda a, b: (a, b),
+    "named": Pair,
+    "dict": lambda a, b: {"time": b, "image": a},
+    "ordered": lambda a, b: collections.OrderedDict(time=b, image=a),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_x_may_be_any_container_of_the_inputs(form: str) -> None:
+    graph = fbp.Graph(
+        ("image", "time"),
+        a=(fbp.Dense(3, 2), "image"),
+        b=(fbp.Dense(5, 2), "time"),
+        y=(fbp.Add(), ("a", "b")),
+        output="y",
+    )
+    params, image, time = graph.init(KEY), jnp.ones((4, 3)), jnp.ones((4, 5))
+    x = FORMS[form](image, time)
+    y, res = graph.forward(params, x)
+    dy = jax.random.normal(KEY, y.shape)
+    _, dx = graph.backward(params, x, res, dy)
+    assert jax.tree.structure(dx) == jax.tree.structure(x)
+    dimage, dtime = dy @ params["a"]["w"].T, dy @ params["b"]["w"].T
+    assert_close(dx, FORMS[form](dimage, dtime), 1e-6)
+
+
+@pytest.mark.parametrize("inputs", [3, None, ("x", 3), {"x": "y"}])
+def test_inputs_are_names(inputs: Any) -> None:
+    with pytest.raises(TypeError, match=r"^Graph: expected inputs to be a name or a tuple of n"):
+        fbp.Graph(inputs, a=(TANH, "x"), output="a")
+
+
+def test_the_search_for_a_cycle_takes_each_node_once() -> None:
+    """Every node reads the two after it twice over: there are 2^40 paths, and no cycle."""
+    names = [f"n{i}" for i in range(42)]
+    nodes = {name: (fbp.Add(), (names[i + 1], names[i + 2])) for i, name in enumerate(names[:-2])}
+    with pytest.raises(ValueError, match=r"^Graph: expected n0 to read what comes before it"):
+        fbp.Graph("x", **nodes, n40=(TANH, "x"), n41=(TANH, "x"), output="n0")
+
+
+def test_the_parts_of_a_dict_are_added_in_one_order() -> None:
+    """Under jit a dict has lost the order in which it was written; the integers are one part's."""
+    x = {"b": (jnp.ones(2), jnp.arange(2)), "a": (2 * jnp.ones(2), 10 + jnp.arange(2))}
+    (y, ids), _ = fbp.Add().forward((), x)
+    (jitted, jitted_ids), _ = jax.jit(fbp.Add().forward)((), x)
+    assert_close((y, ids), (3 * jnp.ones(2), 10 + jnp.arange(2)), 1e-6)
+    assert_close((jitted, jitted_ids), (y, ids), 1e-6)
+    for wrong in (jnp.ones(2), (), {}):
+        with pytest.raises(ValueError, match=r"^Add: expected a tuple or a dict of parts, got "):
+            fbp.Add().forward((), wrong)
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted(fbp.Layer):
+    """x * w, with a counter among its params that has no gradient."""
+
+    def init(self, key: Any) -> Any:
+        return {"w": jnp.float32(2), "count": jnp.int32(3)}
+
+    def forward(self, params: Any, x: Any, key: Any = None) -> Any:
+        return x * params["w"], ()
+
+    def backward(self, params: Any, x: Any, res: Any, dy: Any) -> Any:
+        return {"w": (dy * x).sum(), "count": None}, dy * params["w"]
+
+
+HOLDS_INTEGERS = {
+    "repeat": fbp.Repeat(Counted(), 3),
+    "stack": fbp.Stack(Counted(), 3),
+    "freeze": fbp.Freeze(Counted()),
+    "freeze one": fbp.Freeze(Counted(), ("w",)),
+    "serial": fbp.Serial(a=Counted(), b=Counted()),
+    "shared": fbp.Graph("x", a=(Counted(), "x"), b=("a", "a"), output="b"),
+    "unused": fbp.Graph(
+        "x", a=(Counted(), "x"), b=(Counted(), "x"), y=(fbp.Pick(0), ("a", "b")), output="y"
+    ),
+    "tie": fbp.Tie(fbp.Serial(a=Counted(), b=Counted()), "a", "b"),
+    "tie in tie": fbp.Tie(
+        fbp.Serial(
+            a=fbp.Tie(fbp.Serial(a=Counted(), b=Counted()), "a", "b"),
+            b=fbp.Tie(fbp.Serial(a=Counted(), b=Counted()), "a", "b"),
+        ),
+        "a",
+        "b",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOLDS_INTEGERS)
+def test_integers_among_params_have_no_gradient(name: str) -> None:
+    layer = HOLDS_INTEGERS[name]
+    params, x = layer.init(KEY), jnp.linspace(-1, 1, 5)
+    y, res = layer.forward(params, x)
+    dparams, dx = layer.backward(params, x, res, jnp.cos(y))
+    f = jax.grad(lambda p, x: jnp.sin(layer.forward(p, x)[0]).sum(), (0, 1), allow_int=True)
+    wanted, dwanted = f(params, x)
+    assert all(d.dtype == jnp.float32 for d in jax.tree.leaves(dparams))
+    floats = [d for d in jax.tree.leaves(wanted) if d.dtype == jnp.float32]
+    assert_close((jax.tree.leaves(dparams), dx), (floats, dwanted), 1e-5)

@@ -141,37 +141,37 @@ def imports(path: Path) -> set[str]:
 
 # What each may import of fbp. The rest (train, explain, verify, cli) may import these, and only
 # those beside the training path may import `_custom_vjp`.
+# The contract, and what is said and done in its words.
+BASE = ("_contract", "_described", "_gradients", "_layer", "_require", "_tree")
 MAY_IMPORT = {
-    "_contract.py": (),
-    "_layer.py": ("_contract",),
-    "_cell.py": ("_contract", "_layer"),
+    "_described.py": (),
+    "_contract.py": ("_described",),
+    "_positions.py": (),
+    "_layer.py": ("_contract", "_described", "_positions"),
+    "_gradients.py": ("_contract", "_layer"),
+    "_require.py": ("_described", "_layer"),
+    "_cell.py": BASE,
     "_tree.py": ("_layer",),
-    "_turn.py": ("_contract", "_layer"),
-    "_objective.py": ("_contract", "_layer", "_turn"),
-    "_microbatch.py": ("_contract", "_layer", "_objective"),
-    "_value_and_grad.py": ("_layer", "_microbatch", "_objective"),
-    "_custom_vjp.py": ("_layer", "_objective", "_turn"),
+    "_turn.py": BASE,
+    "_objective.py": (*BASE, "_turn"),
+    "_microbatch.py": (*BASE, "_objective"),
+    "_value_and_grad.py": (*BASE, "_microbatch", "_objective"),
+    "_custom_vjp.py": (*BASE, "_objective", "_turn"),
     "_platform.py": (),
-    "_schedules": ("_layer", "_platform", "_schedules"),
-    "layers": ("_cell", "_contract", "_layer", "_schedules", "_tree", "layers"),
-    "combinators": ("_cell", "_contract", "_layer", "_tree", "combinators"),
-    "ports": (
-        *("_contract", "_layer", "_objective", "_platform", "_tree"),
-        *("combinators", "layers", "ports"),
-    ),
-    "losses": ("_contract", "_layer", "_schedules", "_tree", "_turn", "losses"),
-    "text": ("_errors", "_layer", "combinators", "text"),
+    "_schedules": (*BASE, "_platform", "_schedules"),
+    "layers": (*BASE, "_cell", "_schedules", "layers"),
+    "combinators": (*BASE, "_cell", "combinators"),
+    "ports": (*BASE, "_objective", "_platform", "combinators", "layers", "ports"),
+    "losses": (*BASE, "_schedules", "_turn", "losses"),
+    "text": (*BASE, "_errors", "combinators", "text"),
     "step": (
-        *("_columns", "_contract", "_layer", "_microbatch", "_objective", "_tree", "_turn"),
+        *(*BASE, "_columns", "_microbatch", "_objective"),
         *("combinators", "layers", "ports", "step"),
     ),
     # Weights that others have made come in through `interop`.
-    "models": (
-        *("_contract", "_layer", "_tree", "combinators", "interop", "layers", "losses", "models"),
-        "ports",
-    ),
+    "models": (*BASE, "combinators", "interop", "layers", "losses", "models", "ports"),
     "interop": (
-        *("_contract", "_custom_vjp", "_layer", "_tree", "_turn"),
+        *(*BASE, "_custom_vjp", "_positions"),
         *("combinators", "interop", "layers", "models", "ports"),
     ),
 }

@@ -444,3 +444,98 @@ def test_trees(x64: None) -> None:
         state = optimizer.init(tree)
         updates, state = optimizer.update(tree, state, tree)
         assert jax.tree.structure(updates) == jax.tree.structure(tree)
+
+
+def test_parts_prepare_their_targets_with_keys_of_their_own(x64: None) -> None:
+    """Rows are left out at random: each part weighs what its own draw has kept."""
+
+    def masked(batch: Any, key: Key) -> Any:
+        x, target = batch
+        drawn = jnp.ones(len(x), bool) if key is None else jax.random.bernoulli(key, 0.5, (len(x),))
+        return x, fbp.Weighted(target, drawn.astype(x.dtype))
+
+    objective = fbp.Objective(fbp.Dense(3, 2, dtype=jnp.float64), fbp.MeanSquaredError(), masked)
+    params, parts = objective.init(KEY), []
+    x, target = jax.random.normal(KEY, (11, 3)), jax.random.normal(KEY, (11, 2))
+    got = fbp.Microbatch(objective, 4).value_and_grad(params, (x, target), KEY)
+    for i, rows in enumerate((slice(0, 8, 2), slice(1, 8, 2), slice(8, 11))):
+        key = jax.random.split(jax.random.fold_in(KEY, i))[1]
+        parts.append(masked((x[rows], target[rows]), key))
+    xs = jnp.concatenate([x for x, _ in parts])
+    targets = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *[t for _, t in parts])
+    whole = fbp.Objective(objective.model, objective.loss)
+    assert_close(got, whole.value_and_grad(params, (xs, targets)), 1e-12)
+
+
+@pytest.mark.parametrize("microbatch", [None, 4])
+def test_an_integer_to_report_is_averaged_as_a_float(microbatch: int | None) -> None:
+    objective = fbp.Objective(
+        fbp.Dense(3, 2), fbp.MeanSquaredError(), aux=lambda y, target: {"rows": target[:, 0].sum()}
+    )
+    target = jnp.arange(22).reshape(11, 2)
+    made = objective if microbatch is None else fbp.Microbatch(objective, microbatch)
+    data = jnp.ones((11, 3)), target
+    (_, aux), _ = made.value_and_grad(objective.init(KEY), data, has_aux=True)
+    assert aux["rows"].dtype == jnp.float32
+    sums = [target[rows, 0].sum() for rows in (slice(0, 8, 2), slice(1, 8, 2), slice(8, 11))]
+    parts = (4 * sums[0] + 4 * sums[1] + 3 * sums[2]) / 11
+    assert_close(aux["rows"], target[:, 0].sum() if microbatch is None else parts, 1e-6)
+
+
+@pytest.mark.parametrize("microbatch", [None, 4])
+def test_a_step_without_a_key_is_refused_where_prepare_draws(microbatch: int | None) -> None:
+    def noised(x: Array, key: Key) -> tuple[Array, Array]:
+        noise = jnp.zeros_like(x) if key is None else jax.random.normal(key, x.shape)
+        return x + noise, x
+
+    for prepare, draws in ((noised, True), (lambda x, key: (x, x), False)):
+        objective: Any = fbp.Objective(fbp.Dense(3, 3), fbp.MeanSquaredError(), prepare)
+        state = fbp.state_of(objective.init(KEY), optax.sgd(0.1))
+        if microbatch is not None:
+            objective = fbp.Microbatch(objective, microbatch)
+        step = fbp.step_of(objective, optax.sgd(0.1))
+        if draws:
+            with pytest.raises(ValueError, match=r"^step: expected a key, since prepare draws"):
+                step(state, jnp.ones((6, 3)))
+        else:
+            step(state, jnp.ones((6, 3)))
+
+
+def test_value_and_grad_takes_several_losses() -> None:
+    data = batch(0, 11)
+    params = drawn(TWO)
+    value, dparams = fbp.value_and_grad(TWO.model, LOSSES)(params.model, data)
+    want, dwant = TWO.value_and_grad(params, data)
+    assert_close((value, dparams), (want, dwant.model), 1e-6)
+
+
+def test_an_average_leaves_integers_as_they_are() -> None:
+    params = {"w": jnp.ones(3), "steps": jnp.arange(3)}
+    optimizer = fbp.Averaged(optax.sgd(0.5), 0.9)
+    state = optimizer.init(params)
+    assert state.average["steps"].dtype == params["steps"].dtype
+    grads = {"w": jnp.ones(3), "steps": jnp.zeros(3, params["steps"].dtype)}
+    _, state = optimizer.update(grads, state, params)
+    assert_close(state.average, {"w": jnp.full(3, 0.95), "steps": jnp.arange(3)}, 1e-6)
+
+
+def test_extra_arguments_pass_through_every_wrapper() -> None:
+    """A line search asks for the value of the loss, however deep it lies."""
+    seen = []
+
+    def update(grads: Any, state: Any, params: Any = None, *, value: Any) -> tuple[Any, Any]:
+        seen.append(value)
+        return grads, state
+
+    searching = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    plain = optax.sgd(0.1)
+    for optimizer in (searching, optax.chain(plain, searching), plain):
+        for wrapped in (
+            fbp.LossScaled(fbp.Clipped(optimizer, 1.0)),
+            fbp.LossScaled(fbp.Averaged(fbp.Clipped(optimizer, 1.0))),
+            fbp.Averaged(fbp.Clipped(optimizer, 1.0)),
+        ):
+            seen.clear()
+            params = {"w": jnp.ones(3)}
+            wrapped.update(params, wrapped.init(params), params, value=2.0)
+            assert bool(seen) == (optimizer is not plain)

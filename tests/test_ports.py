@@ -189,6 +189,27 @@ def test_bad_input_gets_one_clear_line() -> None:
             port(3)  # type: ignore[arg-type]
 
 
+def test_freeze_only_takes_patterns() -> None:
+    layer = fbp.Serial(a=fbp.Dense(3, 4), b=fbp.Dense(4, 2))
+    x = jnp.ones((5, 3))
+    for only, frozen in (
+        (("*.b",), {"a.b", "b.b"}),
+        (("a",), {"a.w", "a.b"}),
+        (("a.*", "b.w"), {"a.w", "a.b", "b.w"}),
+        ((), {"a.w", "a.b", "b.w", "b.b"}),
+    ):
+        port = fbp.Freeze(layer, only)
+        params = port.init(jax.random.key(0))
+        y, res = port.forward(params, x)
+        dparams, _ = port.backward(params, x, res, jnp.ones_like(y))
+        zero = {path for path, d in named_leaves(dparams).items() if not d.any()}
+        assert zero == frozen
+    with pytest.raises(TypeError, match=r"^Freeze: expected only=\('a',\), a tuple of paths"):
+        fbp.Freeze(layer, "a")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^Freeze: expected parameters at 'c', got a\.b, a\.w"):
+        fbp.Freeze(layer, ("c",)).forward(layer.init(jax.random.key(0)), x)
+
+
 @pytest.mark.slow
 def test_a_tuned_model_starts_the_same_trains_alone_and_merges() -> None:
     model = fbp.models.gpt2(vocab=13, context=9, width=8, heads=2, layers=2)

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from fbp._contract import described
-from fbp._layer import Array, Key, Layer, Params, PyTree, like, name_of
+from fbp._described import described
+from fbp._gradients import like
+from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
 
 
 class Cell(Layer):

@@ -4,7 +4,6 @@ Only trees and shapes are looked at, so that a jitted program pays nothing. `fbp
 tests the numbers.
 """
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -13,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+
+from fbp._described import described, short_repr
 
 Method = Callable[..., Any]
 
@@ -40,7 +40,8 @@ def hold_to_contract(cls: type, base: type) -> None:
 
 
 def _forward(method: Method) -> Method:
-    takes_key = _takes(method, "key")
+    kinds = {p.kind for p in inspect.signature(method).parameters.values()}
+    takes_key = takes(method, "key") or inspect.Parameter.VAR_POSITIONAL in kinds
 
     @functools.wraps(method)
     def forward(self: Any, params: Any, x: Any, key: Any = None) -> tuple[Any, Any]:
@@ -134,63 +135,6 @@ def difference(gradient: Any, value: Any) -> str:
     return ""
 
 
-def described(value: Any) -> str:
-    """A value in a few words, for an error: never an address, never the numbers of an array."""
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if _is_array(value):
-        return f"an array {value.dtype}{list(value.shape)}"
-    if isinstance(value, dict):
-        return f"a dict of {', '.join(sorted(map(str, value)))}" if value else "{}"
-    if value == () and type(value) is tuple:
-        return "()"
-    if type(value) in (tuple, list):
-        inside = ", ".join(described(v) for v in value[:4]) + (", ..." if len(value) > 4 else "")
-        return f"{type(value).__name__} ({inside})"
-    if value is None or isinstance(value, bool | int | float | complex | str):
-        return f"{value!r:.60}"
-    if inspect.isroutine(value) or isinstance(value, functools.partial):
-        return f"the function {getattr(value, '__name__', type(value).__name__)}"
-    text = repr(value)
-    return text if len(text) <= 60 and " at 0x" not in text else _with_article(type(value).__name__)
-
-
-def _with_article(name: str) -> str:
-    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
-
-
-def short_repr(value: Any) -> str:
-    """A layer as it is written, without what is at its default: `Dense(n_in=3, n_out=5)`."""
-    shown = []
-    for field in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
-        held = getattr(value, field.name)
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        same = held is default or (not _is_array(held) and bool(held == default))
-        if field.repr and field.init and not same:
-            shown.append(f"{field.name}={as_written(held)}")
-    return f"{type(value).__name__}({', '.join(shown)})"
-
-
-def as_written(value: Any) -> str:
-    """A value in a `repr`: functions and dtypes by their names, arrays by their shapes."""
-    if _is_array(value):
-        return described(value)
-    if inspect.isroutine(value) or isinstance(value, type):
-        return str(getattr(value, "__name__", value))
-    if type(value) is tuple:
-        inside = ", ".join(map(as_written, value))
-        return f"({inside},)" if len(value) == 1 else f"({inside})"
-    if type(value) is dict:
-        return "{" + ", ".join(f"{k!r}: {as_written(v)}" for k, v in value.items()) + "}"
-    return repr(value)
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype")
-
-
 def is_float(leaf: Any) -> bool:
     """Whether a leaf has a gradient."""
     return jnp.issubdtype(getattr(leaf, "dtype", np.result_type(type(leaf))), jnp.inexact)
@@ -203,64 +147,16 @@ def _holds(layer: Any, layer_type: type) -> bool:
     return any(isinstance(a, layer_type) for a in held)
 
 
-def require_single_positions(layer: Any, x: Any) -> None:
-    """Raises TypeError where `forward` reads other positions of a sequence and `step` cannot.
-
-    Three positions are run together and one by one, with drawn numbers. A layer that has not drawn
-    params of its own, or that takes other shapes, is not tried.
-
-    Args:
-      layer: a layer that inherits `start`, `step` and `steps`.
-      x: the input at one position, or its shapes and dtypes.
-    """
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype), x)
-    leaves, tree = jax.tree.flatten(shapes)
-    try:
-        with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
-            apart = _reads_other_positions(layer, tuple(leaves), tree)
-    except Exception:
-        return
-    if apart:
-        raise TypeError(
-            f"{_name(layer)}: expected start and step, since its forward reads other positions of "
-            "a sequence than its own: without them sampling computes another function than forward"
-        )
-
-
-@functools.lru_cache(maxsize=256)
-def _reads_other_positions(layer: Any, leaves: tuple[Any, ...], tree: Any) -> bool:
-    rng = np.random.default_rng(0)
-
-    def drawn(a: Any) -> tuple[Any, int]:
-        # Floats are (..., T, n), integers (..., T).
-        axis = max(len(a.shape) - 1, 0) if jnp.issubdtype(a.dtype, jnp.inexact) else len(a.shape)
-        shape = (*a.shape[:axis], 3, *a.shape[axis:])
-        if jnp.issubdtype(a.dtype, jnp.inexact):
-            return jnp.asarray(rng.normal(size=shape), a.dtype), axis
-        return jnp.asarray(rng.integers(2, size=shape), a.dtype), axis
-
-    values, axes = zip(*map(drawn, leaves), strict=True)
-    params = layer.init(jax.random.key(0))
-    together, _ = layer.forward(params, tree.unflatten(values))
-    for t in range(3):
-        one = [lax.dynamic_slice_in_dim(a, t, 1, k) for a, k in zip(values, axes, strict=True)]
-        alone, _ = layer.forward(params, tree.unflatten(one))
-        for whole, part in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
-            here = lax.dynamic_slice_in_dim(whole, t, 1, axes[0])
-            scale = np.abs(np.asarray(whole, np.float64)).max(initial=1e-30)
-            error = np.abs(np.asarray(here, np.float64) - np.asarray(part, np.float64))
-            if error.max(initial=0.0) > 1e-4 * scale:
-                return True
-    return False
-
-
 def _name(owner: Any) -> str:
     return type(owner).__name__
 
 
-def _takes(method: Method, name: str) -> bool:
-    parameters = inspect.signature(method).parameters.values()
-    return any(p.name == name or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+def takes(f: Any, name: str) -> bool:
+    """Whether a function has a parameter of this name."""
+    try:
+        return name in inspect.signature(f).parameters
+    except (TypeError, ValueError):  # some functions written in C have no signature
+        return False
 
 
 def _parameters(method: Method) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of, scaled
+from fbp._gradients import scaled
+from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of
 from fbp._objective import ObjectiveLike
 from fbp._turn import rounded, wide_gradient
 

@@ -29,14 +29,15 @@ Trees and shapes are held to this whenever a layer runs (see `_contract`), numbe
 """
 
 import abc
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._contract import described, hold_to_contract, is_float, require_single_positions
+from fbp._contract import hold_to_contract, takes
+from fbp._described import described
+from fbp._positions import require_single_positions
 
 Array = jax.Array
 Key = jax.Array | None
@@ -148,6 +149,11 @@ class Loss(abc.ABC):
         super().__init_subclass__(**options)
         hold_to_contract(cls, Loss)
 
+    @property
+    def draws(self) -> bool:
+        """Whether `value_and_grad` draws noise where it is given a key."""
+        return takes(self.value_and_grad, "key")
+
     def init(self, key: Array) -> Params:
         """Draws the parameters; () for a loss that has none."""
         del key
@@ -183,101 +189,6 @@ class Loss(abc.ABC):
 def split(key: Key, n: int) -> list[Key]:
     """Splits a key n ways; None stays None."""
     return [None] * n if key is None else list(jax.random.split(key, n))
-
-
-def at_least_float32(x: Array) -> Array:
-    """Widens bfloat16 and float16, in which sums, means and exponentials lose too much."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def at_least_int32(x: Array) -> Array:
-    """Widens integers of 8 and 16 bits, which cannot be compared with larger numbers of classes."""
-    narrow = jnp.issubdtype(x.dtype, jnp.integer) and x.dtype not in (jnp.int32, jnp.int64)
-    return x.astype(jnp.int32) if narrow else x
-
-
-def product_over_batch(x: Array, dy: Array) -> Array:
-    """x^T dy, summed over all leading axes in at least float32: (..., n), (..., m) -> (n, m).
-
-    One product of two matrices: where a product sums over several axes, XLA first copies x turned
-    round, which takes a CPU as long as the product itself. (And a vmapped outer product would be
-    summed slowly.) For the same reason a single column of dy is multiplied from the left.
-    """
-    rows = math.prod(x.shape[:-1])
-    total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
-    x, dy = x.reshape(rows, x.shape[-1]), dy.reshape(rows, dy.shape[-1])
-    if dy.shape[-1] == 1:
-        return jnp.matmul(dy.T, x, preferred_element_type=total).T
-    return jnp.matmul(x.T, dy, preferred_element_type=total)
-
-
-def add(dx: PyTree, *others: PyTree) -> PyTree:
-    """Sums the gradients of a value that was read several times; None (an integer) stays None."""
-    return jax.tree.map(lambda first, *rest: sum(rest, first), dx, *others)
-
-
-def add_floats(y: PyTree, *others: PyTree) -> PyTree:
-    """Sums values: the floats of trees. What is not a float, such as an index, is that of y."""
-    return jax.tree.map(
-        lambda first, *rest: sum(rest, first) if is_float(first) else first, y, *others
-    )
-
-
-def passed(dy: PyTree, x: PyTree) -> PyTree:
-    """The gradient of x where y is x: dy, with None for what is not a float."""
-    tree: Any
-    leaves, tree = jax.tree.flatten(x)
-    ds = tree.flatten_up_to(dy)
-    return tree.unflatten([d if is_float(a) else None for a, d in zip(leaves, ds, strict=True)])
-
-
-def scaled(dvalue: Any, grads: PyTree) -> PyTree:
-    """Multiplies gradients by the upstream gradient dvalue of a scalar, in at least float32."""
-    return jax.tree.map(lambda d: (dvalue * at_least_float32(d)).astype(d.dtype), grads)
-
-
-def like(dparams: PyTree, params: PyTree) -> PyTree:
-    """Casts gradients, which were summed in at least float32, to the dtypes of their parameters."""
-    return jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)
-
-
-def require_float(owner: Any, x: Array, name: str = "x") -> None:
-    """Raises TypeError unless x is a floating-point array."""
-    dtype = getattr(x, "dtype", type(x).__name__)
-    if not (hasattr(x, "dtype") and jnp.issubdtype(dtype, jnp.floating)):
-        raise TypeError(f"{name_of(owner)}: expected {name} to be a float array, got {dtype}")
-
-
-def require_trailing(owner: Any, x: Array, shape: tuple[int, ...], name: str = "x") -> None:
-    """Raises unless x is a float array whose last axes have the given sizes."""
-    require_float(owner, x, name)
-    if x.ndim < len(shape) or x.shape[x.ndim - len(shape) :] != shape:
-        what = f"last axis of {name} to be {shape[0]}"
-        if len(shape) > 1:
-            what = f"last axes of {name} to be {shape}"
-        raise ValueError(f"{name_of(owner)}: expected {what}, got shape {x.shape}")
-
-
-def require_params(owner: Any, params: Params, **shapes: tuple[int, ...]) -> None:
-    """Raises ValueError unless params is a dict of arrays with these names and shapes."""
-    got: Any = described(params)
-    if isinstance(params, dict):
-        got = {name: jnp.shape(leaf) for name, leaf in params.items()}
-    if got != shapes:
-        raise ValueError(f"{name_of(owner)}: expected params of shapes {shapes}, got {got}")
-
-
-def require_layer(owner: Any, layer: Any) -> None:
-    """Raises TypeError unless it is given a Layer."""
-    if not isinstance(layer, Layer):
-        cure = ""
-        if isinstance(layer, type) and issubclass(layer, Layer):
-            cure = f": make one, {layer.__name__}(...)"
-        elif callable(layer) and not isinstance(layer, type):
-            cure = ": make a layer of it by fbp.from_jax"
-        elif isinstance(layer, list | tuple) and all(isinstance(item, Layer) for item in layer):
-            cure = f": write {name_of(owner)}(*layers)"
-        raise TypeError(f"{name_of(owner)}: expected a Layer, got {described(layer)}{cure}")
 
 
 def name_of(owner: Any) -> str:

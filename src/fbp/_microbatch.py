@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Loss, PyTree, like, name_of
+from fbp._contract import takes
+from fbp._gradients import like
+from fbp._layer import Array, Key, Layer, Loss, PyTree, name_of
 from fbp._objective import EXAMPLES, Objective, ObjectiveParams
 
 
@@ -17,7 +19,7 @@ from fbp._objective import EXAMPLES, Objective, ObjectiveParams
 class Microbatch:
     """The same objective, one part of the batch at a time: only one part's residuals are alive.
 
-        value   = sum_i s_i value_i         s_i = weight of part i / weight of the whole batch
+        value   = sum_i s_i value_i         s_i = weight of part i / weight of all parts
         dparams = sum_i s_i dparams_i
 
     The plain mean of the parts' means would be wrong wherever parts have different weights: a
@@ -94,13 +96,19 @@ class Microbatch:
         if n <= self.size:
             return None, (1, batch, key)
         self._require_additive(batch, n)
-        total = jax.tree.map(lambda w: jnp.where(w == 0, 1, w), self.objective.weight(batch))
+
+        def weighed(i: Any, examples: PyTree) -> tuple[PyTree, Key]:
+            part_key = None if key is None else jax.random.fold_in(key, i)
+            # Of the target as it is prepared with the part's own key.
+            options = {"key": part_key} if takes(self.objective.weight, "key") else {}
+            return self.objective.weight(examples, **options), part_key
 
         def shared(i: Any, examples: PyTree) -> tuple[PyTree, PyTree, Key]:
-            share = jax.tree.map(lambda w, t: w / t, self.objective.weight(examples), total)
+            weight, part_key = weighed(i, examples)
+            share = jax.tree.map(lambda w, t: w / t, weight, total)
             if isinstance(share, dict):  # several losses, each with a share of its own
                 share[EXAMPLES] = jax.tree.leaves(examples)[0].shape[0] / n
-            return share, examples, None if key is None else jax.random.fold_in(key, i)
+            return share, examples, part_key
 
         def accumulate(sums: PyTree, part: tuple[Array, PyTree]) -> tuple[PyTree, None]:
             share, *args = shared(*part)
@@ -121,6 +129,12 @@ class Microbatch:
             lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)), shapes
         )
         number = jnp.arange(whole), parts
+        weights = lax.map(lambda part: weighed(*part)[0], number)
+        total = jax.tree.map(lambda w: w.sum(0), weights)
+        if rest:
+            remainder = weighed(whole, jax.tree.map(lambda a: a[n - rest :], batch))[0]
+            total = jax.tree.map(jnp.add, total, remainder)
+        total = jax.tree.map(lambda w: jnp.where(w == 0, 1, w), total)
         if rest:
             last = whole, jax.tree.map(lambda a: a[n - rest :], batch)
         else:

@@ -5,21 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
-from fbp._contract import described
-from fbp._layer import (
-    Array,
-    Key,
-    Layer,
-    Loss,
-    Params,
-    PyTree,
-    name_of,
-    require_layer,
-    scaled,
-    split,
-)
-from fbp._turn import rounded, takes, value_and_grad_of, value_of, wide_gradient
+from fbp._described import described
+from fbp._gradients import scaled
+from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of, split
+from fbp._require import require_layer
+from fbp._turn import rounded, value_and_grad_of, value_of, wide_gradient
 
 # Among the shares of several losses, which have names, that of examples: it weighs `aux`.
 EXAMPLES = ""
@@ -63,7 +55,7 @@ class Objective:
         diffusion model does; the key is None in evaluation. It has no gradient.
       aux: aux(y, target) -> a tree of numbers to report, such as an accuracy, computed from the
         forward that the gradient needs anyway. It has no gradient. Where a batch is taken in parts
-        it is averaged over them, so these should be means over examples.
+        it is averaged over them, so these should be means over examples: they are given as floats.
 
     Raises:
       TypeError: the model is not a Layer, or the loss not a Loss; params are not `ObjectiveParams`;
@@ -160,9 +152,14 @@ class Objective:
         value, res = self.forward(params, batch, key)
         return value, self._backward(params, batch, res, 1)[1]
 
-    def weight(self, batch: PyTree) -> Array:
-        """Returns how much this batch counts as a part of a larger one: the divisor of the mean."""
-        _, target = self._prepared(batch, None)
+    def weight(self, batch: PyTree, key: Key = None) -> Array:
+        """Returns how much this batch counts as a part of a larger one: the divisor of the mean.
+
+        With the key of `value_and_grad` it is that of the target that is prepared there.
+        """
+        if self.loss.draws:
+            key, _ = split(key, 2)
+        _, target = self._prepared(batch, self._split(key)[1])
         return self.loss.weight(target)
 
     def _backward(
@@ -184,13 +181,16 @@ class Objective:
                 f"those of {name_of(self.model)} alone are ObjectiveParams(params, ()), "
                 "and Objective.init draws both"
             )
-        loss_key = prepare_key = None
+        loss_key = None
         # A key that nothing else draws from is the model's as it is.
-        if takes(self.loss.value_and_grad, "key"):
+        if self.loss.draws:
             key, loss_key = split(key, 2)
-        if self.prepare is not None:
-            key, prepare_key = split(key, 2)
+        key, prepare_key = self._split(key)
         return *self._prepared(batch, prepare_key), key, loss_key
+
+    def _split(self, key: Key) -> list[Key]:
+        """A key for the rest, and one for `prepare`."""
+        return [key, None] if self.prepare is None else split(key, 2)
 
     def _prepared(self, batch: PyTree, key: Key) -> tuple[PyTree, PyTree]:
         by = "a batch"
@@ -215,8 +215,13 @@ class Objective:
                 "Objective: expected an aux to report, got none: give Objective(model, loss, "
                 "aux=lambda y, target: ...)"
             )
-        aux = self.aux(y, target)
+        aux = jax.tree.map(_as_float, self.aux(y, target))
         return value, aux if share is None else scaled(share[EXAMPLES], aux)
+
+
+def _as_float(a: Any) -> Array:
+    """An average of integers, over parts of a batch, is a float."""
+    return jnp.asarray(a, jnp.promote_types(jnp.result_type(a), jnp.float32))
 
 
 def input_grad(

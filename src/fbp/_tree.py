@@ -19,6 +19,17 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def children(x: PyTree) -> tuple[dict[Any, Any], Any]:
+    """The parts of a container, one level down, by their keys or places, and the tree that joins
+    them again. A leaf has itself as its only part."""
+    entries, tree = jax.tree_util.tree_flatten_with_path(x, is_leaf=lambda part: part is not x)
+    parts = {}
+    for keys, part in entries:
+        key = keys[-1] if keys else None
+        parts[getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))] = part
+    return parts, tree
+
+
 def nbytes(tree: PyTree) -> int:
     """The total size of a tree's arrays in bytes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

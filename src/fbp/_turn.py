@@ -5,22 +5,13 @@ shares of its parts. Scaled in at least float32, then rounded: in float16, whose
 6e-8, most of dy of a large batch would be 0 before a scale could help.
 """
 
-import inspect
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fbp._contract import is_float
+from fbp._contract import is_float, takes
 from fbp._layer import Array, Key, Loss, Params, PyTree
-
-
-def takes(f: Any, name: str) -> bool:
-    """Whether a function has a parameter of this name."""
-    try:
-        return name in inspect.signature(f).parameters
-    except (TypeError, ValueError):  # some functions written in C have no signature
-        return False
 
 
 def value_of(

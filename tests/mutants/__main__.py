@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 ROOMS = ("layers", "combinators", "ports", "losses")
 # What rules of other files are made of.
-SHARED = ["fbp._objective", "fbp._microbatch", "fbp._layer:add", "fbp._layer:like"]
-SHARED += ["fbp._layer:at_least_float32", "fbp._layer:at_least_int32"]
-SHARED += ["fbp._cell", "fbp._layer:product_over_batch"]
+SHARED = ["fbp._objective", "fbp._microbatch", "fbp._gradients:add", "fbp._gradients:like"]
+SHARED += ["fbp._gradients:at_least_float32", "fbp._gradients:at_least_int32"]
+SHARED += ["fbp._cell", "fbp._gradients:product_over_batch"]
 SHARED += [f"fbp.layers._standardize:{name}" for name in ("standardize", "dstandardize")]
 CONVOLUTION = ("correlate", "spread", "weight_gradient", "transposed", "_one_batch")
 SHARED += [f"fbp.layers._convolution:{name}" for name in CONVOLUTION]
@@ -75,6 +75,8 @@ NEAR = {
     "_losses.py": ["objective"],
     "_graph.py": ["graph", "contract"],
     "_parts.py": ["graph", "contract"],
+    "_join.py": ["graph", "contract"],
+    "_node.py": ["graph", "contract"],
     "attention_kernels.py": ["fused_attention"],
     "kernel_blocks.py": ["fused_attention"],
     **{
@@ -91,7 +93,7 @@ NEAR = {
     "_microbatch.py": ["objective", "step", "mutants_killed", "in_backward"],
     "_objective.py": ["objective", "step", "mutants_killed", "in_backward"],
     "_cell.py": ["contract", "recurrent", "mutants_killed"],
-    "_layer.py": ["contract", "losses", "step", "mutants_killed", "sequences"],
+    "_gradients.py": ["contract", "losses", "step", "mutants_killed", "sequences"],
 }
 # What the tests call a class or a function where it is not its own name.
 ATTENTION = ["attention", "heads", "blocks", "query", "scores"]

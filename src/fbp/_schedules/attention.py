@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._layer import Array, at_least_float32
+from fbp._gradients import at_least_float32
+from fbp._layer import Array
 from fbp._platform import has_several_cpus, on_cuda
 from fbp._schedules.heads import of_heads, queries_a_key
 from fbp._schedules.sums import Sums

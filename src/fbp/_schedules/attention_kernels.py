@@ -23,7 +23,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from fbp._layer import Array, at_least_float32
+from fbp._gradients import at_least_float32
+from fbp._layer import Array
 from fbp._schedules.kernel_blocks import Blocks, padded, unseen
 from fbp._schedules.sums import Sums
 

@@ -2,10 +2,10 @@
 
 from fbp.combinators._graph import Graph as Graph
 from fbp.combinators._group import Group as Group
+from fbp.combinators._join import Add as Add
+from fbp.combinators._join import Concat as Concat
 from fbp.combinators._map import map_layers as map_layers
 from fbp.combinators._parallel import Parallel as Parallel
-from fbp.combinators._parts import Add as Add
-from fbp.combinators._parts import Concat as Concat
 from fbp.combinators._parts import Each as Each
 from fbp.combinators._parts import On as On
 from fbp.combinators._parts import Pick as Pick

@@ -7,36 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from fbp._contract import described, is_float
-from fbp._layer import Key, Layer, Params, PyTree, add, require_layer, split
+from fbp._described import described
+from fbp._gradients import add, zero_gradient
+from fbp._layer import Key, Layer, Params, PyTree, split
+from fbp._require import require_layer
+from fbp._tree import children
 from fbp.combinators._group import Group
-
-
-@dataclasses.dataclass(frozen=True)
-class Node:
-    """A value of a graph: a layer's y at an x that is made of other values.
-
-    Attributes:
-      name: of the value.
-      layer: index of the layer, and of its params, in `Graph.layers`.
-      reads: names of the values that x is made of.
-      tree: the tree in which x has them: of a single value, or a tuple or a dict of several.
-    """
-
-    name: str
-    layer: int
-    reads: tuple[str, ...]
-    tree: Any
-
-    def x(self, values: dict[str, PyTree]) -> PyTree:
-        """The layer's input."""
-        return self.tree.unflatten([values[name] for name in self.reads])
-
-    def parts(self, dx: PyTree) -> Iterator[tuple[str, PyTree]]:
-        """The gradient of each value that the node reads."""
-        return zip(self.reads, self.tree.flatten_up_to(dx), strict=True)
+from fbp.combinators._node import Node, listed, reading
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -91,7 +69,7 @@ class Graph(Group):
     outputs: Node
 
     def __init__(self, /, inputs: Any, output: Any, **nodes: Any):
-        _require_names("inputs", inputs)
+        _require_inputs(inputs)
         given = (inputs,) if isinstance(inputs, str) else tuple(inputs)
         known = dict.fromkeys(given)
         if len(known) < len(given):
@@ -113,25 +91,25 @@ class Graph(Group):
                 if layer not in numbers:
                     raise ValueError(
                         f"Graph: expected {name} to share the layer of a node before it, "
-                        f"got {layer!r}, and before it are {_listed(numbers)}"
+                        f"got {layer!r}, and before it are {listed(numbers)}"
                     )
                 numbers[name] = numbers[layer]
             else:
                 require_layer(self, layer)
                 numbers[name] = len(layers)
                 layers[name] = layer
-            made.append(_reading(name, numbers[name], reads, known, nodes))
+            made.append(reading(name, numbers[name], reads, known, nodes))
             known[name] = None
         if not made:
             raise ValueError("Graph: expected at least one node, got none")
         super().__init__(**layers)
-        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "inputs", inputs if isinstance(inputs, str) else given)
         object.__setattr__(self, "nodes", tuple(made))
-        object.__setattr__(self, "outputs", _reading("output", -1, output, known, nodes))
+        object.__setattr__(self, "outputs", reading("output", -1, output, known, nodes))
         read = {name for node in (*made, self.outputs) for name in node.reads}
         if unread := [node.name for node in made if node.name not in read]:
             warnings.warn(
-                f"Graph: nothing reads {_listed(unread)}: computed in vain",
+                f"Graph: nothing reads {listed(unread)}: computed in vain",
                 UserWarning,
                 stacklevel=2,
             )
@@ -176,13 +154,13 @@ class Graph(Group):
             if node.name in dvalues:
                 dy_i = add(*dvalues[node.name])
             else:
-                dy_i = _zeros(jax.eval_shape(layer.forward, p, x_i)[0])
+                dy_i = zero_gradient(jax.eval_shape(layer.forward, p, x_i)[0])
             dp_i, dx_i = layer.backward(p, x_i, res[node.name][1], dy_i)
             dparams[node.layer].append(dp_i)
             for name, d in node.parts(dx_i):
                 dvalues[name].append(d)
         dx = {
-            name: add(*dvalues[name]) if name in dvalues else _zeros(value)
+            name: add(*dvalues[name]) if name in dvalues else zero_gradient(value)
             for name, value in self._named(x).items()
         }
         return self.pack([add(*ds) for ds in dparams]), self._unnamed(x, dx)
@@ -232,70 +210,25 @@ class Graph(Group):
         """The parts of x by name."""
         if isinstance(self.inputs, str):
             return {self.inputs: x}
-        if isinstance(x, dict) and set(x) == set(self.inputs):
-            return {name: x[name] for name in self.inputs}
-        if isinstance(x, tuple) and len(x) == len(self.inputs):
-            return dict(zip(self.inputs, x, strict=True))
-        raise ValueError(
-            f"Graph: expected x to be a dict of {_listed(self.inputs)}, or a tuple of these, "
-            f"got {described(x)}"
-        )
+        parts, _ = children(x)
+        names = list(parts) if isinstance(x, dict) else list(self.inputs)
+        there = isinstance(x, dict | tuple) and len(names) == len(parts)
+        if not there or set(names) != set(self.inputs):
+            raise ValueError(
+                f"Graph: expected x to be a dict of {listed(self.inputs)}, or a tuple of these, "
+                f"got {described(x)}"
+            )
+        return dict(zip(names, parts.values(), strict=True))
 
     def _unnamed(self, x: PyTree, named: dict[str, PyTree]) -> PyTree:
         """The inverse of `_named`, for gradients: in the form of x."""
         if isinstance(self.inputs, str):
             return named[self.inputs]
-        if isinstance(x, dict):
-            return {name: named[name] for name in x}
-        return tuple(named[name] for name in self.inputs)
+        return children(x)[1].unflatten(named[name] for name in self._named(x))
 
 
-def _reading(
-    name: str, layer: int, reads: Any, known: dict[str, None], nodes: dict[str, Any]
-) -> Node:
-    """A node, once all that it reads is known."""
-    _require_names(f"what {name} reads" if layer >= 0 else "output", reads)
-    names, tree = jax.tree.flatten(reads)
-    for read in names:
-        if read in known:
-            continue
-        if cycle := _chain(read, name, nodes):
-            raise ValueError(f"Graph: expected no cycle, got {' <- '.join([name, *cycle])}")
-        if read in nodes:
-            raise ValueError(
-                f"Graph: expected {name} to read what comes before it, got {read!r}, which comes "
-                f"after it: write {name} after {read}"
-            )
-        raise ValueError(f"Graph: {name} reads {read!r}, which is none of {_listed(known)}")
-    return Node(name, layer, tuple(names), tree)
-
-
-def _chain(first: str, last: str, nodes: dict[str, Any], seen: tuple[str, ...] = ()) -> list[str]:
-    """The names from `first` to `last`, each reading the next; [] where there is no such chain."""
-    if first == last:
-        return [last]
-    node = nodes.get(first)
-    if first in seen or not (isinstance(node, tuple) and len(node) == 2):
-        return []
-    for read in jax.tree.leaves(node[1]):
-        if rest := _chain(read, last, nodes, (*seen, first)):
-            return [first, *rest]
-    return []
-
-
-def _require_names(what: str, names: Any) -> None:
-    leaves = jax.tree.leaves(names)
-    if not leaves or not all(isinstance(name, str) for name in leaves):
+def _require_inputs(inputs: Any) -> None:
+    if not isinstance(inputs, str | tuple | list) or not all(isinstance(n, str) for n in inputs):
         raise TypeError(
-            f"Graph: expected {what} to be a name, or a tuple or a dict of names, "
-            f"got {described(names)}"
+            f"Graph: expected inputs to be a name or a tuple of names, got {described(inputs)}"
         )
-
-
-def _zeros(values: PyTree) -> PyTree:
-    """The gradient of what no one reads."""
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype) if is_float(a) else None, values)
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(names) or "none"

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from fbp._layer import Array, Layer, Params, name_of, require_layer
+from fbp._layer import Array, Layer, Params, name_of
+from fbp._require import require_layer
 
 
 @dataclasses.dataclass(frozen=True, init=False)

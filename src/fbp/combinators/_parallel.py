@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from fbp._layer import Key, Params, PyTree, add, split
+from fbp._gradients import add
+from fbp._layer import Key, Params, PyTree, split
 from fbp.combinators._group import Group
 
 

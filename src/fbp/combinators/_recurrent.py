@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from fbp._cell import Cell, require_cell
-from fbp._layer import Array, Key, Layer, Params, PyTree, at_least_float32, name_of, require_float
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp._require import require_float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ import dataclasses
 
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
+from fbp._layer import Array, Key, Layer, Params, PyTree
+from fbp._require import require_layer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,11 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, add, like, require_layer
+from fbp._gradients import add, like, widened, zero_gradient
+from fbp._layer import Array, Key, Layer, Params, PyTree
+from fbp._require import require_layer
 from fbp.combinators._residual import require_same
 
 
@@ -60,13 +61,10 @@ class Repeat(Layer):
             dparams, dx = self.layer.backward(params, x, res, dy)
             return (dx, like(add(total, dparams), total)), None
 
-        def zero(p: Array) -> Array:
-            return jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32))
-
-        (dx, total), _ = lax.scan(
-            one, (dy, jax.tree.map(zero, params)), res, length=self.n, reverse=True
-        )
-        return like(total, params), dx
+        floats = zero_gradient(params)
+        start = dy, widened(floats)
+        (dx, total), _ = lax.scan(one, start, res, length=self.n, reverse=True)
+        return like(total, floats), dx
 
     def start(self, params: Params, x: PyTree, length: int) -> PyTree:
         return [self.layer.start(params, x, length) for _ in range(self.n)]

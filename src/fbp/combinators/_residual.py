@@ -4,18 +4,9 @@ import dataclasses
 
 import jax
 
-from fbp._layer import (
-    Array,
-    Key,
-    Layer,
-    Params,
-    PyTree,
-    add,
-    add_floats,
-    name_of,
-    passed,
-    require_layer,
-)
+from fbp._gradients import add, add_floats, passed
+from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp._require import require_layer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, name_of, require_layer
+from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp._require import require_layer
 from fbp.combinators._residual import require_same
 
 EVERYTHING, INPUTS = "everything", "inputs"

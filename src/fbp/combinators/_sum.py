@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from fbp._layer import Key, Params, PyTree, add, add_floats, split
+from fbp._gradients import add, add_floats
+from fbp._layer import Key, Params, PyTree, split
 from fbp.combinators._group import Group
 from fbp.combinators._residual import require_same
 

@@ -15,7 +15,7 @@ from fbp._cell import Cell
 from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
 from fbp._tree import path_of
 from fbp.combinators import Graph, Group
-from fbp.combinators._graph import Node
+from fbp.combinators._node import Node
 from fbp.ports import LoRA
 
 

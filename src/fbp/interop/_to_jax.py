@@ -6,8 +6,8 @@ from typing import Any
 
 from jax import lax
 
-from fbp._contract import described
 from fbp._custom_vjp import layer_function, loss_function
+from fbp._described import described
 from fbp._layer import Array, Layer, Loss, Params, PyTree
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, at_least_float32, require_float
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, Key, Layer
+from fbp._require import require_float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from fbp._layer import Array, Key, Layer, at_least_float32, like, require_trailing
+from fbp._gradients import at_least_float32, like
+from fbp._layer import Array, Key, Layer
+from fbp._require import require_trailing
 
 
 @dataclasses.dataclass(frozen=True)

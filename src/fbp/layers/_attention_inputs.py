@@ -4,7 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fbp._layer import Array, name_of, require_float
+from fbp._layer import Array, name_of
+from fbp._require import require_float
 from fbp._schedules.heads import by_head
 
 

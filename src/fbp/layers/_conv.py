@@ -8,16 +8,9 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from fbp._layer import (
-    Array,
-    Key,
-    Layer,
-    at_least_float32,
-    like,
-    name_of,
-    require_params,
-    require_trailing,
-)
+from fbp._gradients import at_least_float32, like
+from fbp._layer import Array, Key, Layer, name_of
+from fbp._require import require_params, require_trailing
 from fbp.layers._convolution import correlate, spread, transposed, weight_gradient
 from fbp.layers._window import Padding, Pair, Sides, Slide, Window
 

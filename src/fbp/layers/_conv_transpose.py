@@ -3,15 +3,9 @@
 import dataclasses
 from typing import Any
 
-from fbp._layer import (
-    Array,
-    Key,
-    at_least_float32,
-    like,
-    name_of,
-    require_params,
-    require_trailing,
-)
+from fbp._gradients import at_least_float32, like
+from fbp._layer import Array, Key, name_of
+from fbp._require import require_params, require_trailing
 from fbp.layers._conv import Convolution
 from fbp.layers._convolution import correlate, spread, transposed, weight_gradient
 from fbp.layers._window import Padding, Pair, Slide

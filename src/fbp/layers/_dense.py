@@ -8,15 +8,9 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from fbp._layer import (
-    Array,
-    Key,
-    Layer,
-    like,
-    product_over_batch,
-    require_params,
-    require_trailing,
-)
+from fbp._gradients import like, product_over_batch
+from fbp._layer import Array, Key, Layer
+from fbp._require import require_params, require_trailing
 
 _LECUN_NORMAL = initializers.lecun_normal()
 

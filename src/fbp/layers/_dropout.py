@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, require_float
+from fbp._layer import Array, Key, Layer
+from fbp._require import require_float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,18 +9,9 @@ from jax import lax
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from fbp._layer import (
-    Array,
-    Key,
-    Layer,
-    at_least_float32,
-    at_least_int32,
-    like,
-    name_of,
-    product_over_batch,
-    require_params,
-    require_trailing,
-)
+from fbp._gradients import at_least_float32, at_least_int32, like, product_over_batch
+from fbp._layer import Array, Key, Layer, name_of
+from fbp._require import require_params, require_trailing
 
 _NORMAL = initializers.normal(0.02)
 

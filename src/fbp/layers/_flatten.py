@@ -4,7 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
-from fbp._layer import Array, Key, Layer, name_of, require_float, require_trailing
+from fbp._layer import Array, Key, Layer, name_of
+from fbp._require import require_float, require_trailing
 
 
 @dataclasses.dataclass(frozen=True)

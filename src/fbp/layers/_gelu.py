@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, at_least_float32, require_float
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, Key, Layer
+from fbp._require import require_float
 from fbp.layers._activations import sigmoid_and_slope
 
 _SQRT_2 = 2.0**0.5

@@ -5,16 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from fbp._layer import (
-    Array,
-    Key,
-    Layer,
-    at_least_float32,
-    like,
-    name_of,
-    require_params,
-    require_trailing,
-)
+from fbp._gradients import at_least_float32, like
+from fbp._layer import Array, Key, Layer, name_of
+from fbp._require import require_params, require_trailing
 from fbp.layers._standardize import Statistics, dstandardize, standardize, statistics
 
 # The axes H, W and channels of a group in (..., H, W, groups, n / groups).

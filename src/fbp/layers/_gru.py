@@ -9,14 +9,9 @@ from jax.nn import initializers
 from jax.typing import DTypeLike
 
 from fbp._cell import Cell, draw_gates
-from fbp._layer import (
-    Array,
-    at_least_float32,
-    like,
-    product_over_batch,
-    require_params,
-    require_trailing,
-)
+from fbp._gradients import at_least_float32, like, product_over_batch
+from fbp._layer import Array
+from fbp._require import require_params, require_trailing
 
 _LECUN_NORMAL = initializers.lecun_normal()
 _ORTHOGONAL = initializers.orthogonal()

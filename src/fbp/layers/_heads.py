@@ -5,7 +5,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, name_of, require_float
+from fbp._layer import Array, Key, Layer, name_of
+from fbp._require import require_float
 
 # Queries (..., T, H, K), keys (..., T, G, K) and values (..., T, G, K).
 Qkv = tuple[Array, Array, Array]

@@ -6,8 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._contract import described
-from fbp._layer import Array, Key, Layer, name_of, require_float
+from fbp._described import described
+from fbp._layer import Array, Key, Layer, name_of
+from fbp._require import require_float
 
 # {"a": ..., "b": ...}
 Line = dict[str, Array]

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, Key, Layer, name_of
+from fbp._require import require_float
 from fbp.layers._heads import Qkv
 
 

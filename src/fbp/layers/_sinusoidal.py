@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from fbp._layer import Array, Key, Layer, at_least_float32, name_of
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, Key, Layer, name_of
 
 
 @dataclasses.dataclass(frozen=True)

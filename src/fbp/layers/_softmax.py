@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, at_least_float32, name_of, require_float
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, Key, Layer, name_of
+from fbp._require import require_float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,8 @@ the part of dxhat that is orthogonal to the constant vector and, up to eps, to x
 
 from jax import lax
 
-from fbp._layer import Array, at_least_float32
+from fbp._gradients import at_least_float32
+from fbp._layer import Array
 
 Statistics = tuple[Array, Array]
 

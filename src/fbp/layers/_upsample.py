@@ -5,7 +5,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, name_of, require_float
+from fbp._layer import Array, Key, Layer, name_of
+from fbp._require import require_float
 from fbp.layers._window import Pair, pair
 
 

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Loss, at_least_float32, at_least_int32, require_float
+from fbp._gradients import at_least_float32, at_least_int32
+from fbp._layer import Array, Loss
+from fbp._require import require_float
 from fbp.losses._elementwise import Elementwise
 from fbp.losses._mean import broadcast_weight, shares, unweighted, weighted_sum
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fbp._layer import Array, Loss, at_least_float32, require_float
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, Loss
+from fbp._require import require_float
 from fbp.losses._mean import count_examples, shares, unweighted, weighted_sum
 from fbp.losses._targetless import Parts, Targetless
 

@@ -1,14 +1,16 @@
 """Several losses on parts of one output: a weighted sum."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fbp._contract import described
-from fbp._layer import Array, Key, Loss, Params, PyTree, scaled, split
-from fbp._turn import takes, value_and_grad_of, value_of
+from fbp._described import described
+from fbp._gradients import scaled, zero_gradient
+from fbp._layer import Array, Key, Loss, Params, PyTree, split
+from fbp._turn import value_and_grad_of, value_of
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -25,8 +27,7 @@ class Losses(Loss):
 
     Args:
       **parts: `name=(coefficient, loss)`. y and the target are dicts with at least these names.
-        params is a dict of those of the losses that have any, so that several `Losses` without
-        parameters have the same.
+        params is a dict of those of the losses that have any, () where none has.
 
     Raises:
       TypeError: a part is not a number and a Loss, or the loss is a `Losses` itself.
@@ -41,10 +42,9 @@ class Losses(Loss):
         if not parts:
             raise ValueError("Losses: expected at least one loss, got none")
         for name, part in parts.items():
-            numbers = (
-                isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], int | float)
-            )
-            if not (numbers and isinstance(part[1], Loss) and not isinstance(part[1], Losses)):
+            pair = part if isinstance(part, tuple) and len(part) == 2 else (None, None)
+            is_number = isinstance(pair[0], numbers.Real) and not isinstance(pair[0], bool)
+            if not is_number or not isinstance(pair[1], Loss) or isinstance(pair[1], Losses):
                 raise TypeError(
                     f"Losses: expected {name}=(coefficient, loss), got {described(part)}: as in "
                     f"{name}=(1.0, fbp.MeanSquaredError())"
@@ -57,13 +57,15 @@ class Losses(Loss):
         parts = zip(self.names, self.coefficients, self.losses, strict=True)
         return f"Losses({', '.join(f'{name}=({c!r}, {loss!r})' for name, c, loss in parts)})"
 
+    @property
+    def draws(self) -> bool:
+        return any(loss.draws for loss in self.losses)
+
     def init(self, key: Array) -> Params:
         keys = jax.random.split(key, len(self.names))
-        drawn = (
-            (name, loss.init(k))
-            for name, loss, k in zip(self.names, self.losses, keys, strict=True)
-        )
-        return {name: params for name, params in drawn if jax.tree.leaves(params)}
+        parts = zip(self.names, self.losses, keys, strict=True)
+        drawn = {name: loss.init(k) for name, loss, k in parts}
+        return {name: p for name, p in drawn.items() if jax.tree.leaves(p)} or ()
 
     def value(
         self, params: Params, y: PyTree, target: PyTree, key: Key = None, share: Any = None
@@ -71,7 +73,7 @@ class Losses(Loss):
         self._require_parts(y=y, target=target)
         total = jnp.zeros(())
         for name, c, loss, k in self._walk(key):
-            value = value_of(loss, params.get(name, ()), y[name], target[name], k)
+            value = value_of(loss, _of(params, name), y[name], target[name], k)
             total += c * (value if share is None else share[name] * value)
         return total
 
@@ -86,18 +88,16 @@ class Losses(Loss):
     ) -> tuple[Array, Params, PyTree]:
         self._require_parts(y=y, target=target)
         total, dparams = jnp.zeros(()), {}
-        dy = jax.tree.map(
-            lambda a: jnp.zeros_like(a) if jnp.issubdtype(a.dtype, jnp.floating) else None, y
-        )
+        dy = zero_gradient(y)
         for name, c, loss, k in self._walk(key):
-            p = params.get(name, ())
+            p = _of(params, name)
             value, dp, d = value_and_grad_of(loss, p, y[name], target[name], k, scale)
             c = c if share is None else c * share[name]
             total += c * value
             dp, dy[name] = scaled(c, (dp, d))
             if name in params:
                 dparams[name] = dp
-        return total, dparams, dy
+        return total, dparams or (), dy
 
     def weight(self, target: PyTree) -> Any:
         """Returns the weight of each loss's part of the target, by name."""
@@ -108,9 +108,7 @@ class Losses(Loss):
         }
 
     def _walk(self, key: Key) -> Any:
-        keys: list[Key] = [None] * len(self.losses)
-        if any(takes(loss.value_and_grad, "key") for loss in self.losses):
-            keys = split(key, len(self.losses))
+        keys = split(key if self.draws else None, len(self.losses))
         return zip(self.names, self.coefficients, self.losses, keys, strict=True)
 
     def _require_parts(self, **trees: PyTree) -> None:
@@ -121,3 +119,8 @@ class Losses(Loss):
                     f"Losses: expected {what} to have {', '.join(self.names)}, got "
                     f"{described(tree)}, without {', '.join(missing)}"
                 )
+
+
+def _of(params: Params, name: str) -> Params:
+    """The params of one loss; () for one that has none."""
+    return params[name] if params and name in params else ()

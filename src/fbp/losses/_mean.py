@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fbp._contract import described
-from fbp._layer import Array, at_least_float32, name_of
+from fbp._described import described
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, name_of
 
 
 class Weighted(NamedTuple):

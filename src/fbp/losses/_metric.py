@@ -7,7 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from fbp._layer import Array, Loss, like, name_of, require_params
+from fbp._gradients import like
+from fbp._layer import Array, Loss, name_of
+from fbp._require import require_params
 from fbp.losses._length import length_and_direction
 from fbp.losses._mean import shares, unweighted, weighted_sum
 from fbp.losses._targetless import Parts, Targetless, require_parts, widened

@@ -5,8 +5,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fbp._contract import described
-from fbp._layer import Array, Loss, at_least_float32, name_of, require_float
+from fbp._described import described
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, Loss, name_of
+from fbp._require import require_float
 from fbp.losses._mean import count_examples, shares, unweighted, weighted_sum
 
 Parts = dict[str, Array]

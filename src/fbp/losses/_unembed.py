@@ -8,15 +8,9 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from fbp._layer import (
-    Array,
-    Loss,
-    at_least_int32,
-    like,
-    name_of,
-    require_params,
-    require_trailing,
-)
+from fbp._gradients import at_least_int32, like
+from fbp._layer import Array, Loss, name_of
+from fbp._require import require_params, require_trailing
 from fbp._schedules import unembed as schedule
 from fbp._schedules.unembed import Tokens
 from fbp.losses._mean import broadcast_weight, unweighted

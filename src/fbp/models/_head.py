@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._contract import described
-from fbp._layer import Array, Key, Layer, Params, PyTree, like, name_of, scaled
+from fbp._described import described
+from fbp._gradients import like, scaled
+from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
 from fbp.combinators import Serial
 from fbp.layers import Unembed
 from fbp.losses import UnembedCrossEntropy

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, like, require_layer
+from fbp._gradients import like
+from fbp._layer import Array, Key, Layer, Params, PyTree
+from fbp._require import require_layer
 from fbp.combinators import Each, Graph, Parallel, Serial, Stack, Sum
 from fbp.combinators._map import map_held
 from fbp.ports._tie import Tie

@@ -1,13 +1,15 @@
 """Parameters that are not trained: of a layer, or at some paths."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
-from fbp._tree import matches, path_of
+from fbp._gradients import zero_gradient
+from fbp._layer import Array, Key, Layer, Params, PyTree
+from fbp._require import require_layer
+from fbp._tree import matches, named_leaves, path_of
 from fbp.combinators import Group, On, Remat, Repeat, Residual, Stack
 from fbp.combinators._map import map_held
 from fbp.ports._cast import Cast
@@ -27,7 +29,10 @@ class Freeze(Layer):
 
     Args:
       layer: the layer to freeze.
-      only: paths of the parameters that are frozen; without any, all of them.
+      only: paths of the parameters that are frozen, as for `freeze`; without any, all of them.
+
+    Raises:
+      ValueError: when it runs, if a path of `only` is not in the params.
     """
 
     layer: Layer
@@ -35,6 +40,8 @@ class Freeze(Layer):
 
     def __post_init__(self) -> None:
         require_layer(self, self.layer)
+        if isinstance(self.only, str):
+            raise TypeError(f"Freeze: expected only=({self.only!r},), a tuple of paths, got a str")
 
     @property
     def cheap(self) -> bool:
@@ -48,9 +55,7 @@ class Freeze(Layer):
 
     def backward(self, params: Params, x: PyTree, res: PyTree, dy: PyTree) -> tuple[Params, PyTree]:
         dparams, dx = self.layer.backward(self._held(params), x, res, dy)
-        if not self.only:
-            return jax.tree.map(jnp.zeros_like, params), dx
-        return self.map_frozen(jnp.zeros_like, dparams), dx
+        return self.map_frozen(zero_gradient, dparams if self.only else params), dx
 
     def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
         return self.layer.recompute(self._held(params), x, res)
@@ -65,11 +70,13 @@ class Freeze(Layer):
         """Returns the tree with f applied to what is frozen."""
 
         def one(keys: tuple[Any, ...], leaf: Any) -> Any:
-            return f(leaf) if not self.only or path_of(keys) in self.only else leaf
+            frozen = not self.only or any(matches(path_of(keys), path) for path in self.only)
+            return f(leaf) if frozen else leaf
 
         return jax.tree.map_with_path(one, params)
 
     def _held(self, params: Params) -> Params:
+        _require_paths("Freeze", self.only, list(named_leaves(params)))
         return self.map_frozen(jax.lax.stop_gradient, params)
 
 
@@ -90,13 +97,17 @@ def freeze(model: Layer, *patterns: str) -> Layer:
       ValueError: a pattern is at no path.
     """
     paths = _paths(model)
+    _require_paths("freeze", patterns, paths)
     frozen = {path for path in paths for pattern in patterns if matches(path, pattern)}
+    return _freeze(model, frozen)
+
+
+def _require_paths(owner: str, patterns: Sequence[str], paths: list[str]) -> None:
     for pattern in patterns:
         if not any(matches(path, pattern) for path in paths):
             raise ValueError(
-                f"freeze: expected parameters at {pattern!r}, got {', '.join(paths) or 'none'}"
+                f"{owner}: expected parameters at {pattern!r}, got {', '.join(paths) or 'none'}"
             )
-    return _freeze(model, frozen)
 
 
 def _freeze(layer: Layer, frozen: set[str]) -> Layer:
@@ -126,5 +137,4 @@ def _freeze(layer: Layer, frozen: set[str]) -> Layer:
 
 
 def _paths(layer: Layer) -> list[str]:
-    shapes = jax.eval_shape(layer.init, jax.random.key(0))
-    return [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    return list(named_leaves(jax.eval_shape(layer.init, jax.random.key(0))))

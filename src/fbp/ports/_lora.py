@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from fbp._contract import described
-from fbp._layer import Array, Key, Layer, like, name_of, product_over_batch
+from fbp._described import described
+from fbp._gradients import like, product_over_batch
+from fbp._layer import Array, Key, Layer, name_of
 from fbp.layers import Dense
 from fbp.ports._freeze import Freeze
 

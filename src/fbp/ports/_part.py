@@ -8,6 +8,7 @@ import jax
 import optax
 
 from fbp._layer import Array, Params, PyTree
+from fbp.ports._update_of import update_of
 
 SHARED = -1  # the owner of a leaf of the state that all parameters share
 
@@ -82,7 +83,7 @@ class Part:
         needed = [owner in (SHARED, *self.numbers) for owner in self.owners]
         seen = [s if n else optax.MaskedNode() for s, n in zip(state, needed, strict=True)]
         masked = self._masked(params)
-        updates, new = optax.with_extra_args_support(self.optimizer).update(
+        updates, new = update_of(self.optimizer)(
             self._masked(grads), self.state_tree.unflatten(seen), masked, **extra
         )
         news = iter(jax.tree.leaves(new))

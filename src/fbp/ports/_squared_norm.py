@@ -4,7 +4,8 @@ import dataclasses
 
 import jax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, add
+from fbp._gradients import add
+from fbp._layer import Array, Key, Layer, Params, PyTree
 from fbp.combinators import Stack
 from fbp.ports._squares import no_squares, sum_of_squares
 from fbp.ports._update import UpdateParams

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, PyTree, at_least_float32
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, PyTree
 
 
 def sum_of_squares(tree: PyTree) -> Array:

@@ -5,7 +5,9 @@ from typing import Any
 
 import jax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, add, name_of, require_layer
+from fbp._gradients import add
+from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
+from fbp._require import require_layer
 from fbp._tree import path_of
 
 
@@ -111,7 +113,7 @@ def _with(tree: PyTree, path: str, values: dict[str, Any] | None) -> PyTree:
         suffix = _suffix(_path(keys), path)
         if suffix is None:
             return leaf
-        return None if values is None else values[suffix]
+        return None if values is None else values.get(suffix)
 
     return jax.tree.map_with_path(put, tree, is_leaf=lambda leaf: leaf is None)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._contract import described
+from fbp._described import described
 from fbp._layer import Array, Key, Layer, Params, PyTree
 from fbp._objective import Objective, ObjectiveParams
 from fbp.combinators import Stack, map_layers

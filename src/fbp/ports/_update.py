@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, require_layer
+from fbp._layer import Array, Key, Layer, Params, PyTree
 from fbp._platform import has_several_cpus
+from fbp._require import require_layer
 from fbp.combinators import Stack
 from fbp.ports._elementwise import why_not_elementwise
 from fbp.ports._part import Part

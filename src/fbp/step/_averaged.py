@@ -4,10 +4,12 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
+from fbp._contract import is_float
+from fbp._gradients import at_least_float32, widened
 from fbp._layer import Array, Params, PyTree
+from fbp.ports._update_of import update_of
 from fbp.step._scaled import LossScaled
 
 
@@ -53,26 +55,19 @@ class Averaged:
             raise TypeError("Averaged: expected LossScaled(Averaged(...)), the scale outermost")
 
     def init(self, params: Params) -> Average:
-        return Average(self.optimizer.init(params), jax.tree.map(_wide, params))
+        return Average(self.optimizer.init(params), widened(params))
 
     def update(
         self, grads: Params, state: Average, params: Params | None = None, **extra: Any
     ) -> tuple[Params, Average]:
         if params is None:
             raise ValueError("Averaged: expected update(grads, state, params), got no params")
-        update = optax.with_extra_args_support(self.optimizer).update
-        updates, inner = update(grads, state.state, params, **extra)
+        updates, inner = update_of(self.optimizer)(grads, state.state, params, **extra)
 
         def averaged(a: Array, p: Array) -> Array:
-            return self.decay * a + (1 - self.decay) * _wide(p)
+            if not is_float(p):
+                return p
+            return self.decay * a + (1 - self.decay) * at_least_float32(p)
 
         after = optax.apply_updates(params, updates)
         return updates, Average(inner, jax.tree.map(averaged, state.average, after))
-
-
-def _wide(p: Array) -> Array:
-    return p.astype(jnp.promote_types(p.dtype, jnp.float32)) if _is_float(p) else p
-
-
-def _is_float(p: Array) -> bool:
-    return jnp.issubdtype(p.dtype, jnp.floating)

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, add
+from fbp._gradients import add
+from fbp._layer import Array, Key, Layer, Params, PyTree
 from fbp.combinators import map_layers
 from fbp.layers import BatchNorm, FixedBatchNorm
 

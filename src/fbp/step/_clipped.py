@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from fbp._layer import Array, Params, PyTree
 from fbp.ports._squares import sum_of_squares
+from fbp.ports._update_of import update_of
 
 EXACT, PREVIOUS = "exact", "previous"
 
@@ -72,8 +72,7 @@ class Clipped:
         norm = jnp.sqrt(sum_of_squares(grads))
         scale = self.scale(norm if self.by == EXACT else state.norm)
         grads = jax.tree.map(lambda g: (scale * g).astype(g.dtype), grads)
-        update = optax.with_extra_args_support(self.optimizer).update
-        updates, inner = update(grads, self.inner(state), params, **extra)
+        updates, inner = update_of(self.optimizer)(grads, self.inner(state), params, **extra)
         return updates, self.with_norm(inner, norm, state)
 
     def scale(self, norm: Array) -> Array:

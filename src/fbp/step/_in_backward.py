@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fbp._layer import Array, Key, Layer, Params, PyTree, scaled
+from fbp._gradients import scaled
+from fbp._layer import Array, Key, Layer, Params, PyTree
 from fbp._microbatch import Microbatch
 from fbp.combinators import Each, Graph, On, Parallel, Remat, Residual, Serial, Stack, Sum
 from fbp.combinators._map import map_held

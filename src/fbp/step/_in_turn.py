@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from fbp._layer import Array, Key, Params, PyTree
 from fbp._objective import ObjectiveLike
-from fbp._tree import matches, path_of
-from fbp.step._step import State, one_step
+from fbp._tree import matches, named_leaves, path_of
+from fbp.step._step import State, first_state, one_step
 
 
 def only(optimizer: optax.GradientTransformation, *patterns: str) -> optax.GradientTransformation:
@@ -30,7 +29,7 @@ def only(optimizer: optax.GradientTransformation, *patterns: str) -> optax.Gradi
     """
 
     def labels(params: Params) -> PyTree:
-        paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
+        paths = list(named_leaves(params))
         for pattern in patterns:
             if not any(matches(path, pattern) for path in paths):
                 raise ValueError(f"only: expected a path like {pattern!r}, got {', '.join(paths)}")
@@ -95,9 +94,9 @@ def state_in_turn(objectives: Sequence[tuple[ObjectiveLike, Any]], key: Array) -
     first, *others = (jax.eval_shape(objective.init, key) for objective, _ in objectives)
     for other in others:
         if other != first:
-            raise ValueError("state_in_turn: expected objectives with the same params, got others")
+            raise ValueError(
+                "state_in_turn: expected objectives with the same params, got "
+                f"{', '.join(named_leaves(first))} and {', '.join(named_leaves(other))}"
+            )
     params = objectives[0][0].init(key)
-    states = tuple(optimizer.init(params) for _, optimizer in objectives)
-    state = State(params, states, jnp.zeros((), jnp.int32))
-    # Copies, since the state is donated (see `state_of`).
-    return jax.tree.map(lambda a: jnp.array(a, dtype=a.dtype), state)
+    return first_state(params, tuple(optimizer.init(params) for _, optimizer in objectives))

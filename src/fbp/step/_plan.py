@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from fbp._columns import align, size
-from fbp._contract import described
+from fbp._described import described
 from fbp._layer import Key, Layer, PyTree
 from fbp._microbatch import Microbatch
 from fbp._tree import nbytes

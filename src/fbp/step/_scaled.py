@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from fbp._gradients import widened
 from fbp._layer import Array, Params, PyTree
+from fbp.ports._update_of import update_of
 
 
 class LossScale(NamedTuple):
@@ -34,7 +35,8 @@ class LossScaled:
     float16 has no positive number below 6e-8: most of dy of a large batch would be 0. `step_of`
     gives the scale to the objective, where this is the outermost wrapper. A step whose gradient is
     not finite changes nothing but the scale, which is halved; after `every` finite steps in a row
-    it is doubled. bfloat16 does not need it.
+    it is doubled. bfloat16 does not need it. The optimizer is given params and gradients in at
+    least float32, also where params are stored in float16.
 
     Args:
       optimizer: an optax optimizer; it may be `Clipped`.
@@ -58,32 +60,25 @@ class LossScaled:
             raise ValueError(f"LossScaled: expected every of 1 or more, got {self.every}")
 
     def init(self, params: Params) -> LossScale:
-        inner = self.optimizer.init(params)
+        inner = self.optimizer.init(widened(params))
         return LossScale(inner, jnp.float32(self.scale), jnp.zeros((), jnp.int32))
 
     def update(
         self, grads: Params, state: LossScale, params: Params | None = None, **extra: Any
     ) -> tuple[Params, LossScale]:
-        grads = self.unscaled(grads, state)
+        grads = jax.tree.map(lambda g: g / state.scale, widened(grads))
         extra = {**extra, "grad": grads} if "grad" in extra else extra
         leaves = [jnp.isfinite(g).all() for g in jax.tree.leaves(grads)]
         finite = jnp.stack(leaves).all() if leaves else jnp.asarray(True)
-        update = optax.with_extra_args_support(self.optimizer).update
 
         def made() -> tuple[Params, PyTree]:
-            return update(grads, state.state, params, **extra)
+            return update_of(self.optimizer)(grads, state.state, widened(params), **extra)
 
         def refused() -> tuple[Params, PyTree]:
             return jax.tree.map(jnp.zeros_like, grads), state.state
 
         updates, inner = jax.lax.cond(finite, made, refused)
         return updates, LossScale(inner, *self._next(state, finite))
-
-    def unscaled(self, grads: Params, state: LossScale) -> Params:
-        """Returns the gradient itself."""
-        return jax.tree.map(
-            lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)) / state.scale, grads
-        )
 
     def _next(self, state: LossScale, finite: Array) -> tuple[Array, Array]:
         """The scale after this step, and the number of finite steps with it."""

@@ -8,15 +8,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from fbp._contract import described
-from fbp._layer import Array, Key, Layer, Loss, Params, PyTree, name_of
+from fbp._layer import Array, Key, Params, PyTree
 from fbp._objective import ObjectiveLike
-from fbp._turn import takes
-from fbp.combinators import map_layers
-from fbp.step._averaged import Averaged
-from fbp.step._clipped import Clipped
+from fbp.ports._update_of import update_of
 from fbp.step._in_backward import update_in_backward
-from fbp.step._scaled import LossScale, LossScaled
+from fbp.step._mistakes import require_no_noise, require_own_state, require_parts, require_state
+from fbp.step._scaled import LossScaled
 
 
 class State(NamedTuple):
@@ -35,10 +32,17 @@ class State(NamedTuple):
 
 def state_of(params: Params, optimizer: optax.GradientTransformation) -> State:
     """Returns the initial state of training for these parameters."""
-    # Copies, since the state is donated and must not share an array with anything else. Some
-    # optimizers put the params themselves, or one array twice, into their state; an initializer may
-    # return an array that other code holds.
-    state = State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    return first_state(params, optimizer.init(params))
+
+
+def first_state(params: Params, opt_state: PyTree) -> State:
+    """The state before the first step.
+
+    Copies, since the state is donated and must not share an array with anything else. Some
+    optimizers put the params themselves, or one array twice, into their state; an initializer may
+    return an array that other code holds.
+    """
+    state = State(params, opt_state, jnp.zeros((), jnp.int32))
     return jax.tree.map(lambda a: jnp.array(a, dtype=a.dtype), state)
 
 
@@ -131,44 +135,17 @@ def one_step(
     objective: ObjectiveLike, optimizer: Any, has_aux: bool = False, in_backward: bool = False
 ) -> Callable[..., tuple[State, Any]]:
     """The step of `step_of`, not jitted."""
-    if in_backward and isinstance(optimizer, LossScaled):
-        raise ValueError(
-            "in_backward: expected an optimizer that needs no whole gradient, got LossScaled, "
-            "which looks whether it is finite: take a plain step"
-        )
-    if not hasattr(objective, "value_and_grad") or isinstance(objective, Loss):
-        raise TypeError(
-            f"step: expected an objective, got {described(objective)}: make one, "
-            "fbp.Objective(model, loss)"
-        )
-    made = hasattr(optimizer, "init") and hasattr(optimizer, "update")
-    if isinstance(optimizer, type) or not made:
-        name = getattr(optimizer, "__name__", "")
-        function = callable(optimizer) and not isinstance(optimizer, type)
-        cure = f": call it, as in optax.{name}(1e-3)" if function else ": as optax.adam(1e-3)"
-        raise TypeError(f"step: expected an optax optimizer, got {described(optimizer)}{cure}")
-    for option, wanted in (("has_aux", has_aux), ("scale", isinstance(optimizer, LossScaled))):
-        if wanted and not _accepts(objective, option):
-            raise ValueError(
-                f"step: expected an objective whose value_and_grad takes {option}, as that of "
-                f"Objective does, got {name_of(objective)}"
-            )
-    supported = isinstance(optimizer, Averaged | Clipped | LossScaled)
-    update = (optimizer if supported else optax.with_extra_args_support(optimizer)).update
+    require_parts(objective, optimizer, has_aux, in_backward)
+    update = update_of(optimizer)
     options: dict[str, Any] = {"has_aux": True} if has_aux else {}
 
     def step(state: State, batch: PyTree, key: Key = None) -> tuple[State, Any]:
-        if not (isinstance(state, tuple) and len(state) == 3):
-            raise TypeError(
-                "step: expected a state, that of fbp.state_of(params, optimizer), got "
-                f"{described(state)}"
-            )
+        require_state(optimizer, state)
         params, opt_state, number = state
-        _require_outermost_scale(optimizer, opt_state)
         if key is not None:
             key = jax.random.fold_in(key, number)
         else:
-            _require_no_noise(objective)
+            require_no_noise(objective, batch)
         if in_backward:
             params, opt_state, value, done = update_in_backward(
                 objective, optimizer, params, opt_state, batch, key, **options
@@ -188,58 +165,9 @@ def one_step(
                 value_fn=lambda p: objective.value(p, batch, key),
             )
         except Exception as error:
-            _require_own_state(optimizer, params, opt_state, error)
+            require_own_state(optimizer, params, opt_state, error)
             raise
         params = optax.apply_updates(params, updates)
         return State(params, opt_state, number + 1), reported
 
     return step
-
-
-def _require_outermost_scale(optimizer: Any, opt_state: Any) -> None:
-    """Raises ValueError for a LossScaled inside another optimizer: no loss would get its scale."""
-    inside = opt_state.state if isinstance(optimizer, LossScaled) else opt_state
-    leaves = jax.tree.leaves(inside, is_leaf=lambda s: isinstance(s, LossScale))
-    if any(isinstance(leaf, LossScale) for leaf in leaves):
-        raise ValueError(
-            "step: expected LossScaled as the outermost wrapper of the optimizer, got it inside "
-            "another: write LossScaled(Clipped(...))"
-        )
-
-
-def _require_own_state(optimizer: Any, params: Any, opt_state: Any, error: Exception) -> None:
-    """Raises TypeError where an update failed because the state is not this optimizer's."""
-    own, given = (
-        jax.tree.structure(s) for s in (jax.eval_shape(optimizer.init, params), opt_state)
-    )
-    if str(own) != str(given):
-        raise TypeError(
-            "step: expected the state of this optimizer, that of fbp.state_of(params, optimizer), "
-            f"got {described(opt_state)}"
-        ) from error
-
-
-def _accepts(objective: Any, option: str) -> bool:
-    whole = getattr(objective, "objective", objective)  # that of a Microbatch
-    return takes(whole.value_and_grad, option)
-
-
-def _require_no_noise(objective: Any) -> None:
-    """Raises ValueError where training without a key would silently draw no noise."""
-    drawing = [name_of(objective)] if getattr(objective, "draws", False) else []
-
-    def note(layer: Layer) -> Layer:
-        if layer.draws:
-            drawing.append(name_of(layer))
-        return layer
-
-    whole = getattr(objective, "objective", objective)  # that of a Microbatch
-    if getattr(getattr(whole, "loss", None), "draws", False):
-        drawing.append(name_of(whole.loss))
-    if isinstance(getattr(whole, "model", None), Layer):
-        map_layers(note, whole.model)
-    if drawing:
-        raise ValueError(
-            f"step: expected a key, since {drawing[0]} draws noise in training, got None: "
-            "step(state, batch, key)"
-        )

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._layer import Array, Key, at_least_float32
+from fbp._gradients import at_least_float32
+from fbp._layer import Array, Key
 
 
 def choose(

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fbp._layer import Array, Layer, Params, PyTree, at_least_int32
+from fbp._gradients import at_least_int32
+from fbp._layer import Array, Layer, Params, PyTree
 from fbp.text._choose import choose, require_choice
 
 # The prompt is read in pieces of this many tokens: attention's scores of one piece have this many
