@@ -97,4 +97,4 @@ def test_losses_without_parameters_have_the_same():
     """So that objectives which read different parts of an output can take turns."""
     square = fbp.MeanSquaredError()
     one, two = fbp.Losses(a=(1.0, square)), fbp.Losses(a=(1.0, square), b=(2.0, square))
-    assert one.init(jax.random.key(0)) == two.init(jax.random.key(0)) == {}
+    assert one.init(jax.random.key(0)) == two.init(jax.random.key(0)) == ()
