@@ -250,7 +250,9 @@ def test_what_is_refused() -> None:
             ValueError, match=rf"^CTC: expected labels in 0\.\.4 and not 0.*got {bad}$"
         ):
             LOSS.value((), y, wrong)
-        assert jnp.isnan(jax.jit(LOSS.value)((), y, wrong))
+        value, _, dy = jax.jit(LOSS.value_and_grad)((), y, wrong)
+        assert jnp.isnan(value)
+        assert jnp.isfinite(dy[jnp.asarray([0, 2])]).all()  # the other rows
     for name, most in (("label_lengths", 3), ("logit_lengths", 7)):
         for bad in (-1, most + 1):
             wrong = {"labels": labels, name: jnp.full(3, bad)}

@@ -457,6 +457,16 @@ def a_dtype_for_a_layer() -> Any:
     return fbp.Cast(jnp.bfloat16)
 
 
+@mistake("Bias: expected shape to be a tuple of sizes, got 3: write (3,)")
+def a_size_for_a_shape() -> Any:
+    return fbp.Bias(3)  # type: ignore[arg-type]
+
+
+@mistake("Unflatten: expected shape to be a tuple of sizes, got [8, 8, 1]")
+def a_list_for_a_shape() -> Any:
+    return fbp.Unflatten([8, 8, 1])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("line", "f"), [(line, f) for _, line, f in MISTAKES],
                          ids=[name for name, _, _ in MISTAKES])  # fmt: skip
 def test_a_mistake_gets_its_line(line: str, f: Callable[[], Any]) -> None:

@@ -171,7 +171,8 @@ def test_what_is_not_the_graph_s_input_is_refused() -> None:
     graph = fbp.Graph(("a", "b"), c=(fbp.Concat(), ("a", "b")), output="c")
     one = jnp.ones(2)
     want = r"^Graph: expected x to be a dict of a, b, or a tuple of these, got "
-    for x, got in (({"a": one}, "a dict of a$"), ((one,), "tuple "), (one, "an array float32")):
+    wrong = (({"a": one}, "a dict of a$"), ((one,), "tuple "), ((one,) * 3, "tuple "))
+    for x, got in (*wrong, (one, "an array float32")):
         with pytest.raises(ValueError, match=want + got):
             graph.forward({"c": ()}, x)
     with pytest.raises(ValueError, match=r"^Graph: expected params to be a dict of \['c'\]"):
@@ -390,3 +391,37 @@ def test_integers_among_params_have_no_gradient(name: str) -> None:
     assert all(d.dtype == jnp.float32 for d in jax.tree.leaves(dparams))
     floats = [d for d in jax.tree.leaves(wanted) if d.dtype == jnp.float32]
     assert_close((jax.tree.leaves(dparams), dx), (floats, dwanted), 1e-5)
+
+
+NOISY = fbp.Serial(fbp.Scale(), fbp.Dropout(0.5))
+X = {"a": jnp.linspace(-1, 1, 6).reshape(2, 3), "b": jnp.linspace(2, 3, 6).reshape(2, 3)}
+CHEAP = {
+    "graph": (fbp.Graph(("a", "b"), c=(NOISY, "a"), d=(fbp.Add(), ("c", "b")), output="d"), X),
+    "each": (fbp.Each(a=NOISY, b=fbp.Bias((3,))), X),
+    "on": (fbp.On("a", NOISY), X),
+    "add": (fbp.Add(), X),
+    "concat": (fbp.Concat(), X),
+    "pick": (fbp.Pick("b"), X),
+}
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_what_is_cheap_is_computed_again_as_it_was(name: str) -> None:
+    """With its params and its noise; and the gradients are those of autodiff."""
+    layer, x = CHEAP[name]
+    assert layer.cheap
+    params = jax.tree.map(lambda p: p + 0.5, layer.init(KEY))
+    y, res = layer.forward(params, x, KEY)
+    assert_close(layer.recompute(params, x, res), y, 0)
+    dy = jax.tree.map(jnp.cos, y)
+    _, pull = jax.vjp(lambda params, x: layer.forward(params, x, KEY)[0], params, x)
+    assert_close(layer.backward(params, x, res, dy), pull(dy), 1e-6)
+
+
+def test_parts_of_several_dtypes_have_gradients_of_their_own() -> None:
+    x = {"a": jnp.ones((2, 3)), "b": jnp.ones((2, 1), jnp.bfloat16)}
+    y, res = fbp.Concat().forward((), x)
+    _, dx = fbp.Concat().backward((), x, res, jnp.cos(y))
+    assert y.dtype == jnp.float32
+    assert jax.tree.map(jnp.shape, dx) == jax.tree.map(jnp.shape, x)
+    assert {name: d.dtype for name, d in dx.items()} == {name: a.dtype for name, a in x.items()}

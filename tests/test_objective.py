@@ -164,6 +164,17 @@ def test_a_loss_that_draws_is_given_a_key_and_others_leave_the_model_s_as_it_is(
     assert_close(*silent, 1e-6)
 
 
+def test_one_of_several_losses_draws() -> None:
+    y = {"a": jnp.ones(5), "b": jnp.ones(5)}
+    losses = fbp.Losses(a=(1.0, fbp.MeanSquaredError()), b=(1.0, Drawing()))
+    target = {"a": jnp.zeros(5), "b": jnp.zeros(5)}
+    drawn = jax.random.normal(jax.random.split(KEY)[1])
+    got = losses.value_and_grad((), y, target, key=KEY)
+    dy = {"a": jnp.full(5, 0.4), "b": jnp.full(5, 0.4 * (1 - drawn))}
+    assert_close(got, (1 + (1 - drawn) ** 2, (), dy), 1e-6)
+    assert_close(losses.value((), y, target, key=KEY), got[0], 1e-6)
+
+
 def test_the_gradient_by_the_input() -> None:
     objective = fbp.Objective(fbp.models.mlp((3, 5, 2), fbp.Tanh()), fbp.MeanSquaredError())
     params, x, target = objective.init(KEY), jnp.ones((7, 3)), jnp.zeros((7, 2))

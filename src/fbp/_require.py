@@ -1,5 +1,6 @@
 """What layers require of their arguments: errors that say what was expected, and what came."""
 
+import numbers
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,6 +24,15 @@ def require_trailing(owner: Any, x: Array, shape: tuple[int, ...], name: str = "
         if len(shape) > 1:
             what = f"last axes of {name} to be {shape}"
         raise ValueError(f"{name_of(owner)}: expected {what}, got shape {x.shape}")
+
+
+def require_shape(owner: Any, shape: Any) -> None:
+    """Raises TypeError unless a layer's `shape` is a tuple of sizes."""
+    if not (isinstance(shape, tuple) and all(isinstance(n, numbers.Integral) for n in shape)):
+        cure = f": write ({shape},)" if isinstance(shape, numbers.Integral) else ""
+        raise TypeError(
+            f"{name_of(owner)}: expected shape to be a tuple of sizes, got {shape!r}{cure}"
+        )
 
 
 def require_params(owner: Any, params: Params, **shapes: tuple[int, ...]) -> None:

@@ -59,7 +59,7 @@ class Repeat(Layer):
         def one(state: tuple[PyTree, Params], time: PyTree) -> tuple[tuple[PyTree, Params], None]:
             (dy, total), (x, res) = state, time
             dparams, dx = self.layer.backward(params, x, res, dy)
-            return (dx, like(add(total, dparams), total)), None
+            return (dx, add(total, dparams)), None
 
         floats = zero_gradient(params)
         start = dy, widened(floats)

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from fbp._gradients import at_least_float32, like
 from fbp._layer import Array, Key, Layer
-from fbp._require import require_trailing
+from fbp._require import require_shape, require_trailing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +29,16 @@ class Scale(Layer):
 
     Raises:
       ValueError: the last axes of x are not `shape`.
-      TypeError: x is not a float array.
+      TypeError: x is not a float array; shape is not a tuple.
     """
 
     shape: tuple[int, ...] = ()
     w_init: initializers.Initializer = initializers.ones
     dtype: DTypeLike = jnp.float32
     cheap = True
+
+    def __post_init__(self) -> None:
+        require_shape(self, self.shape)
 
     def init(self, key: Array) -> Array:
         return self.w_init(key, self.shape, self.dtype)
@@ -68,13 +71,16 @@ class Bias(Layer):
 
     Raises:
       ValueError: the last axes of x are not `shape`.
-      TypeError: x is not a float array.
+      TypeError: x is not a float array; shape is not a tuple.
     """
 
     shape: tuple[int, ...] = ()
     b_init: initializers.Initializer = initializers.zeros
     dtype: DTypeLike = jnp.float32
     cheap = True
+
+    def __post_init__(self) -> None:
+        require_shape(self, self.shape)
 
     def init(self, key: Array) -> Array:
         return self.b_init(key, self.shape, self.dtype)

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from fbp._layer import Array, Key, Layer, name_of
-from fbp._require import require_float, require_trailing
+from fbp._require import require_float, require_shape, require_trailing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Unflatten(Layer):
 
     y = x and dx = dy, reshaped.
 
-    Shapes: x (..., H W C), y (..., H, W, C). Raises TypeError when x is not a float array,
-    ValueError when the size of its last axis is not the product of `shape`.
+    Shapes: x (..., H W C), y (..., H, W, C). Raises TypeError when x is not a float array or shape
+    not a tuple, ValueError when the size of its last axis is not the product of `shape`.
 
     Args:
       shape: sizes of the new axes, such as (8, 8, 1).
@@ -56,6 +56,9 @@ class Unflatten(Layer):
 
     shape: tuple[int, ...]
     cheap = True
+
+    def __post_init__(self) -> None:
+        require_shape(self, self.shape)
 
     def forward(self, params: tuple[()], x: Array, key: Key = None) -> tuple[Array, Any]:
         require_trailing(self, x, (math.prod(self.shape),))

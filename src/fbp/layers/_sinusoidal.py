@@ -70,7 +70,7 @@ class Sinusoidal(Layer):
     def _clocks(self, x: Array) -> tuple[Array, Array, Array]:
         """Returns sin(f x), cos(f x) and f, in at least float32."""
         x = at_least_float32(x if _is_float(x) else x.astype(self.dtype))
-        f = jnp.asarray(self.base ** (-np.arange(0, self.n, 2, dtype=np.float64) / self.n), x.dtype)
+        f = jnp.asarray(self.base ** (-np.arange(0, self.n, 2) / self.n), x.dtype)
         angles = x[..., None] * f
         return jnp.sin(angles), jnp.cos(angles), f
 

@@ -171,6 +171,6 @@ class CTC(Loss):
         s = jnp.arange(2 * length + 1)
         last = 2 * label_lengths[:, None]
         # Two blanks are the same class: only labels are skipped to.
-        skip = (of_state != moved(of_state, 2, -1)) & (s > 1)
+        skip = of_state != moved(of_state, 2, -1)
         end = jnp.where((s == last) | (s == last - 1), 0.0, -jnp.inf)
         return States(of_state, skip, s <= last, end, logit_lengths)

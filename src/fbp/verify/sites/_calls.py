@@ -118,11 +118,14 @@ def subject_of_call(one: Reached, in_float64: Wide | None) -> Subject:
         return [outs[i] for i in used]
 
     used = _used_outputs(one)
+    operands = [n for n, v in enumerate(inputs) if is_float(v) and n >= one.site.constants]
+    operands = [n for n in operands if first[n] == n]
+    moving = {first[n] for n in range(len(inputs)) if one.moving[n]}.intersection(operands)
+    fixed = [n for n in operands if n not in moving]
+    floats = moving | _with_gradient(one.site.eqn, f, inputs, fixed)
     leaves = []
     for n, (name, v) in enumerate(zip(one.site.operands, inputs, strict=True)):
-        is_operand = is_float(v) and n >= one.site.constants and first[n] == n
-        moving = any(one.moving[i] for i in range(len(inputs)) if first[i] == n)
-        differentiable = is_operand and (moving or _has_gradient(one.site.eqn, f, inputs, n))
+        differentiable = n in floats
         if in_float64 is not None and not differentiable:
             v = in_float64.fixed.get(n, v)
         leaves.append(Leaf(name, v if is_key(v) else np.asarray(v), differentiable))
@@ -164,20 +167,30 @@ def _first_alike(one: Reached, inputs: Sequence[Any]) -> list[int]:
     return first
 
 
-def _has_gradient(eqn: Any, f: Callable[..., Any], values: Sequence[Any], n: int) -> bool:
-    """Whether a rule gives an operand a gradient: it returns one that is not zero everywhere."""
-    if eqn.params.get("symbolic_zeros"):
+def _with_gradient(
+    eqn: Any, f: Callable[..., Any], values: Sequence[Any], operands: Sequence[int]
+) -> set[int]:
+    """The operands that a rule gives a gradient: one that is not zero everywhere."""
+    if not operands or eqn.params.get("symbolic_zeros"):
         # It is told what is differentiated, and may refuse. JAX cannot call it again after that.
-        return False
+        return set()
 
-    def floats(v: Any) -> list[Any]:
-        return [out for out in f([*values[:n], v, *values[n + 1 :]]) if is_float(out)]
+    def floats(moved: Sequence[Any]) -> list[Any]:
+        filled = list(values)
+        for n, v in zip(operands, moved, strict=True):
+            filled[n] = v
+        return [out for out in f(filled) if is_float(out)]
 
     draw = np.random.default_rng(0).standard_normal
-    try:
-        with remembered(eqn):
-            outs, pull = jax.vjp(floats, values[n])
-            (gradient,) = pull([draw(out.shape).astype(out.dtype) for out in outs])
-    except Exception:
-        return False
-    return bool(np.any(np.asarray(gradient)))
+    with remembered(eqn):
+        try:
+            outs, pull = jax.vjp(floats, [values[n] for n in operands])
+        except Exception:
+            # One that cannot be differentiated must not hide the others.
+            alone = [_with_gradient(eqn, f, values, [n]) for n in operands if len(operands) > 1]
+            return set().union(*alone)
+        try:
+            (gradients,) = pull([draw(out.shape).astype(out.dtype) for out in outs])
+        except Exception:
+            return set()
+    return {n for n, g in zip(operands, gradients, strict=True) if np.any(np.asarray(g))}
