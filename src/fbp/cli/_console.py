@@ -80,12 +80,15 @@ class Console:
         """The result of a run, in a few words."""
         if "bits_per_byte" in metrics:
             return f"{metrics['bits_per_byte']:.3f} bits a byte of the held-out text"
-        if "val_accuracy" in metrics:
-            return f"{metrics['val_accuracy']:.2%} of the held-out examples right"
+        for name in ("test_accuracy", "val_accuracy"):
+            if name in metrics:
+                return f"{metrics[name]:.2%} of the held-out examples right"
         if "accuracy" in metrics:
             return f"{metrics['accuracy']:.2%} of the examples right"
-        name = "val_loss" if "val_loss" in metrics else "loss"
-        return f"{'held-out loss' if name == 'val_loss' else 'loss'} {metrics[name]:.4g}"
+        for name in ("test_loss", "val_loss"):
+            if name in metrics:
+                return f"held-out loss {metrics[name]:.4g}"
+        return f"loss {metrics['loss']:.4g}"
 
 
 def _line(metrics: dict[str, float]) -> str:

@@ -143,7 +143,7 @@ class Train:
         if fit.trouble is not None:
             console.say(fit.trouble)
         reached = console.reached(fit.metrics)
-        console.say(f"{reached} after {fit.step:,} steps in {seconds:.1f} s; in {run.folder}")
+        console.say(f"{reached} after {fit.last_step:,} steps in {seconds:.1f} s; in {run.folder}")
         if fit.interrupted:
             return 130
         return 0 if fit.trouble is None else 1

@@ -132,9 +132,17 @@ def one_by_one(objective: ObjectiveLike, optimizer: Any) -> Callable[..., tuple[
 
 
 def one_step(
-    objective: ObjectiveLike, optimizer: Any, has_aux: bool = False, in_backward: bool = False
+    objective: ObjectiveLike,
+    optimizer: Any,
+    has_aux: bool = False,
+    in_backward: bool = False,
+    guard: bool = False,
 ) -> Callable[..., tuple[State, Any]]:
-    """The step of `step_of`, not jitted."""
+    """The step of `step_of`, not jitted.
+
+    With `guard=True` a step whose loss or gradient is not finite changes nothing, its number
+    neither. A `LossScaled` looks after its gradients itself; in the backward, the loss decides.
+    """
     require_parts(objective, optimizer, has_aux, in_backward)
     update = update_of(optimizer)
     options: dict[str, Any] = {"has_aux": True} if has_aux else {}
@@ -154,20 +162,37 @@ def one_step(
         scale = {"scale": opt_state.scale} if isinstance(optimizer, LossScaled) else {}
         reported, dparams = objective.value_and_grad(params, batch, key, **options, **scale)
         value = reported[0] if has_aux else reported
-        try:
-            updates, opt_state = update(
-                dparams,
-                opt_state,
-                params,
-                # For optimizers that need more arguments: Polyak steps, plateaus, line searches.
-                value=value,
-                grad=dparams,
-                value_fn=lambda p: objective.value(p, batch, key),
-            )
-        except Exception as error:
-            require_own_state(optimizer, params, opt_state, error)
-            raise
-        params = optax.apply_updates(params, updates)
-        return State(params, opt_state, number + 1), reported
+
+        def updated() -> State:
+            try:
+                updates, after = update(
+                    dparams,
+                    opt_state,
+                    params,
+                    # For optimizers that need more arguments: Polyak steps, plateaus, line
+                    # searches.
+                    value=value,
+                    grad=dparams,
+                    value_fn=lambda p: objective.value(p, batch, key),
+                )
+            except Exception as error:
+                require_own_state(optimizer, params, opt_state, error)
+                raise
+            return State(optax.apply_updates(params, updates), after, number + 1)
+
+        if not guard:
+            return updated(), reported
+        good = jnp.isfinite(value)
+        if not isinstance(optimizer, LossScaled):
+            good &= all_finite(dparams)
+        # A `cond` updates in place; a choice between old and new numbers would copy all of them.
+        return lax.cond(good, updated, lambda: state), reported
 
     return step
+
+
+def all_finite(tree: PyTree) -> Array:
+    """Whether all floats of a tree are finite."""
+    # x - x is 0 for a finite x and NaN for others; the sum of one pass over each array.
+    parts = [jnp.sum(a - a) for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    return jnp.isfinite(sum(parts)) if parts else jnp.asarray(True)

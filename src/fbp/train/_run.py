@@ -2,7 +2,8 @@
 
 runs/<name>/config.json          the settings, the network and the encoding of the data
             metrics.jsonl        one JSON object per line: step, loss, val_loss and others
-            weights.safetensors  the model's parameters by path, such as `dense_1.w`
+            weights.safetensors  the model's parameters by path, such as `dense_1.w`: the best
+            last.safetensors     those after the last step, where they are not the best
             picture.png          plots of the metrics and of the learned function
             samples.txt          for a language model: texts generated during training
             model/               for a fine-tuned model, instead of weights.safetensors: the model
@@ -32,6 +33,7 @@ from fbp.train.text._model import TextModel
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 WEIGHTS = "weights.safetensors"
+LAST = "last.safetensors"
 PICTURE = "picture.png"
 SAMPLES = "samples.txt"
 
@@ -83,10 +85,16 @@ class Run:
             file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
 
     def save_weights(self, params: Params) -> None:
+        self._save(WEIGHTS, params)
+
+    def save_last(self, params: Params) -> None:
+        self._save(LAST, params)
+
+    def _save(self, name: str, params: Params) -> None:
         from safetensors.numpy import save
 
         leaves = {path: np.asarray(a) for path, a in named_leaves(params).items()}
-        self._write(WEIGHTS, save(leaves))
+        self._write(name, save(leaves))
 
     def save_picture(self, png: bytes) -> None:
         self._write(PICTURE, png)

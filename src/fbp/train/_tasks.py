@@ -29,7 +29,10 @@ class Task:
       name: of the task; runs are named after it.
       encoding: how its table was encoded as arrays.
       train: x and target to train on.
-      held_out: x and target to validate on, or None if there are too few rows.
+      held_out: x and target that nothing is chosen by, or None if there are too few rows.
+      validation: x and target that choose the best weights and when to stop; they are of neither
+        of the others. None chooses by the training rows.
+      patience: ends a run after this many evaluations without a better one; None is never.
       hidden: widths of the hidden layers, or of a convnet's stages; None is a single neuron.
       image: (H, W, channels) of a row of x, for a convnet; None is a multi-layer perceptron.
       steps, batch, lr: updates, examples per update, learning rate.
@@ -52,6 +55,8 @@ class Task:
     chunks: int = 25
     image: tuple[int, int, int] | None = None
     said: tuple[str, ...] = ()
+    validation: Arrays | None = None
+    patience: int | None = None
 
     def model_spec(self) -> dict[str, Any]:
         """The network, in JSON."""

@@ -11,11 +11,10 @@ import numpy as np
 
 import fbp
 from fbp._objective import Objective
-from fbp._tree import nbytes
 from fbp.explain import summary
 from fbp.train._loop import Fit, batches, evaluator, fit, make_optimizer
 from fbp.train._picture import draw_run
-from fbp.train._run import Run, new_run
+from fbp.train._run import LAST, Run, new_run
 from fbp.train._tasks import Task, build_model
 from fbp.train.tables._table import InputError
 from fbp.verify import cross_check
@@ -112,6 +111,12 @@ def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit
         }
     )
 
+    # Where rows were set aside to choose by, the held-out ones are looked at once, at the end;
+    # where there are none, they are shown on the way, and choose nothing.
+    chosen = task.validation is not None
+    evaluate = evaluator(objective, task.train, task.validation if chosen else task.held_out)
+    watch = "val_loss" if chosen else "loss"
+
     def log(step: int, metrics: dict[str, float]) -> None:
         run.log(step, metrics)
         report.progress(step, steps, metrics)
@@ -121,15 +126,26 @@ def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit
         params,
         make_optimizer(lr, steps, task.weight_decay),
         draw,
-        evaluator(objective, task.train, task.held_out),
+        evaluate,
         steps=steps,
-        # A chunk holds the batches of all its steps; more chunks keep that near 64 MiB at most.
-        chunks=max(task.chunks, steps * nbytes(first) // 2**26),
+        eval_every=-(-steps // task.chunks),
+        watch=watch,
+        patience=task.patience,
         log=log,
         # On a CPU, XLA runs a convolution several times slower inside a loop than outside.
         scan=task.image is None,
     )
+    if chosen and task.held_out is not None:
+        tested = evaluator(objective, task.held_out, None)(result.params)
+        tested = {f"test_{name}": value for name, value in tested.items()}
+        result = dataclasses.replace(result, metrics={**result.metrics, **tested})
     run.save_weights(result.params.model)
+    if result.last_step != result.step:
+        run.save_last(result.last.params.model)
+        report.say(
+            f"the weights are those of step {result.step}, the best by {watch}; those of step "
+            f"{result.last_step} are in {LAST}"
+        )
     predict = jax.jit(lambda x: model.forward(result.params.model, x)[0])
     try:
         run.save_picture(draw_run(task, run.metrics(), lambda x: np.asarray(predict(x))))

@@ -85,7 +85,6 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
     if task.lora is not None:
         optimizer = optax.masked(optimizer, trainable(text_model.model))
     measure = text_evaluator(objective, task, batch)
-    chunks = min(task.chunks, steps)
     to_write = {round(steps * i / SAMPLES) for i in range(1, SAMPLES + 1)}
     clock = _Clock(batch * task.context)
     latest = params
@@ -113,11 +112,15 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
         draw,
         evaluate,
         steps=steps,
-        chunks=chunks,
+        eval_every=-(-steps // task.chunks),
         log=log,
     )
+    if result.last_step != result.step:
+        report.say(f"the weights are those of step {result.step}, the best by val_loss")
     if task.start is None:
         run.save_weights(result.params)
+        if result.last_step != result.step:
+            run.save_last(result.last.params)
     else:
         task.start.save(run, text_model.model, result.params)
     try:

@@ -1,0 +1,53 @@
+"""What a run has reached: its best evaluation, when to stop early, and whether it diverges."""
+
+import dataclasses
+import math
+
+Metrics = dict[str, float]
+
+# A loss this many times the first one's size above the best, at this many evaluations in a row, is
+# not going to come back.
+FAR, IN_A_ROW = 10.0, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """The evaluations of a run, as far as they decide something.
+
+    Attributes:
+      name: the metric that is watched; lower is better.
+      patience: after this many evaluations without a better one the run ends; None is never.
+      first: the metric of the first evaluation.
+      best: the lowest one so far.
+      best_step: the step of that.
+      since: how many evaluations ago that was.
+      far: how many evaluations in a row have been far above it.
+    """
+
+    name: str
+    patience: int | None = None
+    first: float = math.nan
+    best: float = math.inf
+    best_step: int = -1
+    since: int = 0
+    far: int = 0
+
+    def seen(self, step: int, metrics: Metrics) -> "Watch":
+        """The same after one more evaluation."""
+        value = metrics[self.name]
+        first = value if self.best_step < 0 else self.first
+        if value < self.best:
+            return dataclasses.replace(
+                self, first=first, best=value, best_step=step, since=0, far=0
+            )
+        size = max(abs(first), abs(self.best), first - self.best)
+        far = self.far + 1 if value - self.best > FAR * size else 0
+        return dataclasses.replace(self, since=self.since + 1, far=far)
+
+    @property
+    def is_patient(self) -> bool:
+        return self.patience is None or self.since < self.patience
+
+    @property
+    def diverges(self) -> bool:
+        return self.far >= IN_A_ROW
