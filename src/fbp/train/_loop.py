@@ -15,6 +15,7 @@ from fbp._layer import Array, Key, Params, PyTree
 from fbp._objective import Objective, ObjectiveLike, ObjectiveParams
 from fbp.losses import SoftmaxCrossEntropy
 from fbp.step._step import State, state_of
+from fbp.train._order import rows_of
 from fbp.train._steps import Steps, Taken
 from fbp.train._watch import FAR, IN_A_ROW, Metrics, Watch
 
@@ -211,16 +212,15 @@ def _diverges(step: int, metrics: Metrics, watched: Watch) -> str:
 def batches(
     x: np.ndarray, target: np.ndarray, batch: int, seed: int
 ) -> Callable[[int, int], PyTree]:
-    """Returns `draw(start, stop)`: batches of shuffled epochs, a function of the steps alone."""
+    """Returns `draw(start, stop)`: batches of shuffled epochs, a function of seed and steps alone.
+
+    The arrays may be memory-mapped: a draw reads its rows only, in a time that does not depend on
+    how many there are.
+    """
     n = len(x)
 
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch)).permutation(n)
-
     def draw(start: int, stop: int) -> PyTree:
-        first, last = start * batch // n, (stop * batch - 1) // n
-        rows = np.concatenate([order(epoch) for epoch in range(first, last + 1)])
-        rows = rows[start * batch - first * n :][: (stop - start) * batch]
+        rows = rows_of(start * batch, stop * batch, n, seed)
         rows = rows.reshape(stop - start, batch)
         return x[rows], target[rows]
 
