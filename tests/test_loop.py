@@ -1,5 +1,8 @@
 """The loop: what it keeps, when it ends, and that its numbers do not depend on how it is cut."""
 
+import signal
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -208,18 +211,22 @@ def test_noise_is_drawn_from_the_key_and_the_step():
     assert not np.array_equal(once.last.params.model["a"]["w"], other.last.params.model["a"]["w"])
 
 
-def test_an_interrupt_finishes_the_call_at_hand():
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_call_at_hand(signum):
     draw = batches(*DATA, batch=4, seed=0)
 
     def interrupted(start, stop):
-        if start >= 10:
-            raise KeyboardInterrupt
+        if start == 10:
+            signal.raise_signal(signum)
+            time.sleep(0.1)  # until the thread that listens has heard it
         return draw(start, stop)
 
     result, lines = train(optax.sgd(0.1), steps=20, eval_every=5, draw=interrupted)
-    assert result.interrupted
+    assert result.signum == signum
+    assert result.status == 128 + signum
     assert result.last_step == 10
-    assert result.step == lines[-1][0] == 10
+    assert result.step == lines[-1][0] == 5
+    assert signal.getsignal(signum) in (signal.default_int_handler, signal.SIG_DFL)
 
 
 def test_batches_are_epochs_and_a_function_of_the_step():

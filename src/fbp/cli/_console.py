@@ -1,5 +1,6 @@
 """Shows the progress of a run: a live bar on a terminal, plain lines anywhere else."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,17 @@ class Console:
     ) -> None:
         if self._bar:
             self._bar.stop()
+
+    def ended_by(self, signum: int) -> None:
+        """Shows that a signal ends the process, and leaves the terminal as it was."""
+        from fbp._signals import name_of_signal
+
+        if self._bar:
+            self._bar.stop()
+        print(f"fbp: stopped by {name_of_signal(signum)}", file=sys.stderr, flush=True)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
 
     def say(self, text: str) -> None:
         """Shows a line."""

@@ -1,15 +1,23 @@
 """`fbp train`."""
 
 import dataclasses
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+
+from fbp.cli._console import Console
+
+if TYPE_CHECKING:
+    from fbp._signals import Signals
 
 _OF_TASK = "(default: the task's)"
 _OF_PRESET = "(default: the preset's)"
 _TEXT = ("lstm", "gpt")
 _PRETRAINED = ("gpt2", "llama")
+# What a run that goes on takes anew.
+_ANEW = ("steps", "eval_every", "save_every", "keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +54,9 @@ class Train:
     """How many updates."""
     batch: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_TASK)] = None
     """How many examples an update."""
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    seed: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 0)")] = (
+        None
+    )
     """Of the first weights and of the order of the examples."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint=_OF_TASK)] = None
     """The learning rate."""
@@ -74,23 +84,109 @@ class Train:
     """Whether to compare the hand-written gradients with jax.grad before training."""
     runs: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
     """Where the runs' folders are."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
+    """Go on with a run that was stopped, as runs/digits, from its newest checkpoint. All settings
+    are the run's; only --steps, --eval-every, --save-every and --keep may be given anew."""
+    eval_every: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_TASK)] = (
+        None
+    )
+    """Steps between evaluations. The weights of the best one are kept."""
+    save_every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 60.0
+    """Time between checkpoints; 0 saves only at the end."""
+    keep: Annotated[int, tyro.conf.arg(metavar="N")] = 2
+    """How many of the newest checkpoints to keep."""
 
     def run(self) -> int:
         """Trains, and returns the status: 1 if the run had to stop early, 130 if Ctrl-C did it."""
-        # Imported here, so that help and errors in the flags are shown at once.
+        from fbp._signals import Signals
+
+        console = Console()
+
+        def end(signum: int) -> None:
+            console.ended_by(signum)
+            os._exit(128 + signum)
+
+        # Imports and compilation, which a signal would have to wait for, can be ended at once.
+        with Signals(end) as signals, signals.meanwhile(lambda: None):
+            asked = self if self.resume is None else self._resumed()
+            return asked._train(console, signals)
+
+    def _resumed(self) -> "Train":
+        """The command that a run was made by, with what may be given anew."""
+        from fbp.train import InputError, Run
+
+        assert self.resume is not None
+        command = Run(self.resume).config().get("command")
+        known = {field.name: field for field in dataclasses.fields(self)}
+        if not isinstance(command, dict) or not set(command) <= set(known):
+            raise InputError(f"{self.resume}: expected a run of this version's fbp train to go on")
+        for name, field in known.items():
+            changed = getattr(self, name) != field.default
+            if changed and name not in (*_ANEW, "resume", "check"):
+                flag = "--" + name.replace("_", "-")
+                said = f"{getattr(self, name)!r} as the task" if name == "task" else flag
+                raise InputError(
+                    f"{said} cannot be given where a run goes on: its settings are those of "
+                    f"{self.resume}; only {', '.join('--' + n.replace('_', '-') for n in _ANEW)} "
+                    "may be given anew"
+                )
+        given = {name: getattr(self, name) for name in (*_ANEW, "resume")}
+        paths = {
+            name: Path(command[name])
+            for name in ("data", "weights", "runs")
+            if command.get(name) is not None
+        }
+        return Train(**{**command, **paths, **given})
+
+    def _command(self) -> dict[str, object]:
+        """What config.json notes: the flags that are not at their defaults."""
+        noted = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default and field.name not in (*_ANEW, "resume", "name", "runs"):
+                noted[field.name] = str(value.resolve()) if isinstance(value, Path) else value
+        return noted
+
+    def _train(self, console: Console, signals: "Signals") -> int:
         import time
 
-        from fbp.cli._console import Console
+        from fbp.train import Settings, train, train_text
+
+        settings = Settings(
+            self.name,
+            self.steps,
+            self.batch,
+            self.seed,
+            self.lr,
+            self.check,
+            self.runs,
+            self.eval_every,
+            self.save_every,
+            self.keep,
+            self.resume,
+            self._command(),
+        )
+        started = time.perf_counter()
+        task = self._task()
+        with console:
+            made = train_text if hasattr(task, "tokenizer") else train
+            run, fit = made(task, settings, console, signals)
+        seconds = time.perf_counter() - started
+        if fit.trouble is not None:
+            console.say(fit.trouble)
+        reached = console.reached(fit.metrics)
+        console.say(f"{reached} after {fit.last_step:,} steps in {seconds:.1f} s; in {run.folder}")
+        return fit.status
+
+    def _task(self) -> Any:
+        """The task: of a table or of a text."""
         from fbp.train import (
             TASKS,
             InputError,
             Pretrained,
-            Settings,
             Sizes,
             table_task,
             text_task,
-            train,
-            train_text,
             tuning_task,
         )
 
@@ -115,35 +211,13 @@ class Train:
             raise InputError(
                 f"expected a task or --data FILE, got both {self.task} and {self.data}"
             )
-        settings = Settings(
-            self.name, self.steps, self.batch, self.seed, self.lr, self.check, self.runs
-        )
-        console = Console()
-        started = time.perf_counter()
         if is_text:
             if self.weights is not None:
                 start = Pretrained.load(self.weights, self.task)
-                text = tuning_task(start, self.data, self.context, self.lora)
-            else:
-                text = text_task(self.task, self.data, Sizes(**sizes))
-            with console:
-                run, fit = train_text(text, settings, console)
-        else:
-            if self.data is None:
-                task = TASKS[self.task]()
-            elif self.target is None:
-                raise InputError(
-                    f"--data {self.data}: expected --target NAME, the column to predict"
-                )
-            else:
-                task = table_task(self.data, self.target, self.kind)
-            with console:
-                run, fit = train(task, settings, console)
-        seconds = time.perf_counter() - started
-        if fit.trouble is not None:
-            console.say(fit.trouble)
-        reached = console.reached(fit.metrics)
-        console.say(f"{reached} after {fit.last_step:,} steps in {seconds:.1f} s; in {run.folder}")
-        if fit.interrupted:
-            return 130
-        return 0 if fit.trouble is None else 1
+                return tuning_task(start, self.data, self.context, self.lora)
+            return text_task(self.task, self.data, Sizes(**sizes))
+        if self.data is None:
+            return TASKS[self.task]()
+        if self.target is None:
+            raise InputError(f"--data {self.data}: expected --target NAME, the column to predict")
+        return table_task(self.data, self.target, self.kind)

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,13 @@ def _plan(tensors: Mapping[str, Any], limit: int) -> dict[str, list[str]]:
 
 
 def _write_file(path: Path, tensors: dict[str, Any]) -> None:
+    with open(path, "xb") as file:
+        for piece in pieces_of(tensors):
+            file.write(piece)
+
+
+def pieces_of(tensors: Mapping[str, Any]) -> Iterator[Any]:
+    """The bytes of a safetensors file, in pieces: its header, then one array after another."""
     # The largest elements first, so that every array begins at a multiple of its element's size.
     names = sorted(tensors, key=lambda name: (-np.dtype(tensors[name].dtype).itemsize, name))
     # transformers refuses a file whose metadata does not name a format.
@@ -101,12 +108,11 @@ def _write_file(path: Path, tensors: dict[str, Any]) -> None:
         start = stop
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % LENGTH)
-    with open(path, "xb") as file:
-        file.write(len(text).to_bytes(LENGTH, "little") + text)
-        for name in names:
-            dtype = DTYPES[header[name]["dtype"]]
-            array = np.asarray(tensors[name], dtype, order="C")
-            file.write(array.reshape(-1).view(np.uint8).data)
+    yield len(text).to_bytes(LENGTH, "little") + text
+    for name in names:
+        dtype = DTYPES[header[name]["dtype"]]
+        array = np.asarray(tensors[name], dtype, order="C")
+        yield array.reshape(-1).view(np.uint8).data
 
 
 def _index(files: dict[str, list[str]], tensors: Mapping[str, Any]) -> str:

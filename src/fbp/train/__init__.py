@@ -9,9 +9,9 @@ is the whole of a run for tables, `text/_train` that for text; `_predict` uses a
 from fbp.train._loop import batches as batches
 from fbp.train._predict import predict as predict
 from fbp.train._run import Run as Run
+from fbp.train._settings import Settings as Settings
 from fbp.train._tasks import TASKS as TASKS
 from fbp.train._tasks import table_task as table_task
-from fbp.train._train import Settings as Settings
 from fbp.train._train import train as train
 from fbp.train.tables._table import InputError as InputError
 from fbp.train.text._model import TextModel as TextModel

@@ -13,11 +13,13 @@ import optax
 
 from fbp._layer import Array, Key, Params, PyTree
 from fbp._objective import Objective, ObjectiveLike, ObjectiveParams
+from fbp._signals import Signals, name_of_signal
 from fbp.losses import SoftmaxCrossEntropy
 from fbp.step._step import State, state_of
 from fbp.train._order import rows_of
-from fbp.train._steps import Steps, Taken
+from fbp.train._steps import Steps
 from fbp.train._watch import FAR, IN_A_ROW, Metrics, Watch
+from fbp.train.checkpoints import Checkpoint, SaveError, Saver, folder_of
 
 # What a call of compiled steps should take: short enough to stop soon, long enough that the time
 # between two calls does not count.
@@ -33,25 +35,30 @@ class Fit:
       step: the number of updates that led to them.
       metrics: of that evaluation.
       last: the state after the last update.
+      last_step: the number of updates that were made.
       watch: what was watched.
       trouble: why it stopped early, in one line, or None.
       ended: why it ended before all steps without a fault, or None.
-      interrupted: whether it was stopped by Ctrl-C.
+      signum: the signal that stopped it, or None.
     """
 
     params: Params
     step: int
     metrics: Metrics
     last: State
+    last_step: int
     watch: Watch
     trouble: str | None = None
     ended: str | None = None
-    interrupted: bool = False
+    signum: int | None = None
 
     @property
-    def last_step(self) -> int:
-        """The number of updates that were made."""
-        return int(self.last.step)
+    def status(self) -> int:
+        """The exit status of a program that does nothing else: 0, 1 after trouble, or 128 and the
+        signal, as 130 after Ctrl-C and 143 after SIGTERM."""
+        if self.signum is not None:
+            return 128 + self.signum
+        return 0 if self.trouble is None else 1
 
 
 def make_optimizer(lr: float, steps: int, weight_decay: float | None) -> Any:
@@ -76,16 +83,21 @@ def fit(
     patience: int | None = None,
     scan: bool = True,
     progress: Callable[[int, float], None] | None = None,
+    saver: Saver | None = None,
+    resume: Checkpoint | None = None,
+    signals: Signals | None = None,
 ) -> Fit:
     """Trains, and keeps the parameters of the best evaluation.
 
     Steps are taken many in a call of about half a second; the numbers do not depend on how they are
-    cut. A step whose loss or gradient is not finite is not taken, and ends the run; so does a loss
-    that has gone far above the best. Ctrl-C finishes the call at hand.
+    cut, nor on whether the run was stopped and resumed. A step whose loss or gradient is not finite
+    is not taken, and ends the run; so does a loss that has gone far above the best, and a
+    checkpoint that cannot be written. SIGINT and SIGTERM finish the call at hand and save.
 
     Args:
       objective: the objective to minimize.
-      params: the initial parameters.
+      params: the initial parameters, or a function that returns them: then no copy of them stays
+        in memory.
       optimizer: any optax optimizer.
       draw: `draw(start, stop)` returns the batches of these steps, stacked.
       evaluate: returns the metrics of params, "loss" among them.
@@ -99,75 +111,164 @@ def fit(
       patience: ends the run after this many evaluations that are not the best.
       scan: whether the steps of a call are one program.
       progress: called between evaluations with the number of updates and the loss of the last.
+      saver: writes checkpoints; None writes none.
+      resume: a checkpoint of a run of the same arguments, to go on from.
+      signals: those that the caller listens to; by default this listens while it runs.
 
     Raises:
       FloatingPointError: the loss is not finite before the first update.
+      InputError: the checkpoint is of another model or optimizer.
     """
-    state, step = state_of(params, optimizer), 0
+    if signals is None:
+        with Signals() as signals:
+            return fit(**locals())
+    if callable(params):
+        params = params()
+    at = _begin(params, optimizer, watch, patience, resume)
     del params
-    metrics = evaluate(state.params)
-    if not _finite(metrics):
-        raise FloatingPointError(f"the loss is {metrics['loss']} before the first update")
-    watched = Watch(watch or ("val_loss" if "val_loss" in metrics else "loss"), patience)
-    run = Steps(objective, optimizer, state, _first(draw), key, scan=scan)
-    best, best_metrics = _copied(state.params), metrics
-    watched = watched.seen(0, metrics)
-    trouble, ended, interrupted = None, None, False
-    pace = _Pace()
+
+    def save() -> None:
+        if saver is not None:
+            at.save(saver)
+            saver.finish()
+
+    def measured() -> Metrics:
+        with signals.meanwhile(save):
+            return evaluate(at.state.params)
+
+    trouble: str | None = None
+    ended: str | None = None
+    pace, run, ahead = _Pace(), None, None
 
     def cut(start: int) -> int:
         """Where a call that begins at this step ends."""
         at_evaluation = (start // eval_every + 1) * eval_every
+        assert run is not None
         return min(start + pace.steps, start + run.most, at_evaluation, steps)
 
-    try:
-        log(0, metrics)
-        ahead = draw(0, cut(0)) if steps else None
-        while step < steps and trouble is None and ended is None and not interrupted:
-            stop = cut(step)
-            if jax.tree.leaves(ahead)[0].shape[0] != stop - step:
-                ahead = draw(step, stop)
-            began = time.perf_counter()
-            wait = run.start(state, step, ahead)
-            # Drawn while the device computes.
-            try:
+    with signals.meanwhile(None):
+        try:
+            if saver is not None:
+                saver.require_space(at.state)
+            while True:
+                is_evaluation = at.step % eval_every == 0 or at.step >= steps
+                if is_evaluation and at.evaluated != at.step and signals.signum is None:
+                    metrics = measured()
+                    if not _finite(metrics):
+                        if at.step == 0:
+                            loss = metrics["loss"]
+                            raise FloatingPointError(f"the loss is {loss} before the first update")
+                        trouble = _not_finite(at, metrics)
+                        break
+                    at.note(metrics)
+                    log(at.step, metrics)
+                if at.watch.diverges:
+                    trouble = _diverges(at)
+                elif not at.watch.is_patient:
+                    ended = (
+                        f"no better {at.watch.name} in {at.watch.since} evaluations: ended after "
+                        f"step {at.step}"
+                    )
+                if at.step >= steps or trouble or ended or signals.signum is not None:
+                    break
+                if saver is not None and saver.is_due():
+                    at.save(saver)
+                if run is None:
+                    with signals.meanwhile(save):
+                        run = Steps(objective, optimizer, at.state, _first(draw), key, scan=scan)
+                stop = cut(at.step)
+                if ahead is None or jax.tree.leaves(ahead)[0].shape[0] != stop - at.step:
+                    ahead = draw(at.step, stop)
+                began = time.perf_counter()
+                wait = run.start(at.state, at.step, ahead)
+                # Drawn while the device computes.
                 ahead = draw(stop, cut(stop)) if stop < steps else None
-            except KeyboardInterrupt:
-                interrupted = True
-            taken: Taken = wait()
-            state = taken.state
-            if not taken.good:
-                step += len(taken.losses) - 1
-                trouble = _not_finite(step, float(taken.losses[-1]), watched)
-                break
-            step = stop
-            pace.took(len(taken.losses), time.perf_counter() - began)
-            if step % eval_every and step < steps:
+                taken = wait()
+                at.state = taken.state
+                del wait  # and the copy of the state that it may hold
+                if not taken.good:
+                    at.step += len(taken.losses) - 1
+                    trouble = _not_finite(at, {"loss": float(taken.losses[-1])})
+                    break
+                at.step = stop
+                pace.took(len(taken.losses), time.perf_counter() - began)
                 if progress is not None:
-                    progress(step, float(taken.losses[-1]))
-                continue
-            metrics = evaluate(state.params)
-            if not _finite(metrics):
-                trouble = _not_finite(step, math.nan, watched)
-                break
-            watched = watched.seen(step, metrics)
-            if watched.best_step == step:
-                best = None  # so that its memory is free for the next one
-                best, best_metrics = _copied(state.params), metrics
-            log(step, metrics)
-            if watched.diverges:
-                trouble = _diverges(step, metrics, watched)
-            elif not watched.is_patient:
-                ended = (
-                    f"no better {watched.name} in {watched.patience} evaluations: ended after "
-                    f"step {step}"
-                )
-    except KeyboardInterrupt:
-        interrupted = True
-    if interrupted:
-        trouble = f"interrupted after step {step}: the weights after step {watched.best_step}, the "
-        trouble += f"best by {watched.name}, are kept"
-    return Fit(best, watched.best_step, best_metrics, state, watched, trouble, ended, interrupted)
+                    progress(at.step, float(taken.losses[-1]))
+            if trouble is None:
+                save()
+        except SaveError as error:
+            trouble = str(error)
+    if trouble is None and signals.signum is not None:
+        saved = "" if saver is None else f", saved in {folder_of(saver.steps, at.step)}"
+        trouble = f"stopped by {name_of_signal(signals.signum)} after step {at.step:,}{saved}"
+    return Fit(
+        at.best,
+        at.watch.best_step,
+        at.best_metrics,
+        at.state,
+        at.step,
+        at.watch,
+        trouble,
+        ended,
+        signals.signum,
+    )
+
+
+@dataclasses.dataclass
+class _At:
+    """Where a run is: all that a checkpoint holds."""
+
+    state: State
+    step: int
+    watch: Watch
+    evaluated: int = -1
+    best: Params = None
+    best_metrics: Metrics = dataclasses.field(default_factory=dict)
+
+    def note(self, metrics: Metrics) -> None:
+        """Takes an evaluation of the state into account."""
+        self.evaluated = self.step
+        self.watch = self.watch.seen(self.step, metrics)
+        if self.watch.best_step == self.step:
+            self.best = None  # so that its memory is free for the next one
+            self.best, self.best_metrics = _copied(self.state.params), metrics
+
+    def save(self, saver: Saver) -> None:
+        is_best = self.watch.best_step == self.step
+        tree = {"state": self.state, **({} if is_best else {"best": self.best})}
+        content = {
+            "watch": dataclasses.asdict(self.watch),
+            "evaluated": self.evaluated,
+            "best_metrics": self.best_metrics,
+        }
+        saver.save(self.step, tree, content, self.watch.best_step)
+
+
+def _begin(
+    params: Params,
+    optimizer: Any,
+    watch: str | None,
+    patience: int | None,
+    resume: Checkpoint | None,
+) -> _At:
+    """The first state, or that of a checkpoint."""
+    if resume is None:
+        return _At(state_of(params, optimizer), 0, Watch(watch, patience))
+    content = resume.content
+    watched = Watch(**{**content["watch"], "patience": patience})
+    is_best = watched.best_step == resume.step
+    tree = resume.tree(
+        jax.eval_shape(
+            lambda: {
+                "state": state_of(params, optimizer),
+                **({} if is_best or watched.best_step < 0 else {"best": params}),
+            }
+        )
+    )
+    at = _At(tree["state"], resume.step, watched, content["evaluated"])
+    at.best = _copied(at.state.params) if is_best else tree.get("best")
+    at.best_metrics = content["best_metrics"]
+    return at
 
 
 class _Pace:
@@ -193,20 +294,25 @@ def _copied(params: Params) -> Params:
     return jax.tree.map(jnp.copy, params)
 
 
-def _not_finite(step: int, loss: float, watched: Watch) -> str:
-    what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradient is not finite"
+def _not_finite(at: _At, metrics: Metrics) -> str:
+    bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    what = bad[0] if bad else "gradient is not finite"
     return (
-        f"step {step + 1}: {what}: stopped before its update; the weights after step "
-        f"{watched.best_step}, the best by {watched.name}, are kept; a lower --lr may help"
+        f"step {at.step + 1}: the {what}: stopped before its update{_kept(at)}; "
+        "a lower --lr may help"
     )
 
 
-def _diverges(step: int, metrics: Metrics, watched: Watch) -> str:
+def _diverges(at: _At) -> str:
     return (
-        f"step {step}: {watched.name} {metrics[watched.name]:.3g} has been {FAR:g} times the first "
-        f"one's size above the best at {IN_A_ROW} evaluations in a row: stopped; the weights after "
-        f"step {watched.best_step}, the best, are kept; a lower --lr may help"
+        f"step {at.step}: {at.watch.name} has been more than {FAR:g} times the first one's size "
+        f"above the best, {at.watch.best:.3g}, at {IN_A_ROW} evaluations in a row: stopped"
+        f"{_kept(at)}; a lower --lr may help"
     )
+
+
+def _kept(at: _At) -> str:
+    return f"; the weights after step {at.watch.best_step}, the best by {at.watch.name}, are kept"
 
 
 def batches(

@@ -7,6 +7,8 @@ runs/<name>/config.json          the settings, the network and the encoding of t
             picture.png          plots of the metrics and of the learned function
             samples.txt          for a language model: texts generated during training
             model/               for a fine-tuned model, instead of weights.safetensors: the model
+            manifest.json        the SHA-256 of the files of a run that has ended
+            steps/               checkpoints, of which the newest is what a run goes on from
 """
 
 import contextlib
@@ -26,6 +28,11 @@ from fbp._layer import Layer, Params
 from fbp._tree import named_leaves
 from fbp.text import Tokenizer, tokenizer_from_json
 from fbp.train._tasks import build_model
+from fbp.train.checkpoints import checkpoints_in
+from fbp.train.checkpoints._disk import replace_durably
+from fbp.train.checkpoints._logs import append
+from fbp.train.checkpoints._manifest import from_bytes, of_files, to_bytes
+from fbp.train.checkpoints._write import tidy
 from fbp.train.tables._encoding import Encoding
 from fbp.train.tables._table import InputError
 from fbp.train.text._model import TextModel
@@ -36,6 +43,10 @@ WEIGHTS = "weights.safetensors"
 LAST = "last.safetensors"
 PICTURE = "picture.png"
 SAMPLES = "samples.txt"
+STEPS = "steps"
+MANIFEST = "manifest.json"
+# What does not change when a run has ended.
+SEALED = (CONFIG, METRICS, SAMPLES, WEIGHTS, LAST, PICTURE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +81,84 @@ class Run:
         except OSError as error:
             raise InputError(f"cannot make a folder in {runs}: {error.strerror}") from None
 
+    @property
+    def logs(self) -> list[Path]:
+        """The files that grow with the run."""
+        return [self.folder / METRICS, self.folder / SAMPLES]
+
+    def clear_logs(self) -> None:
+        """Removes them: the run begins at its first step."""
+        for path in self.logs:
+            path.unlink(missing_ok=True)
+
+    def seal(self) -> None:
+        """Notes the SHA-256 of the files of a run that has ended; `load` compares them."""
+        files = of_files(self.folder, SEALED)
+        self._write(MANIFEST, to_bytes({"files": files}))
+
+    def unseal(self) -> None:
+        """Takes the note away: the run goes on."""
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+
+    def require_whole(self) -> None:
+        """Compares the files of a run that has ended with what was noted.
+
+        Raises:
+          InputError: one is not as it was.
+        """
+        path = self.folder / MANIFEST
+        if not path.exists():
+            return
+        said = from_bytes(str(path), path.read_bytes())["files"]
+        for name, entry in of_files(self.folder, SEALED).items():
+            if name not in said or said.pop(name) != entry:
+                raise InputError(
+                    f"{self.folder / name}: damaged: its SHA-256 is not that of {MANIFEST}"
+                )
+        if said:
+            raise InputError(f"{self.folder / min(said)}: expected a file, got none")
+
+    @property
+    def steps(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.folder / STEPS
+
     def discard(self) -> None:
-        """Removes the folder of a run that logged nothing."""
-        (self.folder / CONFIG).unlink(missing_ok=True)
-        self.folder.rmdir()
+        """Removes the folder of a run that has logged nothing; any other is kept."""
+        if (self.folder / METRICS).exists() or checkpoints_in(self.steps):
+            return
+        for path in (self.folder / CONFIG, self.folder / f"{CONFIG}.partial"):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if self.steps.is_dir():
+                tidy(self.steps)
+                self.steps.rmdir()
+            self.folder.rmdir()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """While one process trains in the folder, no other does.
+
+        Raises:
+          InputError: another does.
+        """
+        try:
+            import fcntl
+        except ModuleNotFoundError:  # not on Windows
+            yield
+            return
+        opened = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(opened)
+            raise InputError(f"{self.folder}: another process is training in it") from None
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            os.close(opened)
 
     def save_config(self, config: dict[str, Any]) -> None:
         text = json.dumps(config, indent=2)
@@ -81,8 +166,8 @@ class Run:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Adds a line to metrics.jsonl."""
-        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
+        line = json.dumps({"step": step, **metrics}, allow_nan=False)
+        append(self.folder / METRICS, f"{line}\n")
 
     def save_weights(self, params: Params) -> None:
         self._save(WEIGHTS, params)
@@ -101,13 +186,20 @@ class Run:
 
     def add_sample(self, step: int, text: str) -> None:
         """Adds a text that a language model generated to samples.txt."""
-        with open(self.folder / SAMPLES, "a", encoding="utf-8", errors="replace") as file:
-            file.write(f"--- step {step}\n{text}\n")
+        append(self.folder / SAMPLES, f"--- step {step}\n{text}\n")
 
     def metrics(self) -> list[dict[str, float]]:
         """The lines of metrics.jsonl."""
-        lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in self._lines()]
+
+    def _lines(self) -> list[str]:
+        path = self.folder / METRICS
+        try:
+            return path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read: {error}") from None
 
     def load(self) -> tuple[Layer, Params, Encoding]:
         """Returns the model, its parameters and the encoding of its data.
@@ -115,7 +207,8 @@ class Run:
         Raises:
           InputError: the folder is not a run, or a file in it is damaged.
         """
-        config = self._config()
+        self.require_whole()
+        config = self.config()
         if "tokenizer" in config:
             raise InputError(f"{self.folder}: expected a run on a table, got one on text")
         try:
@@ -134,7 +227,8 @@ class Run:
         Raises:
           InputError: the folder is not a run on text, or a file in it is damaged.
         """
-        config = self._config()
+        self.require_whole()
+        config = self.config()
         if "tokenizer" not in config:
             raise InputError(f"{self.folder}: expected a run on text, got one on a table")
         try:
@@ -147,7 +241,12 @@ class Run:
         params = jax.tree.map(jnp.asarray, self._weights(text_model.model))
         return text_model, params, tokenizer
 
-    def _config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
+        """The content of config.json.
+
+        Raises:
+          InputError: the folder is not a run, or the file is damaged.
+        """
         path = self.folder / CONFIG
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
@@ -166,6 +265,10 @@ class Run:
         from safetensors.numpy import load
 
         path = self.folder / WEIGHTS
+        if not path.exists() and checkpoints_in(self.steps):
+            raise InputError(
+                f"{path}: there are none, as the run did not end: fbp train --resume {self.folder}"
+            )
         try:
             saved = load(path.read_bytes())
         except OSError as error:
@@ -185,25 +288,19 @@ class Run:
 
     def _write(self, name: str, content: bytes) -> None:
         """Writes a file atomically: a reader never sees half of it."""
-        partial = self.folder / f"{name}.partial"
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, self.folder / name)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise InputError(f"{self.folder / name}: cannot be written: {error.strerror}") from None
+        replace_durably(self.folder / name, content)
 
 
 @contextlib.contextmanager
 def new_run(runs: Path, name: str | None, task: str) -> Iterator[Run]:
     """A new run's folder; if the run fails before it logs metrics, the folder is removed."""
     run = Run.create(runs, name, task)
-    try:
-        yield run
-    except BaseException:
-        if not (run.folder / METRICS).exists():
+    with run.locked():
+        try:
+            yield run
+        except BaseException:
             run.discard()
-        raise
+            raise
 
 
 def _fits(spec: dict[str, Any], encoding: Encoding) -> bool:

@@ -1,79 +1,63 @@
 """One training run on a table, from its data to its folder."""
 
 import dataclasses
-import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
 
 import jax
 import numpy as np
 
 import fbp
 from fbp._objective import Objective
+from fbp._signals import Signals
 from fbp.explain import summary
 from fbp.train._loop import Fit, batches, evaluator, fit, make_optimizer
+from fbp.train._opened import (
+    draw_picture,
+    fingerprint,
+    go_on_with,
+    opened,
+    resolved,
+    saver_of,
+    say_which,
+    unless_told,
+)
 from fbp.train._picture import draw_run
-from fbp.train._run import LAST, Run, new_run
+from fbp.train._run import Run
+from fbp.train._settings import Reporter, Settings
 from fbp.train._tasks import Task, build_model
-from fbp.train.tables._table import InputError
+from fbp.train.checkpoints import Checkpoint
 from fbp.verify import cross_check
 
 
-class Reporter(Protocol):
-    """Receives the output of a run."""
-
-    def say(self, text: str) -> None:
-        """Shows a line."""
-
-    def table(self, rows: Sequence[Sequence[str]]) -> None:
-        """Shows a table; the first row is its header."""
-
-    def progress(self, step: int, steps: int, metrics: dict[str, float]) -> None:
-        """Shows the current step and its metrics."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Settings that the user may choose; None takes the task's."""
-
-    name: str | None = None
-    steps: int | None = None
-    batch: int | None = None
-    seed: int = 0
-    lr: float | None = None
-    check: bool = True
-    runs: Path = Path("runs")
-
-    def __post_init__(self) -> None:
-        for flag, value in (("--steps", self.steps), ("--batch", self.batch)):
-            if value is not None and value < 1:
-                raise InputError(f"expected {flag} to be 1 or more, got {value}")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"expected --seed to be from 0 to {2**32 - 1}, got {self.seed}")
-        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"expected --lr to be a positive number, got {self.lr}")
-
-
-def train(task: Task, settings: Settings, report: Reporter) -> tuple[Run, Fit]:
+def train(
+    task: Task, settings: Settings, report: Reporter, signals: Signals | None = None
+) -> tuple[Run, Fit]:
     """Checks the gradients, trains, and fills the run's folder.
 
     Raises:
-      InputError: the run's folder cannot be made.
+      InputError: the run's folder cannot be made, or cannot be gone on with.
       WrongGradientError: a hand-written gradient disagrees with jax.grad; nothing is trained.
       FloatingPointError: the loss is not finite before the first update.
     """
-    with new_run(settings.runs, settings.name, task.name) as run:
-        return run, _train_in(run, task, settings, report)
+    signals = signals if signals is not None else Signals()
+    with opened(settings, task.name, report, signals) as (run, resume):
+        return run, _train_in(run, task, settings, report, signals, resume)
 
 
-def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit:
-    steps, lr = settings.steps or task.steps, settings.lr or task.lr
-    batch = min(settings.batch or task.batch, len(task.train[0]))
+def _train_in(
+    run: Run,
+    task: Task,
+    settings: Settings,
+    report: Reporter,
+    signals: Signals,
+    resume: Checkpoint | None,
+) -> Fit:
+    defaults = {"steps": task.steps, "batch": task.batch, "seed": 0, "lr": task.lr}
+    chosen = resolved(settings, defaults, task.chunks, resume)
+    steps, lr, seed = chosen["steps"], chosen["lr"], chosen["seed"]
+    batch = min(chosen["batch"], len(task.train[0]))
     model = build_model(task.model_spec())
     objective = Objective(model, task.loss())
-    params = objective.init(jax.random.key(settings.seed))
-    draw = batches(*task.train, batch, settings.seed)
+    draw = batches(*task.train, batch, seed)
 
     held_out = 0 if task.held_out is None else len(task.held_out[0])
     report.say(
@@ -88,34 +72,33 @@ def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit
     kept = summary(model, first[0])
     report.table(kept.table())
     report.say(kept.total())
-    if settings.check:
+    if settings.check and resume is None:
         report.say("hand-written gradients beside jax.grad, on the first batch:")
-        check = cross_check(objective, params, first)
+        check = cross_check(objective, objective.init(jax.random.key(seed)), first)
         report.table(check.table())
         check.raise_if_wrong()
 
-    run.save_config(
-        {
-            "fbp": fbp.__version__,
-            "task": task.name,
-            "name": run.folder.name,
-            "steps": steps,
-            "batch": batch,
-            "seed": settings.seed,
-            "lr": lr,
-            "optimizer": "sgd" if task.weight_decay is None else "adamw",
-            "weight_decay": task.weight_decay,
-            "label_smoothing": task.label_smoothing,
-            "model": task.model_spec(),
-            "encoding": task.encoding.to_json(),
-        }
-    )
+    config = {
+        "fbp": fbp.__version__,
+        "task": task.name,
+        "name": run.folder.name,
+        **chosen,
+        "batch": batch,
+        "optimizer": "sgd" if task.weight_decay is None else "adamw",
+        "weight_decay": task.weight_decay,
+        "label_smoothing": task.label_smoothing,
+        "model": task.model_spec(),
+        "encoding": task.encoding.to_json(),
+        "data": fingerprint(task.train),
+        "command": settings.command,
+    }
+    go_on_with(run, config, resume, report)
 
     # Where rows were set aside to choose by, the held-out ones are looked at once, at the end;
     # where there are none, they are shown on the way, and choose nothing.
-    chosen = task.validation is not None
-    evaluate = evaluator(objective, task.train, task.validation if chosen else task.held_out)
-    watch = "val_loss" if chosen else "loss"
+    validates = task.validation is not None
+    evaluate = evaluator(objective, task.train, task.validation if validates else task.held_out)
+    watch = "val_loss" if validates else "loss"
 
     def log(step: int, metrics: dict[str, float]) -> None:
         run.log(step, metrics)
@@ -123,32 +106,37 @@ def _train_in(run: Run, task: Task, settings: Settings, report: Reporter) -> Fit
 
     result = fit(
         objective,
-        params,
+        lambda: objective.init(jax.random.key(seed)),
         make_optimizer(lr, steps, task.weight_decay),
         draw,
         evaluate,
         steps=steps,
-        eval_every=-(-steps // task.chunks),
+        eval_every=chosen["eval_every"],
         watch=watch,
         patience=task.patience,
         log=log,
         # On a CPU, XLA runs a convolution several times slower inside a loop than outside.
         scan=task.image is None,
+        saver=saver_of(run, settings, config),
+        resume=resume,
+        signals=signals,
     )
-    if chosen and task.held_out is not None:
-        tested = evaluator(objective, task.held_out, None)(result.params)
-        tested = {f"test_{name}": value for name, value in tested.items()}
-        result = dataclasses.replace(result, metrics={**result.metrics, **tested})
-    run.save_weights(result.params.model)
-    if result.last_step != result.step:
-        run.save_last(result.last.params.model)
-        report.say(
-            f"the weights are those of step {result.step}, the best by {watch}; those of step "
-            f"{result.last_step} are in {LAST}"
-        )
-    predict = jax.jit(lambda x: model.forward(result.params.model, x)[0])
-    try:
-        run.save_picture(draw_run(task, run.metrics(), lambda x: np.asarray(predict(x))))
-    except Exception as error:  # the weights are saved already: a failed picture is only reported
-        report.say(f"no picture: {str(error).splitlines()[0] if str(error) else error!r}")
+    with signals.meanwhile(None):
+        if validates and task.held_out is not None and result.signum is None:
+            tested = evaluator(objective, task.held_out, None)(result.params)
+            tested = {f"test_{name}": value for name, value in tested.items()}
+            result = dataclasses.replace(result, metrics={**result.metrics, **tested})
+        with unless_told(result):
+            run.save_weights(result.params.model)
+            if result.last_step != result.step:
+                run.save_last(result.last.params.model)
+            if result.signum is None:
+                predict = jax.jit(lambda x: model.forward(result.params.model, x)[0])
+                draw_picture(
+                    run,
+                    report,
+                    lambda: draw_run(task, run.metrics(), lambda x: np.asarray(predict(x))),
+                )
+            run.seal()
+        say_which(run, result, report)
     return result

@@ -15,7 +15,8 @@ class Watch:
     """The evaluations of a run, as far as they decide something.
 
     Attributes:
-      name: the metric that is watched; lower is better.
+      name: the metric that is watched; lower is better. None, until the first evaluation, is
+        val_loss where there is one, or else loss.
       patience: after this many evaluations without a better one the run ends; None is never.
       first: the metric of the first evaluation.
       best: the lowest one so far.
@@ -24,7 +25,7 @@ class Watch:
       far: how many evaluations in a row have been far above it.
     """
 
-    name: str
+    name: str | None = None
     patience: int | None = None
     first: float = math.nan
     best: float = math.inf
@@ -34,12 +35,11 @@ class Watch:
 
     def seen(self, step: int, metrics: Metrics) -> "Watch":
         """The same after one more evaluation."""
-        value = metrics[self.name]
+        name = self.name or ("val_loss" if "val_loss" in metrics else "loss")
+        value = metrics[name]
         first = value if self.best_step < 0 else self.first
         if value < self.best:
-            return dataclasses.replace(
-                self, first=first, best=value, best_step=step, since=0, far=0
-            )
+            return Watch(name, self.patience, first, best=value, best_step=step)
         size = max(abs(first), abs(self.best), first - self.best)
         far = self.far + 1 if value - self.best > FAR * size else 0
         return dataclasses.replace(self, since=self.since + 1, far=far)

@@ -9,14 +9,26 @@ import optax
 
 import fbp
 from fbp._layer import Params
+from fbp._signals import Signals
 from fbp.explain import summary
 from fbp.models import NextToken, with_lora
 from fbp.ports import trainable
 from fbp.text import Choice, random_windows
 from fbp.train._loop import Fit, Metrics, fit
+from fbp.train._opened import (
+    draw_picture,
+    fingerprint,
+    go_on_with,
+    opened,
+    resolved,
+    saver_of,
+    say_which,
+    unless_told,
+)
 from fbp.train._picture import draw_text_run
-from fbp.train._run import Run, new_run
-from fbp.train._train import Reporter, Settings
+from fbp.train._run import Run
+from fbp.train._settings import Reporter, Settings
+from fbp.train.checkpoints import Checkpoint
 from fbp.train.text._model import TextModel
 from fbp.train.text._recipe import MOST_GRADIENT, WEIGHT_DECAY, text_evaluator, text_optimizer
 from fbp.train.text._task import TextTask
@@ -26,24 +38,35 @@ from fbp.verify import cross_check
 SAMPLES, SAMPLE_TOKENS = 5, 160
 
 
-def train_text(task: TextTask, settings: Settings, report: Reporter) -> tuple[Run, Fit]:
+def train_text(
+    task: TextTask, settings: Settings, report: Reporter, signals: Signals | None = None
+) -> tuple[Run, Fit]:
     """Checks the gradients, trains, generates samples meanwhile, and fills the run's folder.
 
     Raises:
-      InputError: the run's folder cannot be made.
+      InputError: the run's folder cannot be made, or cannot be gone on with.
       WrongGradientError: a hand-written gradient disagrees with jax.grad; nothing is trained.
       FloatingPointError: the loss is not finite before the first update.
     """
-    with new_run(settings.runs, settings.name, task.name) as run:
-        return run, _train_in(run, task, settings, report)
+    signals = signals if signals is not None else Signals()
+    with opened(settings, task.name, report, signals) as (run, resume):
+        return run, _train_in(run, task, settings, report, signals, resume)
 
 
-def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) -> Fit:
-    steps, lr = settings.steps or task.steps, settings.lr or task.lr
-    batch = settings.batch or task.batch
-    text_model, params = _start(task, settings.seed)
+def _train_in(
+    run: Run,
+    task: TextTask,
+    settings: Settings,
+    report: Reporter,
+    signals: Signals,
+    resume: Checkpoint | None,
+) -> Fit:
+    defaults = {"steps": task.steps, "batch": task.batch, "seed": 0, "lr": task.lr}
+    chosen = resolved(settings, defaults, task.chunks, resume)
+    steps, batch, lr, seed = (chosen[name] for name in ("steps", "batch", "lr", "seed"))
+    text_model, params = _start(task, seed)
     objective = NextToken(text_model.model)
-    draw = random_windows(task.train, batch, task.context, settings.seed)
+    draw = random_windows(task.train, batch, task.context, seed)
 
     report.say(
         f"{task.name}: {len(task.train):,} tokens of {task.data} to train on, "
@@ -55,39 +78,41 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
     kept = summary(text_model.model, ids)
     report.table(kept.table())
     report.say(kept.total())
-    if settings.check:
+    if settings.check and resume is None:
         report.say("hand-written gradients beside jax.grad, on a piece of the first batch:")
         check = cross_check(objective, params, (ids[:2, :32], labels[:2, :32]))
         report.table(check.table())
         check.raise_if_wrong()
 
-    run.save_config(
-        {
-            "fbp": fbp.__version__,
-            "task": task.name,
-            "name": run.folder.name,
-            "data": task.data,
-            "steps": steps,
-            "batch": batch,
-            "context": task.context,
-            "seed": settings.seed,
-            "lr": lr,
-            "optimizer": "adamw",
-            "weight_decay": WEIGHT_DECAY,
-            "most_gradient": MOST_GRADIENT,
-            "lora": task.lora,
-            "model": task.model_spec,
-            # A pretrained model's tokenizer is saved with the model instead.
-            **({} if task.start else {"tokenizer": task.tokenizer.to_json()}),
-        }
-    )
+    config = {
+        "fbp": fbp.__version__,
+        "task": task.name,
+        "name": run.folder.name,
+        "data": task.data,
+        **chosen,
+        "context": task.context,
+        "optimizer": "adamw",
+        "weight_decay": WEIGHT_DECAY,
+        "most_gradient": MOST_GRADIENT,
+        "lora": task.lora,
+        "model": task.model_spec,
+        "tokens": fingerprint(task.train),
+        "command": settings.command,
+        # A pretrained model's tokenizer is saved with the model instead.
+        **({} if task.start else {"tokenizer": task.tokenizer.to_json()}),
+    }
+    go_on_with(run, config, resume, report)
     optimizer = text_optimizer(lr, steps)
     if task.lora is not None:
         optimizer = optax.masked(optimizer, trainable(text_model.model))
     measure = text_evaluator(objective, task, batch)
     to_write = {round(steps * i / SAMPLES) for i in range(1, SAMPLES + 1)}
     clock = _Clock(batch * task.context)
-    latest = params
+    latest: Params = None
+    evaluated = -1
+    if resume is not None:
+        evaluated = resume.content["evaluated"]
+        clock.start(resume.step)
 
     def evaluate(params: Params) -> Metrics:
         nonlocal latest
@@ -99,34 +124,40 @@ def _train_in(run: Run, task: TextTask, settings: Settings, report: Reporter) ->
         run.log(step, {**metrics, **clock.speed(step)})
         # The speed comes first: of the metrics, the progress bar shows the loss and the last one.
         report.progress(step, steps, {**clock.speed(step), **metrics})
-        if any(clock.step < at <= step for at in to_write):
-            text = write(text_model, latest, task, settings.seed)
+        nonlocal evaluated
+        if any(evaluated < at <= step for at in to_write):
+            text = write(text_model, latest, task, seed)
             run.add_sample(step, text)
             report.say(_quoted(text))
+        evaluated = step
         clock.start(step)
 
+    start = [params]
+    del params  # so that `fit` alone has them
     result = fit(
         objective,
-        params,
+        start.pop,
         optimizer,
         draw,
         evaluate,
         steps=steps,
-        eval_every=-(-steps // task.chunks),
+        eval_every=chosen["eval_every"],
         log=log,
+        saver=saver_of(run, settings, config),
+        resume=resume,
+        signals=signals,
     )
-    if result.last_step != result.step:
-        report.say(f"the weights are those of step {result.step}, the best by val_loss")
-    if task.start is None:
-        run.save_weights(result.params)
-        if result.last_step != result.step:
-            run.save_last(result.last.params)
-    else:
-        task.start.save(run, text_model.model, result.params)
-    try:
-        run.save_picture(draw_text_run(task.name, run.metrics()))
-    except Exception as error:  # the weights are saved already: a failed picture is only reported
-        report.say(f"no picture: {str(error).splitlines()[0] if str(error) else error!r}")
+    with signals.meanwhile(None), unless_told(result):
+        if task.start is None:
+            run.save_weights(result.params)
+            if result.last_step != result.step:
+                run.save_last(result.last.params)
+        else:
+            task.start.save(run, text_model.model, result.params)
+        if result.signum is None:
+            draw_picture(run, report, lambda: draw_text_run(task.name, run.metrics()))
+        run.seal()
+        say_which(run, result, report)
     return result
 
 

@@ -1,0 +1,181 @@
+"""What every run does beside its steps: its folder, its settings, how it goes on and ends."""
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from fbp._errors import InputError
+from fbp._layer import PyTree
+from fbp._signals import Signals
+from fbp.train._loop import Fit
+from fbp.train._run import CONFIG, LAST, Run, new_run
+from fbp.train._settings import Reporter, Settings
+from fbp.train.checkpoints import Checkpoint, SaveError, Saver, newest_whole
+from fbp.train.checkpoints._logs import cut_back
+
+# What of a configuration may differ where a run goes on.
+MAY_CHANGE = ("steps", "eval_every", "name", "command", "fbp")
+# Of the data, this many bytes at most are summed.
+SUMMED = 2**26
+
+
+@contextlib.contextmanager
+def opened(
+    settings: Settings, task: str, report: Reporter, signals: Signals
+) -> Iterator[tuple[Run, Checkpoint | None]]:
+    """The folder of a new run, or of one to go on with and its newest whole checkpoint.
+
+    Until the training itself begins, a signal ends the process and leaves nothing.
+    """
+    if settings.resume is None:
+        with new_run(settings.runs, settings.name, task) as run, signals.meanwhile(run.discard):
+            yield run, None
+        return
+    run = Run(settings.resume)
+    with run.locked(), signals.meanwhile(_nothing):
+        yield run, _taken_up(run, report)
+
+
+def _taken_up(run: Run, report: Reporter) -> Checkpoint | None:
+    checkpoint, damaged = newest_whole(run.steps)
+    for line in damaged:
+        report.say(f"DAMAGED, not used: {line}")
+    if checkpoint is None and damaged:
+        raise InputError(f"{run.steps}: expected a checkpoint that is whole, got only damaged ones")
+    if checkpoint is None:
+        run.config()
+        report.say(f"{run.folder}: nothing was saved yet: beginning again at step 0")
+        return None
+    if damaged:
+        report.say(f"GOING ON FROM THE ONE BEFORE: step {checkpoint.step:,}, {checkpoint.folder}")
+    for line in checkpoint.other_versions():
+        report.say(f"the run so far was of {line}: the last digits may differ")
+    for key, value in run.config().items():
+        noted = checkpoint.content["config"].get(key)
+        if value != noted and key not in MAY_CHANGE:
+            raise InputError(
+                f"{run.folder / CONFIG}: damaged, or changed: {key} is not what the checkpoint of "
+                f"step {checkpoint.step} was made with"
+            )
+    return checkpoint
+
+
+def resolved(
+    settings: Settings, defaults: dict[str, Any], chunks: int, resume: Checkpoint | None
+) -> dict[str, Any]:
+    """The settings as they are: the user's, else those of the run that goes on, else the task's."""
+    if resume is not None:
+        defaults = {name: resume.content["config"][name] for name in (*defaults, "eval_every")}
+    given = {name: getattr(settings, name) for name in (*defaults, "eval_every")}
+    for name, value in given.items():
+        if resume and name not in MAY_CHANGE and value not in (None, defaults[name]):
+            raise InputError(
+                f"--{name.replace('_', '-')} cannot be changed where a run goes on: it was "
+                f"{defaults[name]}, got {value}"
+            )
+    found = {name: given[name] if given[name] is not None else defaults.get(name) for name in given}
+    found["eval_every"] = found["eval_every"] or math.ceil(int(found["steps"] or 1) / chunks)
+    return found
+
+
+def go_on_with(
+    run: Run, config: dict[str, Any], resume: Checkpoint | None, report: Reporter
+) -> None:
+    """Writes config.json, and brings the folder of a run that goes on to where its checkpoint is.
+
+    Raises:
+      InputError: the configuration is not that of the checkpoint, or a log is damaged.
+    """
+    config = json.loads(json.dumps(config))  # as it was read, without tuples
+    if resume is None:
+        run.clear_logs()
+    else:
+        then = resume.content["config"]
+        for key, value in config.items():
+            if key not in MAY_CHANGE and then.get(key) != value:
+                raise InputError(
+                    f"{run.folder}: cannot go on: {key} is {_short(value)} now, and was "
+                    f"{_short(then.get(key))}"
+                )
+        if resume.step >= config["steps"]:
+            raise InputError(
+                f"{run.folder}: has taken all its {resume.step:,} steps: to go on, give it more "
+                "with --steps"
+            )
+        for line in cut_back(run.folder, resume.content["logs"]):
+            report.say(line)
+        run.unseal()
+        report.say(f"going on from step {resume.step:,} of {config['steps']:,}")
+        for key in ("steps", "eval_every"):
+            if then[key] != config[key]:
+                report.say(
+                    f"{key}: {config[key]:,} now, {then[key]:,} before: from here on the numbers "
+                    "are not those of an uninterrupted run"
+                )
+    run.save_config(config)
+
+
+def saver_of(run: Run, settings: Settings, config: dict[str, Any]) -> Saver:
+    """What writes the checkpoints of a run."""
+    every = settings.save_every or math.inf
+    return Saver(
+        run.steps, every=every, keep=settings.keep, content={"config": config}, logs=run.logs
+    )
+
+
+def fingerprint(arrays: PyTree) -> str:
+    """A sum of data, to know it again: of all of it, or if it is large, of rows all over it."""
+    digest = hashlib.sha256()
+    for a in jax.tree.leaves(arrays):
+        digest.update(f"{a.dtype}{a.shape}".encode())
+        every = max(1, a.nbytes // SUMMED)
+        digest.update(np.ascontiguousarray(a[::every]).data)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def unless_told(result: Fit) -> Iterator[None]:
+    """Lets a disk that cannot be written to be told once: by the run, if it has met it already."""
+    try:
+        yield
+    except SaveError:
+        if result.trouble is None:
+            raise
+
+
+def say_which(run: Run, result: Fit, report: Reporter) -> None:
+    """Says of which step the weights are, where they are not the last ones."""
+    if result.ended is not None:
+        report.say(result.ended)
+    if result.last_step != result.step:
+        there = (run.folder / LAST).exists()
+        others = f"; those of step {result.last_step:,} are in {LAST}" if there else ""
+        report.say(
+            f"the weights are those of step {result.step:,}, the best by {result.watch.name}"
+            f"{others}"
+        )
+
+
+def draw_picture(run: Run, report: Reporter, draw: Callable[[], bytes]) -> None:
+    """Saves a picture; where none can be drawn, only says so."""
+    try:
+        png = draw()
+    except Exception as error:
+        report.say(f"no picture: {str(error).splitlines()[0] if str(error) else error!r}")
+        return
+    run.save_picture(png)
+
+
+def _nothing() -> None:
+    """What a signal does where nothing is to be saved."""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,66 @@
+"""What the user may choose of a run, and what of it may change where the run goes on."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from fbp._errors import InputError
+
+
+class Reporter(Protocol):
+    """Receives the output of a run."""
+
+    def say(self, text: str) -> None:
+        """Shows a line."""
+
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Shows a table; the first row is its header."""
+
+    def progress(self, step: int, steps: int, metrics: dict[str, float]) -> None:
+        """Shows the current step and its metrics."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings that the user may choose; None takes the task's, or those of the resumed run.
+
+    Attributes:
+      name: of the run's folder; by default the task's.
+      steps, batch, seed, lr: of the training.
+      check: whether the gradients are compared with jax.grad first.
+      runs: where the runs' folders are.
+      eval_every: steps between evaluations.
+      save_every: seconds between checkpoints; 0 saves only when the run ends.
+      keep: how many of the newest checkpoints are kept.
+      resume: the folder of a run to go on with.
+      command: what config.json notes of the command line.
+    """
+
+    name: str | None = None
+    steps: int | None = None
+    batch: int | None = None
+    seed: int | None = None
+    lr: float | None = None
+    check: bool = True
+    runs: Path = Path("runs")
+    eval_every: int | None = None
+    save_every: float = 60.0
+    keep: int = 2
+    resume: Path | None = None
+    command: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        counts = ("steps", "batch", "eval_every", "keep")
+        for name in counts:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                flag = name.replace("_", "-")
+                raise InputError(f"expected --{flag} to be 1 or more, got {value}")
+        if self.seed is not None and not 0 <= self.seed < 2**32:
+            raise InputError(f"expected --seed to be from 0 to {2**32 - 1}, got {self.seed}")
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"expected --lr to be a positive number, got {self.lr}")
+        if not self.save_every >= 0:
+            raise InputError(f"expected --save-every to be 0 or more, got {self.save_every}")

@@ -1,0 +1,377 @@
+"""Runs from the command line: stopped, killed, gone on with, damaged; each in real processes."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fbp
+from fbp.cli import main
+from fbp.train.checkpoints import newest_whole
+
+CODE = "import sys; from fbp.cli import main; sys.exit(main(sys.argv[1:]))"
+TEXT = "\n".join(f"the number {i} comes before {i + 1}." for i in range(400))
+# Four kinds of runs: each some seconds long, with a checkpoint at every chance.
+OFTEN = ("--save-every", "0.05", "--no-check")
+KINDS = {
+    "table": ["digits", "--steps", "3000", "--eval-every", "100"],
+    "convnet": ["convnet", "--steps", "120", "--eval-every", "20"],
+    "gpt": ["gpt", "--preset", "tiny", "--steps", "150", "--eval-every", "30", "--data", "t.txt"],
+    "lora": [
+        *("gpt2", "--weights", "gpt2", "--lora", "2", "--data", "t.txt", "--context", "16"),
+        *("--steps", "400", "--batch", "4", "--eval-every", "50"),
+    ],
+}
+
+
+def started(folder, *args):
+    return subprocess.Popen(
+        [sys.executable, "-c", CODE, "train", *map(str, args)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(folder, *args):
+    with started(folder, *args) as process:
+        said = process.communicate()[0]
+    assert process.returncode == 0, said
+    return said
+
+
+def prepared(folder):
+    """A text, and a small GPT-2 to tune."""
+    folder.mkdir(exist_ok=True)
+    (folder / "t.txt").write_text(TEXT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    tokenizers = pytest.importorskip("tokenizers")
+    import jax
+
+    folder = tmp_path_factory.mktemp("made") / "gpt2"
+    model = fbp.models.gpt2(vocab=257, context=32, width=16, heads=2, layers=2)
+    fbp.models.save_pretrained(folder, model, jax.jit(model.init)(jax.random.key(0)))
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE({c: i for i, c in enumerate(alphabet)}, [])
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def of_kind(kind, folder, request):
+    prepared(folder)
+    if kind == "lora":
+        shutil.copytree(request.getfixturevalue("gpt2"), folder / "gpt2")
+    return [*KINDS[kind], *OFTEN, "--name", "it"]
+
+
+def logged(run):
+    """The lines of the log, without what a clock says."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
+
+
+def assert_same(run, other):
+    assert logged(run) == logged(other)
+    ours, theirs = newest_whole(run / "steps")[0], newest_whole(other / "steps")[0]
+    assert ours.step == theirs.step
+    for key in ("watch", "evaluated", "best_metrics"):
+        assert ours.content[key] == theirs.content[key]
+    assert ours.arrays.keys() == theirs.arrays.keys()
+    for name, array in ours.arrays.items():
+        assert array.tobytes() == theirs.arrays[name].tobytes(), name
+
+
+def killed_and_resumed(folder, args, seconds, rng):
+    """Kills a run, and what goes on with it, at random moments, at most three times; the last goes
+    on to its end. Returns how often a whole checkpoint was gone on from."""
+    run, from_checkpoint = folder / "runs" / "it", 0
+    for _ in range(rng.randint(1, 3)):
+        resume = ["--resume", "runs/it"] if (run / "config.json").exists() else args
+        process = started(folder, *resume, *(OFTEN[:2] if resume is not args else ()))
+        try:
+            process.communicate(timeout=rng.uniform(0.5, seconds))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    found, damaged = newest_whole(run / "steps")
+    assert not damaged
+    from_checkpoint += found is not None
+    if not (run / "config.json").exists():
+        finished(folder, *args)
+    elif not (run / "manifest.json").exists():
+        said = finished(folder, "--resume", "runs/it", *OFTEN[:2])
+        assert ("going on from step" in said) == (found is not None)
+    return from_checkpoint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_killed_goes_on_bit_for_bit(kind, tmp_path, request):
+    args = of_kind(kind, tmp_path / "a", request)
+    began = time.monotonic()
+    finished(tmp_path / "a", *args)
+    seconds = time.monotonic() - began
+    of_kind(kind, tmp_path / "b", request)
+    killed_and_resumed(tmp_path / "b", args, seconds, random.Random(kind))
+    assert_same(tmp_path / "a" / "runs" / "it", tmp_path / "b" / "runs" / "it")
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_kills(kind, tmp_path, request):
+    """Fifty of each kind, of which five are compared to the end."""
+    args = of_kind(kind, tmp_path / "a", request)
+    began = time.monotonic()
+    finished(tmp_path / "a", *args)
+    seconds = time.monotonic() - began
+    rng = random.Random(kind)
+    for trial in range(int(os.environ.get("FBP_KILLS", "50"))):
+        folder = tmp_path / "b"
+        shutil.rmtree(folder, ignore_errors=True)
+        of_kind(kind, folder, request)
+        run = folder / "runs" / "it"
+        process = started(folder, *args)
+        try:
+            process.communicate(timeout=rng.uniform(1.5, seconds))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        found, damaged = newest_whole(run / "steps")
+        assert not damaged
+        print(f"{kind} {trial}: killed at {'no checkpoint' if found is None else found.step}")
+        if trial % 10 == 0:
+            if (run / "config.json").exists():
+                if not (run / "manifest.json").exists():
+                    finished(folder, "--resume", "runs/it")
+            else:
+                finished(folder, *args)
+            assert_same(tmp_path / "a" / "runs" / "it", run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_moment_ends_it_soon_and_loses_nothing(signum, tmp_path, request):
+    args = of_kind("gpt", tmp_path / "a", request)
+    began = time.monotonic()
+    finished(tmp_path / "a", *args)
+    seconds = time.monotonic() - began
+    folder = tmp_path / "b"
+    for part in (0.15, 0.3, 0.4, 0.5, 0.6, 0.8):
+        shutil.rmtree(folder, ignore_errors=True)
+        of_kind("gpt", folder, request)
+        run = folder / "runs" / "it"
+        with started(folder, *args) as process:
+            time.sleep(part * seconds)
+            process.send_signal(signum)
+            began = time.monotonic()
+            said = process.communicate(timeout=20)[0]
+            took = time.monotonic() - began
+        if process.returncode == 0:
+            continue  # it had ended
+        if process.returncode == -signum:
+            assert not run.exists()  # it was not yet fbp's
+            continue
+        assert process.returncode == 128 + signum, said
+        assert took < 2, (part, said)
+        assert said.splitlines()[-1]
+        assert "Traceback" not in said
+        if run.exists():
+            assert newest_whole(run / "steps")[0] is not None
+            finished(folder, "--resume", "runs/it")
+            assert_same(tmp_path / "a" / "runs" / "it", run)
+
+
+# In this process.
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def failure(capsys, *args):
+    capsys.readouterr()
+    assert main([*map(str, args)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fbp: ")
+    assert said.count("\n") == 1
+    return said
+
+
+CURVE = ("train", "curve", "--no-check", "--save-every", "0.01")
+
+
+def test_more_steps_and_what_may_not_change(here, capsys):
+    assert main([*CURVE, "--steps", "50", "--seed", "4"]) == 0
+    assert "has taken all its 50 steps" in failure(capsys, "train", "--resume", "runs/curve")
+    for given in (["--lr", 0.1], ["--seed", 5], ["--batch", 2], ["gpt"], ["--name", "x"]):
+        said = failure(capsys, "train", *given, "--resume", "runs/curve", "--steps", 60)
+        assert "cannot be given where a run goes on" in said
+    assert main(["train", "--resume", "runs/curve", "--steps", "70", "--eval-every", "10"]) == 0
+    said = capsys.readouterr().out
+    assert "going on from step 50 of 70" in said
+    assert "steps: 70 now, 50 before" in said
+    config = json.loads((here / "runs/curve/config.json").read_text())
+    assert (config["steps"], config["seed"]) == (70, 4)
+    assert logged(here / "runs/curve")[-1]["step"] == 70
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("lr", 0.5), ("batch", 3), ("model", {"kind": "neuron"}), ("data", "0")]
+)
+def test_a_changed_config_is_refused(key, value, here, capsys):
+    assert main([*CURVE, "--steps", "20"]) == 0
+    path = here / "runs/curve/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    said = failure(capsys, "train", "--resume", "runs/curve", "--steps", 30)
+    assert f"config.json: damaged, or changed: {key} is not what" in said
+
+
+def test_other_data_is_refused(here, capsys):
+    rows = "\n".join(f"{i},{i % 7}" for i in range(50))
+    (here / "t.csv").write_text(f"a,y\n{rows}\n")
+    args = ["train", "--data", "t.csv", "--target", "y", "--steps", "9", "--no-check"]
+    assert main(args) == 0
+    (here / "t.csv").write_text(f"a,y\n{rows.replace('7', '8')}\n")
+    said = failure(capsys, "train", "--resume", "runs/t", "--steps", 12)
+    assert "cannot go on: " in said
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(here, capsys):
+    assert main([*CURVE, "--steps", "40", "--keep", "3"]) == 0
+    steps = here / "runs/curve/steps"
+    newest = max(steps.iterdir())
+    data = bytearray((newest / "state.safetensors").read_bytes())
+    data[len(data) // 2] ^= 1
+    (newest / "state.safetensors").write_bytes(data)
+    capsys.readouterr()
+    assert main(["train", "--resume", "runs/curve", "--steps", "50"]) == 0
+    said = capsys.readouterr().out
+    assert f"DAMAGED, not used: runs/curve/steps/{newest.name}/state.safetensors" in said
+    assert "GOING ON FROM THE ONE BEFORE: step 0" in said
+    for path in steps.glob("*/state.safetensors"):
+        path.unlink()
+    said = failure(capsys, "train", "--resume", "runs/curve", "--steps", 60)
+    assert "expected a checkpoint that is whole, got only damaged ones" in said
+
+
+@pytest.mark.parametrize(
+    "many", [20, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.exhaustive])]
+)
+def test_a_flipped_bit_in_any_file_is_named(many, here, capsys):
+    """Of a run that has ended: by predict, or by going on with it."""
+    (here / "x.csv").write_text("x\n1\n")
+    assert main([*CURVE, "--steps", "20"]) == 0
+    run = here / "runs/curve"
+    newest = max((run / "steps").iterdir())
+    files = [
+        *(run / name for name in ("config.json", "manifest.json", "metrics.jsonl")),
+        *(run / "weights.safetensors", *newest.iterdir()),
+    ]
+    rng = np.random.default_rng(0)
+    for i in range(many):
+        path = files[i % len(files)]
+        whole = path.read_bytes()
+        data = bytearray(whole)
+        bit = int(rng.integers(8 * len(data)))
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        if path.parent == run:
+            said = failure(capsys, "predict", "runs/curve", "--data", "x.csv", "--out", "o.csv")
+        else:
+            capsys.readouterr()
+            shutil.copytree(run, here / "kept", dirs_exist_ok=True)
+            assert main(["train", "--resume", "runs/curve", "--steps", "21"]) == 0
+            said = capsys.readouterr().out
+            shutil.rmtree(run)
+            (here / "kept").rename(run)
+        assert path.name in said
+        assert "damaged" in said.lower()
+        path.write_bytes(whole)
+    assert main(["predict", "runs/curve", "--data", "x.csv", "--out", "o.csv"]) == 0
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "samples.txt"])
+def test_a_damaged_log_is_named_where_a_run_goes_on(name, here, capsys):
+    (here / "t.txt").write_text(TEXT)
+    args = ["gpt", "--preset", "tiny", "--steps", "4", "--data", "t.txt", "--no-check"]
+    assert main(["train", *args]) == 0
+    path = here / "runs/gpt" / name
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1
+    path.write_bytes(data)
+    said = failure(capsys, "train", "--resume", "runs/gpt", "--steps", 6)
+    assert f"{name}: damaged: its SHA-256 is not that of the checkpoint" in said
+    path.unlink()
+    assert main(["train", "--resume", "runs/gpt", "--steps", "6"]) == 0
+    assert f"{name}: expected a file, got none" in capsys.readouterr().out
+
+
+def test_two_processes_do_not_train_in_one_folder(here, capsys):
+    assert main([*CURVE, "--steps", "20"]) == 0
+    with fbp.train.Run(Path("runs/curve")).locked():
+        said = failure(capsys, "train", "--resume", "runs/curve", "--steps", 30)
+    assert "another process is training in it" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("fsync", errno.ENOSPC),
+        *(
+            pytest.param(name, code, marks=pytest.mark.slow)
+            for name in ("write", "fsync", "replace")
+            for code in (errno.ENOSPC, errno.EACCES, errno.EIO)
+        ),
+    ],
+)
+def test_a_disk_that_fails_is_one_line_and_no_traceback(name, code, here, capsys, monkeypatch):
+    """From the n-th call on, for all n: as when the disk is full."""
+    real = getattr(os, name)
+    calls = left = 0
+
+    def failing(*args):
+        nonlocal calls
+        calls += 1
+        if calls > left:
+            raise OSError(code, os.strerror(code))
+        return real(*args)
+
+    while True:
+        shutil.rmtree("runs", ignore_errors=True)
+        capsys.readouterr()
+        calls = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, failing)
+            status = main([*CURVE, "--steps", "8", "--eval-every", "4"])
+        said = capsys.readouterr()
+        if calls <= left:
+            assert status == 0
+            break
+        assert status in (1, 2)
+        assert said.err.count("\n") <= 1
+        assert os.strerror(code) in said.out + said.err
+        assert not newest_whole(here / "runs/curve/steps")[1]
+        left += 1
+    assert left > 3
