@@ -103,7 +103,7 @@ class Probe(Layer):
     def around(cls, layer: Layer, path: str, depth: int, trace: Trace) -> "Probe":
         """The layer and all layers inside it, each wrapped in a probe."""
         number = len(trace.rows)
-        fields = _layers_inside(layer)
+        fields = layers_inside(layer)
         trace.rows.append(Row(path, depth, name_of(layer), is_leaf=not fields))
         trace.children[number] = {}
         inside = copy.copy(layer)
@@ -160,7 +160,7 @@ def _input_of(graph: Graph, node: Node) -> str:
     return "recomputed" if any(layer.cheap for layer in computed) else "kept"
 
 
-def _layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
+def layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
     """The fields of a layer that hold layers, each layer with its part of the params' path."""
     fields: dict[str, list[tuple[str, Layer]]] = {}
     if not dataclasses.is_dataclass(layer):

@@ -16,6 +16,7 @@ from fbp._objective import Objective, ObjectiveLike, ObjectiveParams
 from fbp._signals import Signals, name_of_signal
 from fbp.losses import SoftmaxCrossEntropy
 from fbp.step._step import State, state_of
+from fbp.train._fault import bad_rows, first_fault
 from fbp.train._order import rows_of
 from fbp.train._steps import Steps
 from fbp.train._watch import FAR, IN_A_ROW, Metrics, Watch
@@ -158,7 +159,8 @@ def fit(
                         if at.step == 0:
                             loss = metrics["loss"]
                             raise FloatingPointError(f"the loss is {loss} before the first update")
-                        trouble = _not_finite(at, metrics)
+                        bad = next(n for n, v in metrics.items() if not math.isfinite(v))
+                        trouble = f"step {at.step}: {bad} is {metrics[bad]}: stopped{_kept(at)}"
                         break
                     at.note(metrics)
                     log(at.step, metrics)
@@ -188,7 +190,8 @@ def fit(
                 del wait  # and the copy of the state that it may hold
                 if not taken.good:
                     at.step += len(taken.losses) - 1
-                    trouble = _not_finite(at, {"loss": float(taken.losses[-1])})
+                    with signals.meanwhile(save):
+                        trouble = _refused(at, float(taken.losses[-1]), objective, draw, key)
                     break
                 at.step = stop
                 pace.took(len(taken.losses), time.perf_counter() - began)
@@ -294,12 +297,25 @@ def _copied(params: Params) -> Params:
     return jax.tree.map(jnp.copy, params)
 
 
-def _not_finite(at: _At, metrics: Metrics) -> str:
-    bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
-    what = bad[0] if bad else "gradient is not finite"
+def _refused(
+    at: _At, loss: float, objective: Any, draw: Callable[[int, int], PyTree], key: Key
+) -> str:
+    """Why the step after the state was not taken: what is not finite, where, and in which rows."""
+    batch = jax.tree.map(lambda a: a[0], draw(at.step, at.step + 1))
+    step_key = None if key is None else jax.random.fold_in(key, at.step)
+    where = first_fault(objective, at.state.params, batch, step_key)
+    what = "gradient is not finite" if math.isfinite(loss) else f"loss is {loss}"
+    rows = np.asarray(draw.rows(at.step)) if hasattr(draw, "rows") else None
+    of = ""
+    if rows is not None:
+        bad = bad_rows(batch)
+        named = rows[bad] if bad else rows
+        shown = ", ".join(map(str, named[:8].tolist())) + (", ..." if len(named) > 8 else "")
+        of = f"; training row{'' if len(named) == 1 else 's'} {shown}"
     return (
-        f"step {at.step + 1}: the {what}: stopped before its update{_kept(at)}; "
-        "a lower --lr may help"
+        f"step {at.step + 1}: the {what}: stopped before its update; first in "
+        f"{where or 'a place that could not be told'}{of}{_kept(at)}"
+        f"{'' if where.endswith('batch is not finite') else '; a lower --lr may help'}"
     )
 
 
@@ -330,6 +346,8 @@ def batches(
         rows = rows.reshape(stop - start, batch)
         return x[rows], target[rows]
 
+    # For a run to say of which rows the batch of a step is.
+    draw.rows = lambda step: rows_of(step * batch, (step + 1) * batch, n, seed)  # type: ignore[attr-defined]
     return draw
 
 
