@@ -328,6 +328,19 @@ def test_a_damaged_log_is_named_where_a_run_goes_on(name, here, capsys):
     assert f"{name}: expected a file, got none" in capsys.readouterr().out
 
 
+def test_a_run_killed_before_it_wrote_anything_does_not_take_the_name(here, capsys):
+    (here / "runs/curve").mkdir(parents=True)
+    (here / "runs/curve/config.json.partial").write_text("{")
+    with fbp.train.Run(Path("runs/curve")).locked():  # not killed, but about to begin
+        assert main([*CURVE, "--steps", "2"]) == 0
+    assert (here / "runs/curve-2/weights.safetensors").exists()
+    assert main([*CURVE, "--steps", "2"]) == 0
+    assert (here / "runs/curve/weights.safetensors").exists()
+    (here / "runs/other").mkdir()
+    (here / "runs/other/mine.txt").write_text("kept")
+    assert "is there already" in failure(capsys, *CURVE, "--steps", "2", "--name", "other")
+
+
 def test_two_processes_do_not_train_in_one_folder(here, capsys):
     assert main([*CURVE, "--steps", "20"]) == 0
     with fbp.train.Run(Path("runs/curve")).locked():

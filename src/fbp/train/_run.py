@@ -73,6 +73,8 @@ class Run:
                     (runs / plain).mkdir()
                     return cls(runs / plain)
                 except FileExistsError:
+                    if cls(runs / plain)._is_abandoned():
+                        return cls(runs / plain)
                     if name is not None:
                         raise InputError(
                             f"{runs / plain} is there already and is kept: choose another --name"
@@ -134,6 +136,15 @@ class Run:
                 tidy(self.steps)
                 self.steps.rmdir()
             self.folder.rmdir()
+
+    def _is_abandoned(self) -> bool:
+        """Whether the folder is that of a run which was killed before it wrote anything."""
+        try:
+            with self.locked():
+                names = {path.name for path in self.folder.iterdir()}
+        except (InputError, OSError):
+            return False
+        return names <= {f"{CONFIG}.partial"}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
