@@ -3,98 +3,25 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from fbp.cli._console import Console
+from fbp.cli._knobs import Knobs
+from fbp.cli._train_flags import Flags
 
 if TYPE_CHECKING:
     from fbp._signals import Signals
 
-_OF_TASK = "(default: the task's)"
-_OF_PRESET = "(default: the preset's)"
 _TEXT = ("lstm", "gpt")
 _PRETRAINED = ("gpt2", "llama")
 # What a run that goes on takes anew.
-_ANEW = ("steps", "eval_every", "save_every", "keep")
+_ANEW = ("steps", "eval_every", "save_every", "keep", "max_time")
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(Knobs, Flags):
     """Train a network on a built-in task, on a table of your own with --data and --target, or a
     language model, lstm or gpt, on text."""
-
-    task: Annotated[
-        Literal["digits", "convnet", "neuron", "curve", "spiral", "lstm", "gpt", "gpt2", "llama"],
-        tyro.conf.Positional,
-    ] = "digits"
-    """Handwritten digits; the same with convolutions; the worked example of one neuron; a curve;
-    two spirals; language models, on Python's own source code unless there is --data; and
-    pretrained ones to go on from, with --weights."""
-
-    data: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Train on a table instead: a .csv file with a line of names, or an .npz file of arrays. For
-    lstm and gpt: a file or a folder of text."""
-    target: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """The column of the table to predict."""
-    kind: Annotated[
-        Literal["regression", "classification"] | None,
-        tyro.conf.arg(
-            metavar="{regression,classification}", help_behavior_hint="(default: inferred)"
-        ),
-    ] = None
-    """What to do with the target."""
-
-    name: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the task)")
-    ] = None
-    """The run's folder in --runs; never one that is there already."""
-    steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_TASK)] = None
-    """How many updates."""
-    batch: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_TASK)] = None
-    """How many examples an update."""
-    seed: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 0)")] = (
-        None
-    )
-    """Of the first weights and of the order of the examples."""
-    lr: Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint=_OF_TASK)] = None
-    """The learning rate."""
-    preset: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: small)")
-    ] = None
-    """Of lstm and gpt: tiny, small or medium, a size and settings for it."""
-    layers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
-    """Of lstm and gpt: how many layers."""
-    heads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
-    """Of gpt: heads of attention."""
-    width: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
-    """Of lstm and gpt: numbers a token is made of."""
-    context: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
-    """Of lstm and gpt: tokens an example."""
-    weights: Annotated[
-        Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(required by them)")
-    ] = None
-    """Of gpt2 and llama: the folder of the model to start from."""
-    lora: Annotated[
-        int | None, tyro.conf.arg(metavar="RANK", help_behavior_hint="(default: every parameter)")
-    ] = None
-    """Of gpt2 and llama: tune by LoRA of this rank."""
-    check: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = True
-    """Whether to compare the hand-written gradients with jax.grad before training."""
-    runs: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
-    """Where the runs' folders are."""
-    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
-    """Go on with a run that was stopped, as runs/digits, from its newest checkpoint. All settings
-    are the run's; only --steps, --eval-every, --save-every and --keep may be given anew."""
-    eval_every: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_TASK)] = (
-        None
-    )
-    """Steps between evaluations. The weights of the best one are kept."""
-    save_every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 60.0
-    """Time between checkpoints; 0 saves only at the end."""
-    keep: Annotated[int, tyro.conf.arg(metavar="N")] = 2
-    """How many of the newest checkpoints to keep."""
 
     def run(self) -> int:
         """Trains, and returns the status: 1 if the run had to stop early, 130 if Ctrl-C did it."""
@@ -130,7 +57,11 @@ class Train:
                     f"{self.resume}; only {', '.join('--' + n.replace('_', '-') for n in _ANEW)} "
                     "may be given anew"
                 )
-        given = {name: getattr(self, name) for name in (*_ANEW, "resume")}
+        given = {
+            name: getattr(self, name)
+            for name in (*_ANEW, "resume", "check")
+            if getattr(self, name) != known[name].default
+        }
         paths = {
             name: Path(command[name])
             for name in ("data", "weights", "runs")
@@ -143,7 +74,7 @@ class Train:
         noted = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value != field.default and field.name not in (*_ANEW, "resume", "name", "runs"):
+            if value != field.default and field.name not in ("resume", "name", "runs"):
                 noted[field.name] = str(value.resolve()) if isinstance(value, Path) else value
         return noted
 
@@ -164,6 +95,13 @@ class Train:
             self.save_every,
             self.keep,
             self.resume,
+            self.recipe,
+            self.accumulate,
+            self.bf16,
+            self.in_backward,
+            self.patience,
+            self.max_time,
+            self.overfit_batches,
             self._command(),
         )
         started = time.perf_counter()

@@ -6,7 +6,10 @@ measures, and draws the batches of a table (`fbp/text/_windows.py` draws those o
 is the whole of a run for tables, `text/_train` that for text; `_predict` uses a trained model.
 """
 
+from fbp.train._fit import fit as fit
+from fbp.train._loop import Fit as Fit
 from fbp.train._loop import batches as batches
+from fbp.train._loop import evaluator as evaluator
 from fbp.train._predict import predict as predict
 from fbp.train._run import Run as Run
 from fbp.train._settings import Settings as Settings

@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from fbp._layer import Array, Key, Params, PyTree
 from fbp._objective import Objective, ObjectiveLike, ObjectiveParams
 from fbp._signals import Signals, name_of_signal
 from fbp.losses import SoftmaxCrossEntropy
+from fbp.step._averaged import Average
 from fbp.step._step import State, state_of
 from fbp.train._fault import bad_rows, first_fault
 from fbp.train._order import rows_of
@@ -62,13 +62,6 @@ class Fit:
         return 0 if self.trouble is None else 1
 
 
-def make_optimizer(lr: float, steps: int, weight_decay: float | None) -> Any:
-    """AdamW with a rate that falls to 0 along a cosine; if `weight_decay` is None, plain SGD."""
-    if weight_decay is None:
-        return optax.sgd(lr)
-    return optax.adamw(optax.cosine_decay_schedule(lr, steps), weight_decay=weight_decay)
-
-
 def fit(
     objective: ObjectiveLike,
     params: Params,
@@ -83,6 +76,8 @@ def fit(
     watch: str | None = None,
     patience: int | None = None,
     scan: bool = True,
+    in_backward: bool = False,
+    max_seconds: float = math.inf,
     progress: Callable[[int, float], None] | None = None,
     saver: Saver | None = None,
     resume: Checkpoint | None = None,
@@ -111,6 +106,8 @@ def fit(
         or else "loss".
       patience: ends the run after this many evaluations that are not the best.
       scan: whether the steps of a call are one program.
+      in_backward: as for `fbp.step_of`.
+      max_seconds: ends the run after this time, and saves.
       progress: called between evaluations with the number of updates and the loss of the last.
       saver: writes checkpoints; None writes none.
       resume: a checkpoint of a run of the same arguments, to go on from.
@@ -135,8 +132,9 @@ def fit(
 
     def measured() -> Metrics:
         with signals.meanwhile(save):
-            return evaluate(at.state.params)
+            return evaluate(shown(at.state))
 
+    started = time.monotonic()
     trouble: str | None = None
     ended: str | None = None
     pace, run, ahead = _Pace(), None, None
@@ -171,13 +169,23 @@ def fit(
                         f"no better {at.watch.name} in {at.watch.since} evaluations: ended after "
                         f"step {at.step}"
                     )
+                elif time.monotonic() - started > max_seconds and at.step < steps:
+                    ended = f"{max_seconds:g} seconds are over: ended after step {at.step:,}"
                 if at.step >= steps or trouble or ended or signals.signum is not None:
                     break
                 if saver is not None and saver.is_due():
                     at.save(saver)
                 if run is None:
                     with signals.meanwhile(save):
-                        run = Steps(objective, optimizer, at.state, _first(draw), key, scan=scan)
+                        run = Steps(
+                            objective,
+                            optimizer,
+                            at.state,
+                            _first(draw),
+                            key,
+                            scan=scan,
+                            in_backward=in_backward,
+                        )
                 stop = cut(at.step)
                 if ahead is None or jax.tree.leaves(ahead)[0].shape[0] != stop - at.step:
                     ahead = draw(at.step, stop)
@@ -234,7 +242,7 @@ class _At:
         self.watch = self.watch.seen(self.step, metrics)
         if self.watch.best_step == self.step:
             self.best = None  # so that its memory is free for the next one
-            self.best, self.best_metrics = _copied(self.state.params), metrics
+            self.best, self.best_metrics = _copied(shown(self.state)), metrics
 
     def save(self, saver: Saver) -> None:
         is_best = self.watch.best_step == self.step
@@ -269,9 +277,19 @@ def _begin(
         )
     )
     at = _At(tree["state"], resume.step, watched, content["evaluated"])
-    at.best = _copied(at.state.params) if is_best else tree.get("best")
+    at.best = _copied(shown(at.state)) if is_best else tree.get("best")
     at.best_metrics = content["best_metrics"]
     return at
+
+
+def shown(state: State) -> Params:
+    """The parameters to evaluate and to keep: those of a state, or if an `Averaged` has made an
+    average of them, that, in their dtypes."""
+    leaves = jax.tree.leaves(state.opt_state, is_leaf=lambda leaf: isinstance(leaf, Average))
+    averages = [leaf.average for leaf in leaves if isinstance(leaf, Average)]
+    if not averages:
+        return state.params
+    return jax.tree.map(lambda a, p: a.astype(p.dtype), averages[0], state.params)
 
 
 class _Pace:

@@ -1,6 +1,7 @@
 """What every run does beside its steps: its folder, its settings, how it goes on and ends."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
@@ -12,8 +13,11 @@ import numpy as np
 
 from fbp._errors import InputError
 from fbp._layer import PyTree
+from fbp._microbatch import Microbatch
 from fbp._signals import Signals
+from fbp.ports import mixed_precision
 from fbp.train._loop import Fit
+from fbp.train._recipe import Recipe
 from fbp.train._run import CONFIG, LAST, Run, new_run
 from fbp.train._settings import Reporter, Settings
 from fbp.train.checkpoints import Checkpoint, SaveError, Saver, newest_whole
@@ -121,12 +125,46 @@ def go_on_with(
     run.save_config(config)
 
 
+def noted(settings: Settings) -> dict[str, Any]:
+    """What config.json says of the settings that no task has."""
+    names = ("accumulate", "bf16", "in_backward", "patience", "overfit_batches", "command")
+    return {name: getattr(settings, name) for name in names}
+
+
 def saver_of(run: Run, settings: Settings, config: dict[str, Any]) -> Saver:
     """What writes the checkpoints of a run."""
     every = settings.save_every or math.inf
     return Saver(
         run.steps, every=every, keep=settings.keep, content={"config": config}, logs=run.logs
     )
+
+
+def prepared(
+    objective: Any, draw: Callable[[int, int], PyTree], batch: int, settings: Settings
+) -> tuple[Any, Callable[[int, int], PyTree]]:
+    """The objective and the batches as the settings want them."""
+    if settings.bf16:
+        objective = dataclasses.replace(objective, model=mixed_precision(objective.model))
+    if settings.accumulate > 1:
+        objective = Microbatch(objective, math.ceil(batch / settings.accumulate))
+    few = settings.overfit_batches
+    if few is None:
+        return objective, draw
+
+    def again(start: int, stop: int) -> PyTree:
+        kept = draw(0, few)
+        return jax.tree.map(lambda a: a[np.arange(start, stop) % few], kept)
+
+    return objective, again
+
+
+def recipe_of(task: Recipe, settings: Settings) -> Recipe:
+    """The task's recipe with what the user gives."""
+    given = {name: value for name, value in settings.recipe.items() if value is not None}
+    if given.get("optimizer", task.optimizer) != task.optimizer:
+        # Those of the task's own optimizer mean nothing to another.
+        given = {"options": {}, "weight_decay": None, **given}
+    return dataclasses.replace(task, **given)
 
 
 def fingerprint(arrays: PyTree) -> str:

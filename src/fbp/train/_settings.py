@@ -35,6 +35,14 @@ class Settings:
       save_every: seconds between checkpoints; 0 saves only when the run ends.
       keep: how many of the newest checkpoints are kept.
       resume: the folder of a run to go on with.
+      recipe: what of the task's `Recipe` is another, by name.
+      accumulate: parts that a batch is taken in, one after another.
+      bf16: whether the arithmetic is in bfloat16; the parameters stay as they are.
+      in_backward: whether the optimizer runs inside the backward pass.
+      patience: evaluations without a better one after which the run ends.
+      max_time: seconds after which it ends.
+      overfit_batches: train on the batches of the first steps again and again, to see whether the
+        model can learn them.
       command: what config.json notes of the command line.
     """
 
@@ -49,10 +57,18 @@ class Settings:
     save_every: float = 60.0
     keep: int = 2
     resume: Path | None = None
+    recipe: dict[str, Any] = dataclasses.field(default_factory=dict)
+    accumulate: int = 1
+    bf16: bool = False
+    in_backward: bool = False
+    patience: int | None = None
+    max_time: float = math.inf
+    overfit_batches: int | None = None
     command: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        counts = ("steps", "batch", "eval_every", "keep")
+        counts = ["steps", "batch", "eval_every", "keep", "accumulate", "patience"]
+        counts.append("overfit_batches")
         for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -62,5 +78,7 @@ class Settings:
             raise InputError(f"expected --seed to be from 0 to {2**32 - 1}, got {self.seed}")
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
             raise InputError(f"expected --lr to be a positive number, got {self.lr}")
+        if not self.max_time > 0:
+            raise InputError(f"expected --max-time to be above 0, got {self.max_time}")
         if not self.save_every >= 0:
             raise InputError(f"expected --save-every to be 0 or more, got {self.save_every}")

@@ -13,6 +13,7 @@ from fbp._layer import Layer, Loss
 from fbp.combinators import Serial
 from fbp.layers import Relu, Unflatten
 from fbp.losses import MeanSquaredError, SoftmaxCrossEntropy
+from fbp.train._recipe import Recipe
 from fbp.train.tables._decide import fit_encoding, split_rows
 from fbp.train.tables._encoding import Column, Encoding, is_missing
 from fbp.train.tables._read import read_table
@@ -66,6 +67,12 @@ class Task:
         if self.image is not None:
             return {"kind": "convnet", "sizes": sizes, "image": list(self.image), "blocks": 1}
         return {"kind": "mlp", "sizes": sizes, "activation": "relu"}
+
+    def recipe(self) -> Recipe:
+        """AdamW with a rate that falls to 0 along a cosine; without weight decay, plain SGD."""
+        if self.weight_decay is None:
+            return Recipe("sgd", "constant")
+        return Recipe(weight_decay=self.weight_decay)
 
     def loss(self) -> Loss:
         if self.encoding.kind == "regression":

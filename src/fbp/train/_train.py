@@ -9,12 +9,15 @@ import fbp
 from fbp._objective import Objective
 from fbp._signals import Signals
 from fbp.explain import summary
-from fbp.train._loop import Fit, batches, evaluator, fit, make_optimizer
+from fbp.train._loop import Fit, batches, evaluator, fit
 from fbp.train._opened import (
     draw_picture,
     fingerprint,
     go_on_with,
+    noted,
     opened,
+    prepared,
+    recipe_of,
     resolved,
     saver_of,
     say_which,
@@ -58,6 +61,8 @@ def _train_in(
     model = build_model(task.model_spec())
     objective = Objective(model, task.loss())
     draw = batches(*task.train, batch, seed)
+    recipe = recipe_of(task.recipe(), settings)
+    optimizer = recipe.made(lr, steps)
 
     held_out = 0 if task.held_out is None else len(task.held_out[0])
     report.say(
@@ -84,13 +89,12 @@ def _train_in(
         "name": run.folder.name,
         **chosen,
         "batch": batch,
-        "optimizer": "sgd" if task.weight_decay is None else "adamw",
-        "weight_decay": task.weight_decay,
+        "recipe": recipe.to_json(),
         "label_smoothing": task.label_smoothing,
         "model": task.model_spec(),
         "encoding": task.encoding.to_json(),
         "data": fingerprint(task.train),
-        "command": settings.command,
+        **noted(settings),
     }
     go_on_with(run, config, resume, report)
 
@@ -104,16 +108,20 @@ def _train_in(
         run.log(step, metrics)
         report.progress(step, steps, metrics)
 
+    trained, draw = prepared(objective, draw, batch, settings)
     result = fit(
-        objective,
+        trained,
         lambda: objective.init(jax.random.key(seed)),
-        make_optimizer(lr, steps, task.weight_decay),
+        optimizer,
         draw,
         evaluate,
         steps=steps,
         eval_every=chosen["eval_every"],
         watch=watch,
-        patience=task.patience,
+        patience=settings.patience or task.patience,
+        key=jax.random.fold_in(jax.random.key(seed), 1),
+        in_backward=settings.in_backward,
+        max_seconds=settings.max_time,
         log=log,
         # On a CPU, XLA runs a convolution several times slower inside a loop than outside.
         scan=task.image is None,

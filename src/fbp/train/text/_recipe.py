@@ -7,15 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 
 from fbp._layer import Array, Params
 from fbp._objective import ObjectiveLike
-from fbp._tree import path_of
 from fbp.text import fixed_windows
 from fbp.text._windows import Windows
 from fbp.train._loop import Metrics
+from fbp.train._recipe import Recipe
 from fbp.train.text._task import TextTask
 
 WEIGHT_DECAY = 0.1
@@ -24,31 +23,26 @@ MOST_GRADIENT = 1.0
 TOKENS_OF_TRAIN, TOKENS_OF_VAL = 2**14, 2**15
 
 
-def text_optimizer(lr: float, steps: int) -> Any:
+def text_recipe(steps: int) -> Recipe:
     """AdamW on gradients clipped to a norm of 1; the rate warms up, then falls along a cosine.
 
     The warm-up keeps steps small while Adam's averages rest on few gradients. Weight decay applies
     to matrices only, not to biases and the gains of norms, as these add little to the complexity
     of a function.
     """
-    warmup = min(100, steps // 10)
-    schedule = optax.warmup_cosine_decay_schedule(
-        lr / (warmup + 1), lr, warmup, steps, end_value=lr / 10
-    )
-
-    def decays(params: Params) -> Params:
-        # Chosen by name, not by rank: in a Stack biases and gains have one more axis.
-        return jax.tree.map_with_path(lambda keys, _: _is_matrix(path_of(keys)), params)
-
-    return optax.chain(
-        optax.clip_by_global_norm(MOST_GRADIENT),
-        optax.adamw(schedule, b2=0.99, weight_decay=WEIGHT_DECAY, mask=decays),
+    return Recipe(
+        warmup=min(100, steps // 10),
+        end=0.1,
+        weight_decay=WEIGHT_DECAY,
+        decay="matrices",
+        clip=MOST_GRADIENT,
+        options={"b2": 0.99},
     )
 
 
-def _is_matrix(path: str) -> bool:
-    """Whether a parameter is neither a bias nor a gain of a norm."""
-    return not path.endswith(".b") and "norm" not in path
+def text_optimizer(lr: float, steps: int) -> Any:
+    """The optimizer of `text_recipe`."""
+    return text_recipe(steps).made(lr, steps)
 
 
 def text_evaluator(

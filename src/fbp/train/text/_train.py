@@ -19,7 +19,10 @@ from fbp.train._opened import (
     draw_picture,
     fingerprint,
     go_on_with,
+    noted,
     opened,
+    prepared,
+    recipe_of,
     resolved,
     saver_of,
     say_which,
@@ -30,7 +33,7 @@ from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train.checkpoints import Checkpoint
 from fbp.train.text._model import TextModel
-from fbp.train.text._recipe import MOST_GRADIENT, WEIGHT_DECAY, text_evaluator, text_optimizer
+from fbp.train.text._recipe import text_evaluator, text_recipe
 from fbp.train.text._task import TextTask
 from fbp.verify import cross_check
 
@@ -84,6 +87,7 @@ def _train_in(
         report.table(check.table())
         check.raise_if_wrong()
 
+    recipe = recipe_of(text_recipe(steps), settings)
     config = {
         "fbp": fbp.__version__,
         "task": task.name,
@@ -91,18 +95,16 @@ def _train_in(
         "data": task.data,
         **chosen,
         "context": task.context,
-        "optimizer": "adamw",
-        "weight_decay": WEIGHT_DECAY,
-        "most_gradient": MOST_GRADIENT,
+        "recipe": recipe.to_json(),
         "lora": task.lora,
         "model": task.model_spec,
         "tokens": fingerprint(task.train),
-        "command": settings.command,
+        **noted(settings),
         # A pretrained model's tokenizer is saved with the model instead.
         **({} if task.start else {"tokenizer": task.tokenizer.to_json()}),
     }
     go_on_with(run, config, resume, report)
-    optimizer = text_optimizer(lr, steps)
+    optimizer = recipe.made(lr, steps)
     if task.lora is not None:
         optimizer = optax.masked(optimizer, trainable(text_model.model))
     measure = text_evaluator(objective, task, batch)
@@ -134,14 +136,19 @@ def _train_in(
 
     start = [params]
     del params  # so that `fit` alone has them
+    trained, draw = prepared(objective, draw, batch, settings)
     result = fit(
-        objective,
+        trained,
         start.pop,
         optimizer,
         draw,
         evaluate,
         steps=steps,
         eval_every=chosen["eval_every"],
+        patience=settings.patience,
+        key=jax.random.fold_in(jax.random.key(seed), 1),
+        in_backward=settings.in_backward,
+        max_seconds=settings.max_time,
         log=log,
         saver=saver_of(run, settings, config),
         resume=resume,
