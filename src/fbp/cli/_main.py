@@ -5,9 +5,12 @@ import sys
 
 import tyro
 
+from fbp._errors import InputError
 from fbp.cli._audit import Audit
 from fbp.cli._bench import Bench
 from fbp.cli._check import Check
+from fbp.cli._config_file import with_config
+from fbp.cli._look import Compare, Plot, Runs
 from fbp.cli._mutate import Mutate
 from fbp.cli._predict import Predict
 from fbp.cli._sample import Sample
@@ -16,8 +19,15 @@ from fbp.cli._train import Train
 
 def main(args: list[str] | None = None) -> int:
     """Runs a command; an error that the user can fix prints one line and gives a status of 2."""
+    args = sys.argv[1:] if args is None else args
+    if args[:1] == ["train"]:
+        try:
+            args = ["train", *with_config(args[1:], Train)]
+        except InputError as error:
+            print(f"fbp: {error}", file=sys.stderr)
+            return 2
     command = tyro.cli(
-        Train | Predict | Sample | Check | Audit | Mutate | Bench,
+        Train | Runs | Plot | Compare | Predict | Sample | Check | Audit | Mutate | Bench,
         prog="fbp",
         description="Functional backprop for JAX: backward passes written by hand.",
         args=args,
@@ -44,6 +54,5 @@ def _is_told(error: Exception) -> bool:
     if isinstance(error, CheckError | WrongGradientError | FloatingPointError | OSError):
         return True
     from fbp.interop import FolderError
-    from fbp.train import InputError
 
     return isinstance(error, FolderError | InputError)

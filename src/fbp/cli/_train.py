@@ -1,10 +1,12 @@
 """`fbp train`."""
 
 import dataclasses
+import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fbp.cli._config_file import printed
 from fbp.cli._console import Console
 from fbp.cli._knobs import Knobs
 from fbp.cli._train_flags import Flags
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 _TEXT = ("lstm", "gpt")
 _PRETRAINED = ("gpt2", "llama")
+# What is not of the run, but of one call.
+_OF_A_CALL = ("resume", "name", "runs", "config", "print_config", "dry_run")
 # What a run that goes on takes anew.
 _ANEW = ("steps", "eval_every", "save_every", "keep", "max_time")
 
@@ -28,6 +32,9 @@ class Train(Knobs, Flags):
         from fbp._signals import Signals
 
         console = Console()
+        if self.print_config:
+            console.say(printed(self))
+            return 0
 
         def end(signum: int) -> None:
             console.ended_by(signum)
@@ -74,14 +81,15 @@ class Train(Knobs, Flags):
         noted = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value != field.default and field.name not in ("resume", "name", "runs"):
+            if value != field.default and field.name not in _OF_A_CALL:
                 noted[field.name] = str(value.resolve()) if isinstance(value, Path) else value
         return noted
 
     def _train(self, console: Console, signals: "Signals") -> int:
+        import tempfile
         import time
 
-        from fbp.train import Settings, train, train_text
+        from fbp.train import Made, Settings, train, train_made, train_text
 
         settings = Settings(
             self.name,
@@ -106,9 +114,17 @@ class Train(Knobs, Flags):
         )
         started = time.perf_counter()
         task = self._task()
+        kind: Any = train_text if hasattr(task, "tokenizer") else train
+        if isinstance(task, Made):
+            kind = train_made
+        if self.dry_run:
+            with console, tempfile.TemporaryDirectory() as runs:
+                few: Any = {"runs": Path(runs), "name": None, "steps": 2, "eval_every": None}
+                _, fit = kind(task, dataclasses.replace(settings, **few), console, signals)
+            console.say(fit.trouble or f"{fit.last_step} steps went well; nothing is kept")
+            return fit.status
         with console:
-            made = train_text if hasattr(task, "tokenizer") else train
-            run, fit = made(task, settings, console, signals)
+            run, fit = kind(task, settings, console, signals)
         seconds = time.perf_counter() - started
         if fit.trouble is not None:
             console.say(fit.trouble)
@@ -128,6 +144,13 @@ class Train(Knobs, Flags):
             tuning_task,
         )
 
+        known = (*TASKS, *_TEXT, *_PRETRAINED)
+        if ":" not in self.task and self.task not in known:
+            near = difflib.get_close_matches(self.task, known, 1)
+            hint = f": did you mean {near[0]}?" if near else ", or pkg.module:make"
+            raise InputError(f"{self.task}: expected one of {', '.join(known)}{hint}")
+        if ":" in self.task:
+            return self._made()
         sizes = {name: getattr(self, name) for name in Sizes.__dataclass_fields__}
         is_pretrained = self.task in _PRETRAINED
         is_text = self.task in _TEXT or is_pretrained
@@ -159,3 +182,24 @@ class Train(Knobs, Flags):
         if self.target is None:
             raise InputError(f"--data {self.data}: expected --target NAME, the column to predict")
         return table_task(self.data, self.target, self.kind)
+
+    def _made(self) -> Any:
+        """What a function of the user's makes."""
+        import inspect
+
+        from fbp.cli._reports import made
+        from fbp.train import InputError, made_of, table_task
+        from fbp.verify.registry._named import load_module, load_object, split_name
+
+        module, name = split_name(self.task)
+        make = load_object(load_module(module), name)
+        if not callable(make):
+            raise InputError(f"{self.task}: expected a function, got {type(make).__name__}")
+        takes = "data" in inspect.signature(make).parameters
+        table = None
+        if self.target is not None:
+            if self.data is None:
+                raise InputError("--target is of a table: expected --data FILE too")
+            table = table_task(self.data, self.target, self.kind)
+        given = (lambda: make(data=self.data)) if takes else make
+        return made_of(self.task, made(self.task, given), table)

@@ -15,12 +15,16 @@ class Flags:
     """What is trained, and where."""
 
     task: Annotated[
-        Literal["digits", "convnet", "neuron", "curve", "spiral", "lstm", "gpt", "gpt2", "llama"],
+        str,
         tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="{digits,convnet,neuron,curve,spiral,lstm,gpt,gpt2,llama,MODULE:MAKE}"
+        ),
     ] = "digits"
     """Handwritten digits; the same with convolutions; the worked example of one neuron; a curve;
-    two spirals; language models, on Python's own source code unless there is --data; and
-    pretrained ones to go on from, with --weights."""
+    two spirals; language models, on Python's own source code unless there is --data; pretrained
+    ones to go on from, with --weights; and a function of your own, pkg.module:make or file.py:make,
+    that returns a Layer, a Loss and, if it likes, batches: (x, target), or draw(start, stop)."""
 
     data: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Train on a table instead: a .csv file with a line of names, or an .npz file of arrays. For
@@ -82,5 +86,11 @@ class Flags:
     """Steps between evaluations. The weights of the best one are kept."""
     save_every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 60.0
     """Time between checkpoints; 0 saves only at the end."""
+    dry_run: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Take two steps to see that all of it works; nothing is kept."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """A .toml file of these settings, by their names; flags go before it."""
+    print_config: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Print the settings as such a file, and do nothing."""
     keep: Annotated[int, tyro.conf.arg(metavar="N")] = 2
     """How many of the newest checkpoints to keep."""

@@ -10,6 +10,9 @@ from fbp.train._fit import fit as fit
 from fbp.train._loop import Fit as Fit
 from fbp.train._loop import batches as batches
 from fbp.train._loop import evaluator as evaluator
+from fbp.train._made import Made as Made
+from fbp.train._made import made_of as made_of
+from fbp.train._made import train_made as train_made
 from fbp.train._predict import predict as predict
 from fbp.train._run import Run as Run
 from fbp.train._settings import Settings as Settings

@@ -37,15 +37,15 @@ def draw_run(
         panels.append(lambda ax: _draw_curve(ax, task, predict))
     if inputs == 2 and in_plane and classifies:
         panels.append(lambda ax: _draw_boundary(ax, task, predict))
-    return _draw(task.name, panels)
+    return draw_panels(task.name, panels)
 
 
 def draw_text_run(name: str, metrics: list[dict[str, float]]) -> bytes:
     """Returns a PNG: the loss of a run on text."""
-    return _draw(name, [lambda ax: _draw_losses(ax, metrics)])
+    return draw_panels(name, [lambda ax: _draw_losses(ax, metrics)])
 
 
-def _draw(title: str, panels: list[Callable[["Axes"], None]]) -> bytes:
+def draw_panels(title: str, panels: list[Callable[["Axes"], None]]) -> bytes:
     """Panels side by side, as a PNG."""
     from matplotlib.figure import Figure
 
@@ -54,7 +54,7 @@ def _draw(title: str, panels: list[Callable[["Axes"], None]]) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained", dpi=120)
-        figure.suptitle(_plain(title))
+        figure.suptitle(plain(title))
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, panel in zip(axes, panels, strict=True):
             panel(ax)
@@ -103,7 +103,7 @@ def _draw_curve(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.ndarr
         label="data",
     )
     ax.plot(units(grid), encoding.decode(predict(grid))["prediction"], color=BLUE, label="learned")
-    ax.set(title="what was learned", xlabel=_plain(column.name), ylabel=_plain(encoding.target))
+    ax.set(title="what was learned", xlabel=plain(column.name), ylabel=plain(encoding.target))
     ax.legend(frameon=False)
 
 
@@ -123,9 +123,9 @@ def _draw_boundary(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.nd
     points = ax.scatter(units(x[:, 0], 0), units(x[:, 1], 1), c=target % 10, s=8, **style)
     if len(task.encoding.classes) <= 10:
         handles, _ = points.legend_elements()
-        labels = [_plain(task.encoding.classes[i]) for i in np.unique(target)]
-        ax.legend(handles, labels, title=_plain(task.encoding.target), fontsize="small")
-    ax.set(title="decision boundary", xlabel=_plain(first.name), ylabel=_plain(second.name))
+        labels = [plain(task.encoding.classes[i]) for i in np.unique(target)]
+        ax.legend(handles, labels, title=plain(task.encoding.target), fontsize="small")
+    ax.set(title="decision boundary", xlabel=plain(first.name), ylabel=plain(second.name))
 
 
 def _range(cells: np.ndarray) -> tuple[float, float]:
@@ -133,6 +133,6 @@ def _range(cells: np.ndarray) -> tuple[float, float]:
     return float(cells.min()) - margin, float(cells.max()) + margin
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A user's name as plain text: matplotlib reads text between two dollar signs as a formula."""
     return name.replace("$", r"\$")

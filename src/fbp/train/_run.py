@@ -220,6 +220,11 @@ class Run:
         """
         self.require_whole()
         config = self.config()
+        if "recipe" in config and "encoding" not in config and "tokenizer" not in config:
+            raise InputError(
+                f"{self.folder}: a run of a model of your own: its parameters are in {WEIGHTS}, "
+                "by their paths, for a program of your own"
+            )
         if "tokenizer" in config:
             raise InputError(f"{self.folder}: expected a run on a table, got one on text")
         try:

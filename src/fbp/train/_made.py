@@ -1,0 +1,175 @@
+"""A training run of a model that the user's own function makes."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+import fbp
+from fbp._errors import InputError
+from fbp._layer import Layer, Loss, PyTree
+from fbp._objective import Objective
+from fbp._signals import Signals
+from fbp.explain import summary
+from fbp.train._loop import Fit, Metrics, batches, evaluator, fit
+from fbp.train._opened import (
+    draw_picture,
+    fingerprint,
+    go_on_with,
+    noted,
+    opened,
+    prepared,
+    recipe_of,
+    resolved,
+    saver_of,
+    say_which,
+    unless_told,
+)
+from fbp.train._picture import draw_text_run
+from fbp.train._recipe import Recipe
+from fbp.train._run import Run
+from fbp.train._settings import Reporter, Settings
+from fbp.train._tasks import Arrays, Task
+from fbp.train.checkpoints import Checkpoint
+from fbp.verify import cross_check
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A model and what it learns.
+
+    Attributes:
+      name: runs are named after it.
+      objective: the model and its loss.
+      data: x and target to train on, or a function draw(start, stop) of the batches of steps.
+      held_out: x and target that are looked at on the way and choose nothing, or None.
+      steps, batch, lr: the defaults.
+      chunks: how many times a run computes its metrics after the start.
+    """
+
+    name: str
+    objective: Objective
+    data: Arrays | Callable[[int, int], PyTree]
+    held_out: Arrays | None = None
+    steps: int = 1000
+    batch: int = 64
+    lr: float = 3e-3
+    chunks: int = 20
+
+
+def made_of(name: str, made: Any, table: Task | None) -> Made:
+    """What a user's function returned: a Layer, a Loss and, if it likes, batches.
+
+    The batches are (x, target), or a function draw(start, stop) of steps; without, the data are
+    those of a table.
+
+    Raises:
+      InputError: it returned something else, or there are no data.
+    """
+    kinds = (Layer, Loss)
+    given = made if isinstance(made, tuple | list) else (made,)
+    if len(given) not in (2, 3) or not all(map(isinstance, given[:2], kinds)):
+        got = ", ".join(type(part).__name__ for part in given)
+        raise InputError(f"{name}: expected it to return a Layer, a Loss and maybe batches: {got}")
+    objective = Objective(*given[:2])
+    if len(given) == 3:
+        data = given[2]
+        if not callable(data):
+            if not (isinstance(data, tuple | list) and len(data) == 2):
+                raise InputError(f"{name}: expected batches (x, target) or draw(start, stop)")
+            x, target = (np.asarray(a) for a in data)
+            if x.ndim == 0 or len(x) != len(target) or not len(x):
+                raise InputError(f"{name}: expected x and target of as many rows, one or more")
+            data = (x, target)
+        return Made(name.rpartition(":")[2], objective, data)
+    if table is None:
+        raise InputError(f"{name}: expected batches from it, or --data FILE and --target NAME")
+    return Made(table.name, objective, table.train, table.held_out)
+
+
+def train_made(
+    task: Made, settings: Settings, report: Reporter, signals: Signals | None = None
+) -> tuple[Run, Fit]:
+    """Checks the gradients, trains, and fills the run's folder, as `train` does for a table."""
+    signals = signals if signals is not None else Signals()
+    with opened(settings, task.name, report, signals) as (run, resume):
+        return run, _train_in(run, task, settings, report, signals, resume)
+
+
+def _train_in(
+    run: Run,
+    task: Made,
+    settings: Settings,
+    report: Reporter,
+    signals: Signals,
+    resume: Checkpoint | None,
+) -> Fit:
+    defaults = {"steps": task.steps, "batch": task.batch, "seed": 0, "lr": task.lr}
+    chosen = resolved(settings, defaults, task.chunks, resume)
+    steps, lr, seed, objective = chosen["steps"], chosen["lr"], chosen["seed"], task.objective
+    evaluate: Callable[[Any], Metrics]
+    if callable(task.data):
+        draw = task.data
+        batch = jax.tree.leaves(draw(0, 1))[0].shape[1]
+        fixed = jax.tree.map(lambda a: a[0], draw(0, 1))
+        value = jax.jit(objective.value)
+        evaluate = lambda params: {"loss": float(value(params, fixed))}  # noqa: E731
+    else:
+        batch = min(chosen["batch"], len(task.data[0]))
+        draw = batches(*task.data, batch, seed)
+        evaluate = evaluator(objective, task.data, task.held_out)
+    first = jax.tree.map(lambda a: a[0], draw(0, 1))
+    kept = summary(objective.model, first[0])
+    report.table(kept.table())
+    report.say(kept.total())
+    if settings.check and resume is None:
+        report.say("hand-written gradients beside jax.grad, on the first batch:")
+        check = cross_check(objective, objective.init(jax.random.key(seed)), first)
+        report.table(check.table())
+        check.raise_if_wrong()
+    recipe = recipe_of(Recipe(weight_decay=0.0), settings)
+    config = {
+        "fbp": fbp.__version__,
+        "task": task.name,
+        "name": run.folder.name,
+        **chosen,
+        "recipe": recipe.to_json(),
+        "data": fingerprint(first if callable(task.data) else task.data),
+        **noted(settings),
+    }
+    go_on_with(run, config, resume, report)
+
+    def log(step: int, metrics: Metrics) -> None:
+        run.log(step, metrics)
+        report.progress(step, steps, metrics)
+
+    trained, draw = prepared(objective, draw, batch, settings)
+    result = fit(
+        trained,
+        lambda: objective.init(jax.random.key(seed)),
+        recipe.made(lr, steps),
+        draw,
+        evaluate,
+        steps=steps,
+        eval_every=chosen["eval_every"],
+        watch="loss",
+        patience=settings.patience,
+        key=jax.random.fold_in(jax.random.key(seed), 1),
+        in_backward=settings.in_backward,
+        max_seconds=settings.max_time,
+        log=log,
+        saver=saver_of(run, settings, config),
+        resume=resume,
+        signals=signals,
+    )
+    with signals.meanwhile(None), unless_told(result):
+        run.save_weights(result.params.model)
+        if result.last_step != result.step:
+            run.save_last(result.last.params.model)
+        if result.signum is None:
+            draw_picture(run, report, lambda: draw_text_run(task.name, run.metrics()))
+        run.seal()
+        say_which(run, result, report)
+    return result

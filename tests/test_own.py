@@ -1,0 +1,175 @@
+"""Models of one's own on the command line, configuration files, and looking at runs."""
+
+import json
+import sys
+
+import pytest
+
+from fbp.cli import main
+from fbp.train import Run
+
+MINE = """
+import fbp
+import numpy as np
+
+X = np.linspace(-1, 1, 50, dtype=np.float32)[:, None]
+
+
+def make():
+    return fbp.models.mlp((1, 8, 1)), fbp.MeanSquaredError(), (X, X**2)
+
+
+def draws():
+    def draw(start, stop):
+        rows = np.stack([np.random.default_rng(i).permutation(50)[:8] for i in range(start, stop)])
+        return X[rows], X[rows] ** 2
+
+    return fbp.models.mlp((1, 8, 1)), fbp.MeanSquaredError(), draw
+
+
+def layer(data=None):
+    return fbp.models.mlp((2, 8, 1)), fbp.MeanSquaredError()
+
+
+def three():
+    return 3
+
+
+def few():
+    return fbp.models.mlp((1, 8, 1)), fbp.MeanSquaredError(), (X, X[:4])
+
+
+def raises():
+    raise RuntimeError("no luck")
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_of_tests.py").write_text(MINE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("mine_of_tests", None)
+
+
+def failure(capsys, *args):
+    capsys.readouterr()
+    assert main([*map(str, args)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fbp: ")
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize("name", ["make", "draws"])
+def test_a_model_of_ones_own(name, here, capsys):
+    args = ["train", f"mine_of_tests.py:{name}", "--batch", "8", "--lr", "0.02"]
+    assert main([*args, "--steps", "100"]) == 0
+    said = capsys.readouterr().out
+    assert "dense_1: Dense" in said
+    assert "model.dense_1.w" in said
+    run = here / "runs" / name
+    lines = Run(run).metrics()
+    assert lines[-1]["loss"] < 0.3 * lines[0]["loss"]
+    assert (run / "picture.png").exists()
+    assert main(["train", "--resume", f"runs/{name}", "--steps", "110"]) == 0
+    (here / "t.csv").write_text("x\n1\n")
+    assert "a model of your own" in failure(capsys, "predict", f"runs/{name}", "--data", "t.csv")
+
+
+def test_a_layer_of_ones_own_on_a_table(here, capsys):
+    rows = "\n".join(f"{i},{i % 5},{i + i % 5}" for i in range(60))
+    (here / "t.csv").write_text(f"a,b,y\n{rows}\n")
+    args = ["train", "mine_of_tests:layer", "--data", "t.csv", "--target", "y", "--steps", "30"]
+    assert main([*args, "--no-check"]) == 0
+    assert "val_loss" in Run(here / "runs/t").metrics()[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("mine_of_tests.py:three", "expected it to return a Layer, a Loss and maybe batches"),
+        ("mine_of_tests.py:few", "expected x and target of as many rows"),
+        ("mine_of_tests.py:layer", "expected batches from it, or --data FILE and --target"),
+        ("mine_of_tests.py:raises", "raises RuntimeError: no luck"),
+        ("mine_of_tests.py:nothing", "has no nothing"),
+        ("mine_of_tests.py:X", "expected a function, got ndarray"),
+        ("nowhere.py:make", "there is no such file"),
+        ("nowhere:make", "there is no module nowhere"),
+        ("digitz", "did you mean digits?"),
+    ],
+)
+def test_mistakes_in_ones_own_are_one_line(task, words, here, capsys):
+    assert words in failure(capsys, "train", task, "--steps", "2")
+    assert not list(here.glob("runs/*"))
+
+
+def test_flags_go_before_a_file(here, capsys):
+    (here / "c.toml").write_text(
+        'task = "curve"\nlr = 0.02\nsteps = 9\ncheck = false\nname = "from file"\n'
+    )
+    assert main(["train", "--config", "c.toml", "--steps", "7"]) == 0
+    config = Run(here / "runs" / "from file").config()
+    assert (config["task"], config["lr"], config["steps"]) == ("curve", 0.02, 7)
+
+
+def test_what_is_printed_is_a_file_of_the_same(here, capsys):
+    args = ["train", "gpt", "--lr", "0.1", "--optimizer", "sgd", "--bf16", "--name", 'a "b" \\']
+    assert main([*args, "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    (here / "c.toml").write_text(printed)
+    assert main(["train", "--config=c.toml", "--print-config"]) == 0
+    assert capsys.readouterr().out == printed
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("stepz = 4", "stepz is no setting: did you mean steps?"),
+        ("zzz = 4", "zzz is no setting"),
+        ("steps = [1]", "expected one value for steps"),
+        ("steps = true", "expected a value for steps, got True"),
+        ("[steps]\na = 1", "expected one value for steps"),
+        ("steps = ", "expected TOML"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_mistakes_in_a_file_are_one_line(content, words, here, capsys):
+    if content is not None:
+        (here / "c.toml").write_text(content)
+    assert words in failure(capsys, "train", "--config", "c.toml")
+    assert "expected --config FILE" in failure(capsys, "train", "--config")
+
+
+def test_a_dry_run_leaves_nothing(here, capsys):
+    assert main(["train", "curve", "--dry-run"]) == 0
+    assert capsys.readouterr().out.endswith("2 steps went well; nothing is kept\n")
+    assert not (here / "runs").exists()
+
+
+def test_looking_at_runs(here, capsys):
+    for name, steps in (("a", 20), ("b", 12)):
+        args = ["train", "curve", "--steps", steps, "--name", name, "--no-check"]
+        assert main([*map(str, args)]) == 0
+    (here / "runs" / "c").mkdir()
+    (here / "runs" / "c" / "config.json").write_text("{")
+    (here / "runs" / "d").mkdir()
+    (here / "runs" / "d" / "config.json").write_text(json.dumps({"task": "x", "steps": 5}))
+    capsys.readouterr()
+    assert main(["runs"]) == 0
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "task", "steps", "of", "best", "at", "last"]
+    assert [row.split()[0] for row in rows] == ["a", "b", "c", "d"]
+    assert "20" in rows[0]
+    assert "damaged" in rows[2]
+    assert "not begun" in rows[3]
+    assert main(["compare", "runs/a", "runs/b"]) == 0
+    assert main(["plot", "runs/a"]) == 0
+    for name in ("compare.png", "a.png"):
+        assert (here / name).read_bytes()[:4] == b"\x89PNG"
+    assert "is there already and is kept" in failure(capsys, "plot", "runs/a")
+    assert "expected a run's folder" in failure(capsys, "plot", "runs/nothing")
+    assert "expected a line or more" in failure(capsys, "plot", "runs/d", "--out", "d.png")
+    assert "cannot be read" in failure(capsys, "runs", "nowhere")
