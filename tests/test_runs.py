@@ -341,6 +341,22 @@ def test_a_run_killed_before_it_wrote_anything_does_not_take_the_name(here, caps
     assert "is there already" in failure(capsys, *CURVE, "--steps", "2", "--name", "other")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["table", "lora"])
+def test_a_run_killed_after_its_last_step_still_writes_its_weights(kind, here, capsys, request):
+    args = of_kind(kind, here, request)
+    args[args.index("--steps") + 1] = "4"
+    assert main(["train", *args]) == 0
+    run = here / "runs/it"
+    there = sorted(p.relative_to(run) for p in run.rglob("*"))
+    (run / "manifest.json").unlink()
+    (run / "weights.safetensors").unlink(missing_ok=True)
+    assert main(["train", "--resume", "runs/it"]) == 0
+    assert sorted(p.relative_to(run) for p in run.rglob("*")) == there
+    assert "has taken all its 4 steps" in failure(capsys, "train", "--resume", "runs/it")
+    assert main(["train", "--resume", "runs/it", "--steps", "6"]) == 0
+
+
 def test_two_processes_do_not_train_in_one_folder(here, capsys):
     assert main([*CURVE, "--steps", "20"]) == 0
     with fbp.train.Run(Path("runs/curve")).locked():

@@ -107,7 +107,8 @@ def go_on_with(
                     f"{run.folder}: cannot go on: {key} is {_short(value)} now, and was "
                     f"{_short(then.get(key))}"
                 )
-        if resume.step >= config["steps"]:
+        # A run that was killed after its last step still has its weights to write.
+        if resume.step >= config["steps"] and run.is_sealed:
             raise InputError(
                 f"{run.folder}: has taken all its {resume.step:,} steps: to go on, give it more "
                 "with --steps"

@@ -98,6 +98,11 @@ class Run:
         files = of_files(self.folder, SEALED)
         self._write(MANIFEST, to_bytes({"files": files}))
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the run has ended, by itself or stopped, and has written all its files."""
+        return (self.folder / MANIFEST).exists()
+
     def unseal(self) -> None:
         """Takes the note away: the run goes on."""
         (self.folder / MANIFEST).unlink(missing_ok=True)

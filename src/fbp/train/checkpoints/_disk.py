@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,31 @@ def replace_durably(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise SaveError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        remove_quietly(partial)
+
+
+@contextlib.contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which then takes the place of another: a crash leaves one of the two.
+
+    Raises:
+      SaveError: it cannot be written; the old one is whole.
+    """
+    partial = target.with_name(f"{PARTIAL}{target.name}")
+    aside = target.with_name(f"{REMOVED}{target.name}")
+    try:
+        remove_quietly(partial)
+        partial.mkdir()
+        yield partial
+        remove_quietly(aside)
+        if target.exists():
+            os.replace(target, aside)
+        os.replace(partial, target)
+        sync_folder(target.parent)
+        remove_quietly(aside)
+    except OSError as error:
+        raise SaveError(f"{target}: cannot be written: {error.strerror}") from None
     finally:
         remove_quietly(partial)
 

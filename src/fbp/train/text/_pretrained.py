@@ -14,6 +14,7 @@ from fbp.layers import Positions
 from fbp.ports import Tie
 from fbp.text import Tokenizer, tokenizer_of
 from fbp.train._run import CONFIG, Run
+from fbp.train.checkpoints._disk import replaced_folder
 from fbp.train.tables._table import InputError
 from fbp.train.text._model import TextModel
 
@@ -65,8 +66,9 @@ class Pretrained:
     def save(self, run: Run, model: Layer, params: Params) -> None:
         """Saves a model, with LoRA merged into its weights, in a subfolder of the run's folder."""
         model, params = models.without_lora(model, params)
-        models.save_pretrained(run.folder / MODEL, model, params)
-        shutil.copyfile(self.folder / TOKENIZER, run.folder / MODEL / TOKENIZER)
+        with replaced_folder(run.folder / MODEL) as folder:
+            models.save_pretrained(folder, model, params)
+            shutil.copyfile(self.folder / TOKENIZER, folder / TOKENIZER)
 
 
 def load_language_model(folder: str | Path) -> tuple[TextModel, Params, Tokenizer]:
