@@ -163,7 +163,8 @@ def tuning_task(
     if lora is not None and lora < 1:
         raise InputError(f"expected --lora to be 1 or more, got {lora}")
     context = context or min(most or _TUNING.context, _TUNING.context)
-    spec = {"kind": start.kind, "vocab": start.text_model.vocab, "folder": str(start.folder.resolve())}
+    folder = str(start.folder.resolve())  # the same from wherever the run goes on
+    spec = {"kind": start.kind, "vocab": start.text_model.vocab, "folder": folder}
     lr = _TUNING.lr if lora is None else _LORA_LR
     preset = dataclasses.replace(_TUNING, lr=lr)
     task = _task(start.kind, data, spec, start.tokenizer, context, preset)
