@@ -114,7 +114,11 @@ CALLED = {
     **{"add": ["residual"], "like": ["trees_shapes"], "at_least_float32": ["bfloat16"]},
     **{name: ["conv"] for name in ("Convolution", *CONVOLUTION)},
     **{"Conv1D": ["conv1d", "causal"], "ConvTranspose2D": ["conv_transpose", "convolutions"]},
-    **{"Sample": ["sample", "variance"], "Sinusoidal": ["sinus", "time"], "SegmentSum": ["segment"]},
+    **{
+        "Sample": ["sample", "variance"],
+        "Sinusoidal": ["sinus", "time"],
+        "SegmentSum": ["segment"],
+    },
     **{"Gather": ["gather", "segment", "outside"], "_rows": ["segment", "gather", "outside"]},
     **{"_gathered": ["segment", "gather"], "_added": ["segment", "gather"]},
     **{"LinearRecurrence": ["recurrence", "time"], "_earlier": ["recurrence", "time"]},

@@ -54,8 +54,8 @@ class SegmentSum(Layer):
         return _added(values, segments, self.n), ()
 
     def backward(self, params: tuple[()], x: Any, res: Any, dy: Array) -> tuple[Any, Any]:
-        values, segments = x["values"], at_least_int32(x["segments"])
-        return (), {"values": _gathered(dy, segments).astype(values.dtype), "segments": None}
+        segments = at_least_int32(x["segments"])
+        return (), {"values": _gathered(dy, segments), "segments": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Gather(Layer):
     def backward(self, params: tuple[()], x: Any, res: Any, dy: Array) -> tuple[Any, Any]:
         values, index = x["values"], at_least_int32(x["index"])
         dvalues = _added(dy, index, values.shape[index.ndim - 1])
-        return (), {"values": dvalues.astype(values.dtype), "index": None}
+        return (), {"values": dvalues, "index": None}
 
 
 def _unpacked(layer: Layer, x: Any, name: str) -> tuple[Array, Array]:

@@ -63,7 +63,7 @@ class Sinusoidal(Layer):
         if not _is_float(x):
             return (), None
         sin, cos, f = self._clocks(x)
-        dsin, dcos = jnp.split(at_least_float32(dy), 2, -1)
+        dsin, dcos = jnp.split(dy, 2, -1)
         dx = (f * (cos * dsin - sin * dcos)).sum(-1)
         return (), dx.astype(x.dtype)
 

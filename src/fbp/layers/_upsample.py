@@ -55,4 +55,4 @@ class Upsample2D(Layer):
     def backward(self, params: tuple[()], x: Array, res: Any, dy: Array) -> tuple[Any, Array]:
         (rows, columns), (*batch, h, w, c) = pair(self.factor), x.shape
         copies = dy.reshape(*batch, h, rows, w, columns, c)
-        return (), copies.sum((-4, -2)).astype(x.dtype)
+        return (), copies.sum((-4, -2))
