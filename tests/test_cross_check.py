@@ -313,3 +313,27 @@ def test_what_overflows_beside_the_parameters_does_not_count(factor: float) -> N
     whole = objective(Rule(EDGE, f, df))
     check = fbp.cross_check(whole, whole.init(jax.random.key(0)), batch(0, 7, 3, 3))
     assert check.ok == (factor == 1.0)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("size", [None, 3])
+def test_the_input_is_what_prepare_makes(size: int | None, wrong: bool) -> None:
+    """Of a batch that is no pair; the noise is that of the key, in both gradients."""
+
+    def noised(x: Any, key: Any) -> Any:
+        noise = 0 if key is None else jax.random.normal(key, x.shape)
+        return {"x": x + noise}, x[:, :2]
+
+    def change(d: Any) -> Any:
+        return 2 * d if wrong else d
+
+    model = fbp.Serial(fbp.Pick("x"), Wrong(fbp.Dense(3, 2), changed("w", change)))
+    whole: Any = fbp.Objective(model, fbp.MeanSquaredError(), noised)
+    params, x = whole.init(jax.random.key(0)), jnp.ones((7, 3))
+    if size is not None:
+        whole = fbp.Microbatch(whole, size)
+    check = fbp.cross_check(whole, params, x, jax.random.key(1))
+    assert {leaf.path for leaf in check.leaves} >= {"x.x"}
+    assert {leaf.path for leaf in check.leaves if not leaf.ok} == (
+        {"model.1.w"} if wrong else set()
+    )

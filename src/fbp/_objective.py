@@ -92,7 +92,7 @@ class Objective:
         share: Any = None,
     ) -> Any:
         """Returns the loss, or (loss, aux): the forward pass alone."""
-        x, target, key, loss_key = self._inputs(params, batch, key)
+        x, target, key, loss_key = self.inputs(params, batch, key)
         y, _ = self.model.forward(params.model, x, key)
         value = value_of(self.loss, params.loss, y, target, loss_key, share)
         return self._reported(value, y, target, has_aux, share)
@@ -117,7 +117,7 @@ class Objective:
           scale: multiplies the gradient, before dy is rounded to the dtype of y: for float16.
           share: the share of each part of a `Losses` in a larger batch (see `Microbatch`).
         """
-        x, target, key, loss_key = self._inputs(params, batch, key)
+        x, target, key, loss_key = self.inputs(params, batch, key)
         y, res = self.model.forward(params.model, x, key)
         value, dloss, dy = self._turn(params.loss, y, target, loss_key, scale, share)
         dmodel, _ = self.model.backward(params.model, x, res, dy)
@@ -135,7 +135,7 @@ class Objective:
         share: Any = None,
     ) -> tuple[Any, PyTree]:
         """Returns the loss, or (loss, aux), and the residuals that `backward` needs."""
-        x, target, key, loss_key = self._inputs(params, batch, key)
+        x, target, key, loss_key = self.inputs(params, batch, key)
         y, res = self.model.forward(params.model, x, key)
         value, gradient, dtypes = wide_gradient(self.loss, params.loss, y, target, loss_key, share)
         kept = (res, gradient, dtypes, None if self.prepare is None else x)
@@ -171,10 +171,10 @@ class Objective:
         dmodel, dx = self.model.backward(params.model, x, res, dy)
         return ObjectiveParams(dmodel, dloss), dx
 
-    def _inputs(
+    def inputs(
         self, params: ObjectiveParams, batch: PyTree, key: Key
     ) -> tuple[PyTree, PyTree, Key, Key]:
-        """x, the target, and keys for the model and for the loss."""
+        """Returns x and the target, after `prepare`, and keys for the model and for the loss."""
         if not isinstance(params, ObjectiveParams):
             raise TypeError(
                 f"Objective: expected ObjectiveParams(model, loss), got {described(params)}: "

@@ -14,6 +14,7 @@ from fbp._layer import Key, Params, PyTree
 from fbp._microbatch import Microbatch
 from fbp._objective import Objective, ObjectiveLike
 from fbp._tree import named_leaves
+from fbp._turn import value_of
 from fbp.verify.judge._measure import leaf_checks, worse
 from fbp.verify.report._cross_check import CrossCheck, LeafCheck, WrongGradientError
 
@@ -48,7 +49,7 @@ def cross_check(
       objective: an `Objective`, a `Microbatch` of one, or another `ObjectiveLike` whose x are
         integers.
       params: its parameters.
-      batch: `(x, target)`.
+      batch: `(x, target)`, or what `prepare` takes.
       key: a key for training noise; the rule and jax.grad get the same one.
 
     Raises:
@@ -79,14 +80,18 @@ def _both(
     objective: ObjectiveLike, params: Params, batch: PyTree, key: Key
 ) -> tuple[PyTree, Gradient, Gradient]:
     """The loss, its gradient from the rules, and its gradient from jax.grad."""
-    x, target = batch
     value, rule = _rule(objective, params, batch, key)
     dparams = jax.grad(objective.value, allow_int=True)(params, batch, key)
     whole = _whole(objective)
     auto = Gradient(dparams, (), None)
     if isinstance(whole, Objective):
-        dx = jax.grad(lambda x: whole.value(params, (x, target), key), allow_int=True)(x)
-        auto = Gradient(dparams.model, dparams.loss, dx)
+        x, target, model_key, loss_key = whole.inputs(params, batch, key)
+
+        def loss(x: PyTree) -> Any:
+            y, _ = whole.model.forward(params.model, x, model_key)
+            return value_of(whole.loss, params.loss, y, target, loss_key)
+
+        auto = Gradient(dparams.model, dparams.loss, jax.grad(loss, allow_int=True)(x))
     return value, rule, jax.tree.map(lambda d: None if d.dtype == float0 else d, auto)
 
 
@@ -107,7 +112,11 @@ def _whole(objective: ObjectiveLike) -> ObjectiveLike:
 
 def _require_gradient_of(objective: ObjectiveLike, params: Params, batch: PyTree, key: Key) -> None:
     """Raises unless the gradient has the leaves of params and x, with their shapes and dtypes."""
-    given: Any = params if isinstance(_whole(objective), Objective) else (params, ())
+    whole = _whole(objective)
+    given = Gradient(params, (), None)
+    if isinstance(whole, Objective):
+        x = jax.eval_shape(lambda: whole.inputs(params, batch, key)[0])
+        given = Gradient(params.model, params.loss, x)
     try:
         _, rule = jax.eval_shape(functools.partial(_rule, objective, key=key), params, batch)
     except ContractError as error:
@@ -118,7 +127,7 @@ def _require_gradient_of(objective: ObjectiveLike, params: Params, batch: PyTree
             for path, a in named_leaves(tree).items()
             if _is_float(a)
         }
-        for tree in (rule, Gradient(given[0], given[1], batch[0]))
+        for tree in (rule, given)
     )
     if not wanted:
         raise ValueError("cross_check: expected a parameter or an input of floats, got none")
