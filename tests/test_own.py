@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import pytest
 
@@ -173,3 +174,62 @@ def test_looking_at_runs(here, capsys):
     assert "expected a run's folder" in failure(capsys, "plot", "runs/nothing")
     assert "expected a line or more" in failure(capsys, "plot", "runs/d", "--out", "d.png")
     assert "cannot be read" in failure(capsys, "runs", "nowhere")
+
+
+@pytest.mark.slow
+def test_a_rate_is_found(here, capsys):
+    assert main(["lr-find", "curve", "--steps", "120"]) == 0
+    said = capsys.readouterr().out
+    rate = float(said.split()[1].rstrip(","))
+    assert 1e-4 < rate < 0.3
+    assert (here / "lr.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (here / "runs").exists()
+    assert "is there already" in failure(capsys, "lr-find", "curve")
+    more = "--out", "other.png"
+    assert main(["lr-find", "mine_of_tests.py:draws", "--optimizer", "sgd", *more]) == 0
+    for args, words in (
+        (["--low", "2"], "0 < --low < --high"),
+        (["--steps", "3"], "--steps to be 20 or more"),
+        (["--optimizer", "sdg"], "--optimizer sdg"),
+    ):
+        assert words in failure(capsys, "lr-find", "curve", *args, "--out", "x.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("tensorboard", "pip install 'fbp[tensorboard]'"), ("wandb", "pip install wandb")],
+)
+def test_a_tracker_that_is_missing_is_said(name, words, here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, {"tensorboard": "tensorboardX"}.get(name, name), None)
+    assert words in failure(capsys, "train", "curve", "--no-check", "--steps", "2", "--track", name)
+    assert not list(here.glob("runs/*"))
+
+
+def test_a_tracker_gets_the_metrics_and_its_trouble_costs_no_run(here, capsys, monkeypatch):
+    got = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            got.append(folder)
+
+        def add_scalar(self, name, value, step):
+            got.append((name, value, step))
+            if step == 2:
+                raise RuntimeError("it broke")
+
+        def close(self):
+            got.append("closed")
+
+    module = types.ModuleType("tensorboardX")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    args = ["train", "curve", "--no-check", "--track", "tensorboard", "--eval-every", "1"]
+    assert main([*args, "--steps", "3", "--name", "broken"]) == 0
+    assert "no longer tracked: it broke" in capsys.readouterr().out
+    assert got[0].endswith("tensorboard")
+    assert "closed" not in got
+    got.clear()
+    assert main([*args, "--steps", "1", "--name", "whole"]) == 0
+    lines = Run(here / "runs" / "whole").metrics()
+    assert ("loss", lines[-1]["loss"], 1) in got
+    assert got[-1] == "closed"

@@ -45,6 +45,10 @@ class Knobs:
     """End, and save, after this time."""
     overfit_batches: Annotated[int | None, _flag("N", "(default: all)")] = None
     """Train on the first N batches again and again: can the model learn them?"""
+    track: Annotated[
+        Literal["tensorboard", "wandb"] | None, _flag("{tensorboard,wandb}", "(default: none)")
+    ] = None
+    """Where metrics go beside metrics.jsonl."""
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fbp.cli._bench import Bench
 from fbp.cli._check import Check
 from fbp.cli._config_file import with_config
 from fbp.cli._look import Compare, Plot, Runs
+from fbp.cli._lr_find import LrFind
 from fbp.cli._mutate import Mutate
 from fbp.cli._predict import Predict
 from fbp.cli._sample import Sample
@@ -27,7 +28,7 @@ def main(args: list[str] | None = None) -> int:
             print(f"fbp: {error}", file=sys.stderr)
             return 2
     command = tyro.cli(
-        Train | Runs | Plot | Compare | Predict | Sample | Check | Audit | Mutate | Bench,
+        Train | LrFind | Runs | Plot | Compare | Predict | Sample | Check | Audit | Mutate | Bench,
         prog="fbp",
         description="Functional backprop for JAX: backward passes written by hand.",
         args=args,

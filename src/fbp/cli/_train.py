@@ -110,10 +110,11 @@ class Train(Knobs, Flags):
             self.patience,
             self.max_time,
             self.overfit_batches,
+            self.track,
             self._command(),
         )
         started = time.perf_counter()
-        task = self._task()
+        task = self.made_task()
         kind: Any = train_text if hasattr(task, "tokenizer") else train
         if isinstance(task, Made):
             kind = train_made
@@ -132,7 +133,7 @@ class Train(Knobs, Flags):
         console.say(f"{reached} after {fit.last_step:,} steps in {seconds:.1f} s; in {run.folder}")
         return fit.status
 
-    def _task(self) -> Any:
+    def made_task(self) -> Any:
         """The task: of a table or of a text."""
         from fbp.train import (
             TASKS,

@@ -181,7 +181,7 @@ def fit(
                             objective,
                             optimizer,
                             at.state,
-                            _first(draw),
+                            first_of(draw),
                             key,
                             scan=scan,
                             in_backward=in_backward,
@@ -303,7 +303,7 @@ class _Pace:
         self.steps = max(1, min(allowed, 4 * self.steps))
 
 
-def _first(draw: Callable[[int, int], PyTree]) -> PyTree:
+def first_of(draw: Callable[[int, int], PyTree]) -> PyTree:
     """The shapes and dtypes of a batch."""
     return jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], jax.dtypes.canonicalize_dtype(a.dtype)),

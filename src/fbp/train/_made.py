@@ -32,6 +32,7 @@ from fbp.train._recipe import Recipe
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._tasks import Arrays, Task
+from fbp.train._trackers import Tracked
 from fbp.train.checkpoints import Checkpoint
 from fbp.verify import cross_check
 
@@ -140,9 +141,10 @@ def _train_in(
         **noted(settings),
     }
     go_on_with(run, config, resume, report)
+    tracked = Tracked(run, settings.track, config, report.say)
 
     def log(step: int, metrics: Metrics) -> None:
-        run.log(step, metrics)
+        tracked.log(step, metrics)
         report.progress(step, steps, metrics)
 
     trained, draw = prepared(objective, draw, batch, settings)
@@ -171,5 +173,6 @@ def _train_in(
         if result.signum is None:
             draw_picture(run, report, lambda: draw_text_run(task.name, run.metrics()))
         run.seal()
+        tracked.close()
         say_which(run, result, report)
     return result

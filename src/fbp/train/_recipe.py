@@ -64,6 +64,10 @@ class Recipe:
         Raises:
           InputError: optax has none of this name, or it takes no weight decay.
         """
+        return self.with_rate(self.rate(lr, steps))
+
+    def with_rate(self, rate: Any) -> Any:
+        """The optimizer with a rate, or a function of the step, of one's own."""
         make = _named(self.optimizer)
         options = {**self.options}
         takes = inspect.signature(make).parameters
@@ -72,7 +76,7 @@ class Recipe:
         unknown = [name for name in options if name not in takes]
         if unknown:
             raise InputError(f"--optimizer {self.optimizer}: it takes no {unknown[0]}")
-        made = make(self.rate(lr, steps), **options)
+        made = make(rate, **options)
         if self.clip is not None:
             made = Clipped(made, self.clip)
         return made if self.average is None else Averaged(made, self.average)

@@ -43,6 +43,7 @@ class Settings:
       max_time: seconds after which it ends.
       overfit_batches: train on the batches of the first steps again and again, to see whether the
         model can learn them.
+      track: where metrics go beside metrics.jsonl: tensorboard or wandb.
       command: what config.json notes of the command line.
     """
 
@@ -64,6 +65,7 @@ class Settings:
     patience: int | None = None
     max_time: float = math.inf
     overfit_batches: int | None = None
+    track: str | None = None
     command: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ from fbp.train._picture import draw_run
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._tasks import Task, build_model
+from fbp.train._trackers import Tracked
 from fbp.train.checkpoints import Checkpoint
 from fbp.verify import cross_check
 
@@ -97,6 +98,7 @@ def _train_in(
         **noted(settings),
     }
     go_on_with(run, config, resume, report)
+    tracked = Tracked(run, settings.track, config, report.say)
 
     # Where rows were set aside to choose by, the held-out ones are looked at once, at the end;
     # where there are none, they are shown on the way, and choose nothing.
@@ -105,7 +107,7 @@ def _train_in(
     watch = "val_loss" if validates else "loss"
 
     def log(step: int, metrics: dict[str, float]) -> None:
-        run.log(step, metrics)
+        tracked.log(step, metrics)
         report.progress(step, steps, metrics)
 
     trained, draw = prepared(objective, draw, batch, settings)
@@ -146,5 +148,6 @@ def _train_in(
                     lambda: draw_run(task, run.metrics(), lambda x: np.asarray(predict(x))),
                 )
             run.seal()
+        tracked.close()
         say_which(run, result, report)
     return result

@@ -31,6 +31,7 @@ from fbp.train._opened import (
 from fbp.train._picture import draw_text_run
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
+from fbp.train._trackers import Tracked
 from fbp.train.checkpoints import Checkpoint
 from fbp.train.text._model import TextModel
 from fbp.train.text._recipe import text_evaluator, text_recipe
@@ -67,7 +68,7 @@ def _train_in(
     defaults = {"steps": task.steps, "batch": task.batch, "seed": 0, "lr": task.lr}
     chosen = resolved(settings, defaults, task.chunks, resume)
     steps, batch, lr, seed = (chosen[name] for name in ("steps", "batch", "lr", "seed"))
-    text_model, params = _start(task, seed)
+    text_model, params = start_of(task, seed)
     objective = NextToken(text_model.model)
     draw = random_windows(task.train, batch, task.context, seed)
 
@@ -104,6 +105,7 @@ def _train_in(
         **({} if task.start else {"tokenizer": task.tokenizer.to_json()}),
     }
     go_on_with(run, config, resume, report)
+    tracked = Tracked(run, settings.track, config, report.say)
     optimizer = recipe.made(lr, steps)
     if task.lora is not None:
         optimizer = optax.masked(optimizer, trainable(text_model.model))
@@ -123,7 +125,7 @@ def _train_in(
         return measure(params)
 
     def log(step: int, metrics: Metrics) -> None:
-        run.log(step, {**metrics, **clock.speed(step)})
+        tracked.log(step, {**metrics, **clock.speed(step)})
         # The speed comes first: of the metrics, the progress bar shows the loss and the last one.
         report.progress(step, steps, {**clock.speed(step), **metrics})
         nonlocal evaluated
@@ -164,11 +166,12 @@ def _train_in(
         if result.signum is None:
             draw_picture(run, report, lambda: draw_text_run(task.name, run.metrics()))
         run.seal()
+        tracked.close()
         say_which(run, result, report)
     return result
 
 
-def _start(task: TextTask, seed: int) -> tuple[TextModel, Params]:
+def start_of(task: TextTask, seed: int) -> tuple[TextModel, Params]:
     """The model and the parameters to start from."""
     key = jax.random.key(seed)
     if task.start is None:
