@@ -50,6 +50,19 @@ def _two(
     return draw
 
 
+def _scaled_ropes() -> list[Case]:
+    scalings = {
+        "linear": fbp.LinearScaling(3.0),
+        "dynamic": fbp.DynamicScaling(2.0, context=5),
+        "yarn": fbp.YarnScaling(4.0, context=16, fast=2.0, magnitude=1.2),
+        "longrope": fbp.LongRopeScaling((1.0, 1.5, 2.0, 3.0), (2.0, 3.0, 5.0, 7.0), 5, 1.1),
+    }
+    return [
+        Case(f"rope/{name}", fbp.Rope(7.0, scaling), _qkv((2,), 7, 7, 2, 1, 8))
+        for name, scaling in scalings.items()
+    ]
+
+
 def _crossed() -> list[Case]:
     cross = fbp.models.cross_attention
     some = np.array([[True, False, True], [True, True, False]])
@@ -138,6 +151,7 @@ def make_cases() -> list[Case]:
             fbp.Rope(base=7.0, scaling=fbp.Llama3Scaling(factor=3.0, context=16)),
             _qkv((2,), 11, 11, 2, 1, 8),
         ),
+        *_scaled_ropes(),
         Case("attention", full, _qkv((2,), 7, 5, 3, 3, 4, 2)),
         Case("attention/no_batch", full, _qkv((), 5, 7, 2, 2, 3), batch=0),
         Case("attention/two_batch_axes", full, _qkv((2, 3), 3, 3, 3, 3, 3), batch=2),

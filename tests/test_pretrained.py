@@ -14,6 +14,7 @@ import pytest
 
 import fbp
 from fbp._tree import named_leaves
+from fbp.interop._model_of import complete
 from fbp.interop._names import names_of
 
 torch: Any = pytest.importorskip("torch")
@@ -121,7 +122,7 @@ def loaded(name: str, dtype: Any, folder: Path) -> tuple[Any, Any, Any]:
 
 def their_gradients(theirs: Any, folder: Path, path_shapes: dict[str, Any]) -> dict[str, Any]:
     """Their gradients by our paths: put together from theirs as the arrays themselves are."""
-    config = json.loads((folder / "config.json").read_text())
+    config = complete(json.loads((folder / "config.json").read_text()))
     named = dict(theirs.named_parameters())
     found = {}
     for path, leaf in path_shapes.items():

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from fbp.layers import ConvTranspose2D as ConvTranspose2D
     from fbp.layers import Dense as Dense
     from fbp.layers import Dropout as Dropout
+    from fbp.layers import DynamicScaling as DynamicScaling
     from fbp.layers import Embedding as Embedding
     from fbp.layers import FixedBatchNorm as FixedBatchNorm
     from fbp.layers import Flatten as Flatten
@@ -59,8 +60,10 @@ if TYPE_CHECKING:
     from fbp.layers import LayerNorm as LayerNorm
     from fbp.layers import LeakyRelu as LeakyRelu
     from fbp.layers import LinearRecurrence as LinearRecurrence
+    from fbp.layers import LinearScaling as LinearScaling
     from fbp.layers import Llama3Scaling as Llama3Scaling
     from fbp.layers import LogSoftmax as LogSoftmax
+    from fbp.layers import LongRopeScaling as LongRopeScaling
     from fbp.layers import LSTMCell as LSTMCell
     from fbp.layers import LSTMState as LSTMState
     from fbp.layers import MaxPool2D as MaxPool2D
@@ -84,6 +87,7 @@ if TYPE_CHECKING:
     from fbp.layers import Unembed as Unembed
     from fbp.layers import Unflatten as Unflatten
     from fbp.layers import Upsample2D as Upsample2D
+    from fbp.layers import YarnScaling as YarnScaling
     from fbp.losses import CTC as CTC
     from fbp.losses import Contrastive as Contrastive
     from fbp.losses import Huber as Huber
@@ -142,16 +146,16 @@ _ROOMS = {
     "layers": [
         *["Attention", "AvgPool2D", "BatchNorm", "Bias"],
         *["Conv1D", "Conv2D", "ConvTranspose2D", "Dense"],
-        *["Dropout", "Embedding", "FixedBatchNorm", "Flatten"],
+        *["Dropout", "DynamicScaling", "Embedding", "FixedBatchNorm", "Flatten"],
         *["Gather", "Gelu", "GlobalAvgPool2D", "GroupNorm"],
-        *["GRUCell", "LayerNorm", "LeakyRelu", "LinearRecurrence"],
-        *["Llama3Scaling", "LogSoftmax", "LSTMCell", "LSTMState"],
+        *["GRUCell", "LayerNorm", "LeakyRelu", "LinearRecurrence", "LinearScaling"],
+        *["Llama3Scaling", "LogSoftmax", "LongRopeScaling", "LSTMCell", "LSTMState"],
         *["MaxPool2D", "MergeHeads", "Positions", "Relu"],
         *["RMSNorm", "Rope", "Sample", "Scale"],
         *["SegmentSum", "Sigmoid", "Silu", "Sinusoidal"],
         *["Softmax", "Softplus", "SplitHeads", "SwiGLU"],
         *["Tanh", "TopKRouter", "Unembed", "Unflatten"],
-        *["Upsample2D"],
+        *["Upsample2D", "YarnScaling"],
     ],
     "losses": [
         *["Contrastive", "CTC", "Huber", "LoadBalance"],

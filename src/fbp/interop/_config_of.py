@@ -4,6 +4,7 @@ from typing import Any
 
 from fbp._layer import Layer, name_of
 from fbp.combinators import Serial
+from fbp.interop._rope_of import rope_config
 from fbp.layers import Gelu, Relu, Silu
 from fbp.models._gpt2 import gpt2
 from fbp.models._llama import llama
@@ -19,7 +20,7 @@ ACTIVATIONS: dict[str, Layer] = {
 
 
 def config_of(model: Layer) -> dict[str, Any]:
-    """The content of config.json for a model made by `gpt2` or `llama`.
+    """The content of config.json for a model made by `gpt2`, `llama`, `mistral`, `qwen2`, `qwen3`.
 
     Raises:
       ValueError: the model is not one of these, or a config.json cannot describe it.
@@ -31,7 +32,7 @@ def config_of(model: Layer) -> dict[str, Any]:
         config = (_of_gpt2 if "positions" in parts else _of_llama)(parts)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
-            f"save_pretrained: expected a model made by gpt2, or by llama without a window, "
+            f"save_pretrained: expected a model made by gpt2, llama, mistral, qwen2 or qwen3, "
             f"got {name_of(model)}"
         ) from error
     return {**config, "tie_word_embeddings": tied}
@@ -40,7 +41,9 @@ def config_of(model: Layer) -> dict[str, Any]:
 def _of_gpt2(parts: dict[str, Any]) -> dict[str, Any]:
     attention, feed_forward = _block(parts)
     activation = feed_forward["activation"]
-    dropout = parts["dropout"].rate if "dropout" in parts else 0.0
+    dropout, of_embedding = (
+        part["dropout"].rate if "dropout" in part else 0.0 for part in (attention, parts)
+    )
     sizes = {
         "vocab": parts["embed"].n,
         "context": parts["positions"].n,
@@ -51,6 +54,7 @@ def _of_gpt2(parts: dict[str, Any]) -> dict[str, Any]:
         "activation": activation,
         "eps": parts["norm"].eps,
         "dropout": dropout,
+        "embedding_dropout": of_embedding,
         "dtype": parts["embed"].dtype,
     }
     _require_same(gpt2(**sizes, tied=False), parts)
@@ -65,7 +69,7 @@ def _of_gpt2(parts: dict[str, Any]) -> dict[str, Any]:
         "n_inner": sizes["hidden"],
         "activation_function": _activation_name(activation),
         "layer_norm_epsilon": sizes["eps"],
-        "embd_pdrop": dropout,
+        "embd_pdrop": of_embedding,
         "resid_pdrop": dropout,
         "attn_pdrop": 0.0,
     }
@@ -75,7 +79,8 @@ def _of_llama(parts: dict[str, Any]) -> dict[str, Any]:
     attention, feed_forward = _block(parts)
     split, rope = attention["split"], attention["rope"]
     groups = split.kv_heads or split.heads
-    head_size = attention["out"].n_in // split.heads
+    window = attention["attend"].window
+    bias, output_bias = attention["qkv"].bias, attention["out"].bias
     sizes = {
         "vocab": parts["embed"].n,
         "width": parts["embed"].size,
@@ -83,43 +88,55 @@ def _of_llama(parts: dict[str, Any]) -> dict[str, Any]:
         "layers": parts["blocks"].n,
         "hidden": feed_forward["down"].n_in,
         "kv_heads": groups,
-        "head_size": head_size,
+        "head_size": attention["out"].n_in // split.heads,
         "base": rope.base,
         "scaling": rope.scaling,
+        "window": window,
         "eps": parts["norm"].eps,
-        "attention_bias": attention["qkv"].bias,
+        "attention_bias": bias,
+        "output_bias": output_bias,
+        "qk_norm": "q_norm" in attention,
         "feed_forward_bias": feed_forward["up"].bias,
         "dtype": parts["embed"].dtype,
     }
     _require_same(llama(**sizes, tied=False), parts)
-    scaling = {"rope_type": "default"}
-    if rope.scaling is not None:
-        scaling = {
-            "rope_type": "llama3",
-            "factor": rope.scaling.factor,
-            "low_freq_factor": rope.scaling.low,
-            "high_freq_factor": rope.scaling.high,
-            "original_max_position_embeddings": rope.scaling.context,
-        }
-    return {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
+    config = {
         "vocab_size": sizes["vocab"],
         "hidden_size": sizes["width"],
         "intermediate_size": sizes["hidden"],
         "num_hidden_layers": sizes["layers"],
         "num_attention_heads": sizes["heads"],
         "num_key_value_heads": groups,
-        "head_dim": head_size,
+        "head_dim": sizes["head_size"],
         "hidden_act": "silu",
         "rms_norm_eps": sizes["eps"],
-        "attention_bias": sizes["attention_bias"],
-        "mlp_bias": sizes["feed_forward_bias"],
-        # Newer versions of transformers read `rope_parameters`, older ones the other two.
-        "rope_parameters": {**scaling, "rope_theta": rope.base},
-        "rope_theta": rope.base,
-        "rope_scaling": None if rope.scaling is None else scaling,
+        **rope_config(rope.base, rope.scaling),
     }
+    return {**_family(sizes), **config}
+
+
+def _family(sizes: dict[str, Any]) -> dict[str, Any]:
+    """The family whose models have these biases, norms and windows, and how it names them."""
+    window, bias = sizes["window"], sizes["attention_bias"]
+    same, inside = sizes["output_bias"] == bias, sizes["feed_forward_bias"]
+    sliding = {
+        "use_sliding_window": window is not None,
+        "sliding_window": window,
+        "max_window_layers": 0 if window is not None else sizes["layers"],
+    }
+    if sizes["qk_norm"] and same and not inside:
+        return _named_family("qwen3", "Qwen3", {"attention_bias": bias, **sliding})
+    if not sizes["qk_norm"] and bias and not same and not inside:
+        return _named_family("qwen2", "Qwen2", sliding)
+    if not (sizes["qk_norm"] or bias or inside) and same and window is not None:
+        return _named_family("mistral", "Mistral", {"sliding_window": window})
+    if not sizes["qk_norm"] and same and window is None:
+        return _named_family("llama", "Llama", {"attention_bias": bias, "mlp_bias": inside})
+    raise TypeError("a mixture of families")
+
+
+def _named_family(kind: str, name: str, more: dict[str, Any]) -> dict[str, Any]:
+    return {"model_type": kind, "architectures": [f"{name}ForCausalLM"], **more}
 
 
 def _activation_name(activation: Layer) -> str:

@@ -1,6 +1,6 @@
-"""GPT-2 and Llama folders in Hugging Face's layout: config.json and safetensors files."""
+"""Folders of models in Hugging Face's layout: config.json and safetensors files."""
 
-import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,44 +12,69 @@ from jax.typing import DTypeLike
 
 from fbp._layer import Layer, Params
 from fbp._tree import named_leaves
-from fbp.interop._config import CONFIG, read_config
+from fbp.interop._config import CONFIG
 from fbp.interop._config_of import config_of
 from fbp.interop._files import FolderError
-from fbp.interop._model_of import model_of
+from fbp.interop._model_of import complete, model_of
 from fbp.interop._names import Names, names_of
+from fbp.interop._new_folder import new_folder, write_file
+from fbp.interop._origin import Origin, config_text, origin_of, with_origin
 from fbp.interop._safetensors import read_tensors
+from fbp.interop._stored import require_all_used, require_plain, spellings, stored_dtype
 from fbp.interop._write import write_tensors
 
 
-def from_pretrained(folder: str | Path, dtype: DTypeLike | None = None) -> tuple[Layer, Params]:
+def from_pretrained(
+    folder: str | Path, dtype: DTypeLike | None = None, *, dropout: bool = False
+) -> tuple[Layer, Params]:
     """Returns the model of a folder, whose forward returns logits, and its params.
 
-    Reads config.json and one or several safetensors files; nothing in the folder is executed.
+    Reads config.json and one or several safetensors files; nothing in the folder is executed. The
+    model takes along what `save_pretrained` writes back: config.json, generation_config.json, the
+    files of the tokenizer, chat templates.
 
     Args:
-      folder: the folder of a GPT-2 or a Llama.
-      dtype: the dtype of the params; by default that of the stored embedding.
+      folder: the folder of a GPT-2, Llama, Mistral, Qwen2 or Qwen3.
+      dtype: the dtype of the params; by default that of the stored weights, the widest if several.
+      dropout: whether the model has the dropout that config.json gives for its training; a training
+        step then needs a key.
 
     Raises:
-      FolderError: the folder is not one of these; the message says in one line what is wrong.
+      FolderError: the folder is not one of these, its weights are quantized, or it has weights that
+        the model has no place for; the message says in one line what is wrong.
     """
     folder = Path(folder)
-    config = read_config(folder)
+    origin = Origin.read(folder)
+    config = origin.config
+    # Before the weights: their names and shapes depend on what the config describes.
+    model = model_of(folder, config, jnp.float32, dropout=dropout)
     tensors = read_tensors(folder)
-    model = model_of(folder, config, jnp.float32 if dtype is None else dtype)
-    names = names_of(config)
+    require_plain(folder, tensors)
+    names = names_of(complete(config))
+    paths = named_leaves(jax.eval_shape(model.init, jax.random.key(0)))
+    layers = next(leaf.shape[0] for path, leaf in paths.items() if path.startswith("blocks."))
+    require_all_used(folder, tensors, {path: names[path] for path in paths}, layers)
     if dtype is None:
-        (name,) = names["embed.w"].parts
-        model = model_of(folder, config, _tensor(folder, tensors, name).dtype)
+        dtype = stored_dtype(tensors)
+    model = model_of(folder, config, dtype, dropout=dropout)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     leaves = []
     for path, leaf in named_leaves(shapes).items():
         leaves.append(_read(folder, tensors, names[path], leaf))
-    return model, jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+    return with_origin(model, origin), jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
 def save_pretrained(folder: str | Path, model: Layer, params: Params) -> None:
-    """Writes a model made by `gpt2` or `llama` as a folder that `transformers` loads.
+    """Writes a model as a folder that `transformers` loads: all of it or nothing.
+
+    A model from `from_pretrained` gets the config.json that it was loaded with, byte for byte
+    unless the params have another dtype or the model was changed, and the other files of its
+    folder. Everything is written beside the folder and flushed to the disk before it gets its name.
+
+    Args:
+      folder: a new or an empty one; or one with other files, none of which is overwritten.
+      model: made by `gpt2`, `llama`, `mistral`, `qwen2` or `qwen3`, or loaded.
+      params: its params.
 
     Raises:
       ValueError: the model is not one of these, or the params are not those of the model.
@@ -69,14 +94,36 @@ def save_pretrained(folder: str | Path, model: Layer, params: Params) -> None:
                 f"save_pretrained: expected {path} of shape {wanted[path].shape}, got {leaf.shape}"
             )
         tensors.update(_write(names[path], np.asarray(leaf)))
-    config["dtype"] = config["torch_dtype"] = str(next(iter(tensors.values())).dtype)
-    if (folder / CONFIG).exists():
+    dtype = str(stored_dtype(tensors))
+    text, files = _around(model, config, dtype)
+    if os.path.lexists(folder / CONFIG):
         raise FolderError(f"{folder / CONFIG} is there already and is kept: choose another folder")
-    write_tensors(folder, tensors)
-    try:
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise FolderError(f"{folder / CONFIG}: cannot be written: {error.strerror}") from None
+    with new_folder(folder) as partial:
+        write_tensors(partial, tensors)
+        for name, content in {**files, CONFIG: text}.items():
+            write_file(partial / name, content)
+
+
+def _around(model: Layer, config: dict[str, Any], dtype: str) -> tuple[bytes, dict[str, bytes]]:
+    """config.json and the other files, for a model that `config` describes."""
+    origin = origin_of(model)
+    if origin is None:
+        return config_text({**config, "dtype": dtype, "torch_dtype": dtype}), {}
+    found = dict(origin.config)
+    if not _describes(found, model):
+        found |= config
+    there = [name for name in ("dtype", "torch_dtype") if name in found] or ["dtype"]
+    if any(found.get(name) != dtype for name in there):
+        found |= dict.fromkeys(there, dtype)
+    same = found == origin.config
+    return (origin.text if same else config_text(found)), origin.files
+
+
+def _describes(config: dict[str, Any], model: Layer) -> bool:
+    """Whether a config says the model that it was loaded as, with its dropout or without."""
+    dtype = jax.eval_shape(model.init, jax.random.key(0))["embed"]["w"].dtype
+    where = Path(CONFIG)
+    return any(model == model_of(where, config, dtype, dropout=drop) for drop in (False, True))
 
 
 def _read(folder: Path, tensors: Mapping[str, np.ndarray], names: Names, leaf: Any) -> Any:
@@ -103,13 +150,9 @@ def _read(folder: Path, tensors: Mapping[str, np.ndarray], names: Names, leaf: A
 
 
 def _tensor(folder: Path, tensors: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    # Files of the transformer without its head have no prefix.
-    for there in (name, name.removeprefix("transformer.").removeprefix("model.")):
+    for there in spellings(name):
         if there in tensors:
-            tensor = tensors[there]
-            if not jnp.issubdtype(tensor.dtype, jnp.floating):
-                raise FolderError(f"{folder}: expected {there} of floats, got {tensor.dtype}")
-            return tensor
+            return tensors[there]
     raise FolderError(f"{folder}: expected a tensor {name}, got none")
 
 

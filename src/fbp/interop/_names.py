@@ -45,12 +45,14 @@ def gpt2_names() -> dict[str, Names]:
 
 
 def llama_names(heads: int, kv_heads: int, head_size: int, hidden: int) -> dict[str, Names]:
-    """The names by fbp's path, for Llama: matrices are (out, in); q, k and v are separate."""
+    """The names by fbp's path, for Llama and its like: matrices are (out, in); q, k, v separate."""
     block = "model.layers.{i}."
     names = {
         "embed.w": Names(("model.embed_tokens.weight",)),
         "blocks.attention.norm.w": Names((f"{block}input_layernorm.weight",)),
         "blocks.feed_forward.norm.w": Names((f"{block}post_attention_layernorm.weight",)),
+        "blocks.attention.q_norm.w": Names((f"{block}self_attn.q_norm.weight",)),
+        "blocks.attention.k_norm.w": Names((f"{block}self_attn.k_norm.weight",)),
         "norm.w": Names(("model.norm.weight",)),
         "unembed.w": Names(("lm_head.weight",)),
     }

@@ -35,8 +35,12 @@ from fbp.layers._norms import RMSNorm as RMSNorm
 from fbp.layers._pool import AvgPool2D as AvgPool2D
 from fbp.layers._pool import GlobalAvgPool2D as GlobalAvgPool2D
 from fbp.layers._pool import MaxPool2D as MaxPool2D
-from fbp.layers._rope import Llama3Scaling as Llama3Scaling
 from fbp.layers._rope import Rope as Rope
+from fbp.layers._rope_scaling import DynamicScaling as DynamicScaling
+from fbp.layers._rope_scaling import LinearScaling as LinearScaling
+from fbp.layers._rope_scaling import Llama3Scaling as Llama3Scaling
+from fbp.layers._rope_scaling import LongRopeScaling as LongRopeScaling
+from fbp.layers._rope_scaling import YarnScaling as YarnScaling
 from fbp.layers._router import TopKRouter as TopKRouter
 from fbp.layers._sample import Sample as Sample
 from fbp.layers._segments import Gather as Gather

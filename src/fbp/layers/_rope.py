@@ -1,7 +1,6 @@
 """Rotary position embedding: queries and keys are rotated by angles that depend on position."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,39 +11,7 @@ from fbp._gradients import at_least_float32
 from fbp._layer import Array, Key, Layer, name_of
 from fbp._require import require_float
 from fbp.layers._heads import Qkv
-
-
-@dataclasses.dataclass(frozen=True)
-class Llama3Scaling:
-    """Lower frequencies for contexts longer than those trained on, as in Llama 3.1.
-
-    A frequency f has the wavelength 2 pi / f. With C the original context, wavelengths shorter than
-    C / high keep their frequency, and those longer than C / low have it divided by `factor`. In
-    between, f becomes the weighted mean ((1 - s) / factor + s) f with
-    s = (C / wavelength - low) / (high - low).
-
-    Raises:
-      ValueError: factor or low is not above 0; high is not above low.
-
-    Source: Grattafiori et al., "The Llama 3 Herd of Models", 2024, and the model's published code.
-    """
-
-    factor: float = 8.0
-    low: float = 1.0
-    high: float = 4.0
-    context: int = 8192
-
-    def __post_init__(self) -> None:
-        if not (self.factor > 0 and self.high > self.low > 0):
-            raise ValueError(
-                f"Llama3Scaling: expected a factor above 0 and high above low above 0, got "
-                f"factor={self.factor}, low={self.low}, high={self.high}"
-            )
-
-    def __call__(self, frequencies: np.ndarray) -> np.ndarray:
-        turns = self.context * frequencies / (2 * math.pi)
-        s = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
-        return frequencies * ((1 - s) / self.factor + s)
+from fbp.layers._rope_scaling import Scaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +23,15 @@ class Rope(Layer):
         dq = (da cos + db sin, db cos - da sin)        its transpose, which is its inverse
 
     and likewise for k. The product of a query with a key then depends only on the distance between
-    their positions. y is linear in x, so the backward needs only the positions.
+    their positions. y is linear in x, so the backward needs only the positions. A scaling may have
+    a magnitude, a factor of y, and so of dq and dk.
 
     Shapes: x = (q, k, v), q (..., T, H, K), k and v (..., T, G, K), K even. y as x.
 
     Args:
       base: the lowest frequency completes one turn in about 2 pi * base positions.
-      scaling: changes the frequencies, as `Llama3Scaling` does.
+      scaling: changes the frequencies: `Llama3Scaling`, `LinearScaling`, `DynamicScaling`,
+        `YarnScaling` or `LongRopeScaling`.
 
     Raises:
       ValueError: q or k has fewer than 3 axes, or an odd K.
@@ -74,7 +43,7 @@ class Rope(Layer):
     """
 
     base: float = 10_000.0
-    scaling: Llama3Scaling | None = None
+    scaling: Scaling | None = None
     cheap = True
 
     def forward(self, params: tuple[()], x: Qkv, key: Key = None) -> tuple[Qkv, Any]:
@@ -97,7 +66,7 @@ class Rope(Layer):
     def start(self, params: tuple[()], x: Qkv, length: int) -> tuple[Array, Array, Array]:
         angles = self.angles(length, x[0].shape[-1])
         wide = jnp.promote_types(x[0].dtype, jnp.float32)
-        cos, sin = (jnp.asarray(f(angles), wide) for f in (np.cos, np.sin))
+        cos, sin = (jnp.asarray(self._magnitude * f(angles), wide) for f in (np.cos, np.sin))
         return cos, sin, jnp.zeros((), jnp.int32)
 
     def steps(
@@ -118,16 +87,20 @@ class Rope(Layer):
         """
         frequencies = self.base ** (-np.arange(0, size, 2, dtype=np.float64) / size)
         if self.scaling is not None:
-            frequencies = self.scaling(frequencies)
+            frequencies = self.scaling(frequencies, length)
         return np.arange(length, dtype=np.float64)[:, None] * frequencies
 
     def _turn(self, x: Array, sign: int) -> Array:
         wide = at_least_float32(x)
         angles = self.angles(x.shape[-3], x.shape[-1])
         # At a position, the angles are the same for all heads.
-        cos = jnp.asarray(np.cos(angles)[:, None, :], wide.dtype)
-        sin = jnp.asarray(sign * np.sin(angles)[:, None, :], wide.dtype)
+        cos = jnp.asarray(self._magnitude * np.cos(angles)[:, None, :], wide.dtype)
+        sin = jnp.asarray(self._magnitude * sign * np.sin(angles)[:, None, :], wide.dtype)
         return turned(wide, cos, sin).astype(x.dtype)
+
+    @property
+    def _magnitude(self) -> float:
+        return 1.0 if self.scaling is None else self.scaling.magnitude
 
 
 def turned(x: Array, cos: Array, sin: Array) -> Array:

@@ -8,6 +8,9 @@ from fbp.models._cross_attention import cross_attention as cross_attention
 from fbp.models._gpt2 import gpt2 as gpt2
 from fbp.models._head import NextToken as NextToken
 from fbp.models._llama import llama as llama
+from fbp.models._llama import mistral as mistral
+from fbp.models._llama import qwen2 as qwen2
+from fbp.models._llama import qwen3 as qwen3
 from fbp.models._mlp import mlp as mlp
 from fbp.models._mlp import neuron as neuron
 from fbp.models._tuned import with_lora as with_lora

@@ -35,6 +35,7 @@ def gpt2(
     activation: Layer = Gelu(),  # noqa: B008
     eps: float = 1e-5,
     dropout: float = 0.0,
+    embedding_dropout: float | None = None,
     tied: bool = True,
     dtype: DTypeLike = jnp.float32,
 ) -> Layer:
@@ -57,7 +58,8 @@ def gpt2(
       hidden: the width inside the feed-forward part; 4 D by default.
       activation: of the feed-forward part.
       eps: of the norms.
-      dropout: the rate for the embedding and for each term added to the residual stream.
+      dropout: the rate for each term added to the residual stream.
+      embedding_dropout: the rate for the embedding; `dropout` by default.
       tied: whether the embedding's matrix is also the unembedding's.
       dtype: the dtype of the parameters.
 
@@ -77,8 +79,8 @@ def gpt2(
     def norm() -> LayerNorm:
         return LayerNorm(width, eps, dtype=dtype)
 
-    def drop() -> dict[str, Layer]:
-        return {"dropout": Dropout(dropout)} if dropout else {}
+    def drop(rate: float) -> dict[str, Layer]:
+        return {"dropout": Dropout(rate)} if rate else {}
 
     attention = Serial(
         norm=norm(),
@@ -87,20 +89,20 @@ def gpt2(
         attend=Attention(causal=True),
         merge=MergeHeads(),
         out=dense(width, width, residual),
-        **drop(),
+        **drop(dropout),
     )
     feed_forward = Serial(
         norm=norm(),
         up=dense(width, hidden),
         activation=activation,
         down=dense(hidden, width, residual),
-        **drop(),
+        **drop(dropout),
     )
     block = Serial(attention=Residual(attention), feed_forward=Residual(feed_forward))
     model = Serial(
         embed=Embedding(vocab, width, dtype=dtype),
         positions=Positions(context, width, dtype=dtype),
-        **drop(),
+        **drop(dropout if embedding_dropout is None else embedding_dropout),
         blocks=Stack(block, layers),
         norm=norm(),
         unembed=Unembed(width, vocab, dtype=dtype),
