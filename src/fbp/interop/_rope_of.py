@@ -58,24 +58,30 @@ def _scaling(config: Config, rope: Config) -> Scaling | None:
             high=expect(rope, "high_freq_factor", float),
             context=context,
         )
+    given = expect(rope, "attention_factor", float, None)
+    if kind == "longrope":
+        if given is None:
+            factor = _factor(config, rope, context)
+            given = math.sqrt(1 + math.log(factor) / math.log(context)) if factor > 1 else 1.0
+        factors = (_factors(rope, name) for name in ("short_factor", "long_factor"))
+        return LongRopeScaling(*factors, context, given)
+    factor = _factor(config, rope, context)
+    return YarnScaling(
+        factor,
+        context,
+        expect(rope, "beta_fast", float, None) or 32.0,
+        expect(rope, "beta_slow", float, None) or 1.0,
+        _yarn_magnitude(rope, factor) if given is None else given,
+        expect(rope, "truncate", bool, True),
+    )
+
+
+def _factor(config: Config, rope: Config, context: int) -> float:
+    """How many times the original context the longest sequence is."""
     factor = expect(rope, "factor", float, None)
     if factor is None:
-        factor = expect(config, "max_position_embeddings", int, at_least=1) / context
-    given = expect(rope, "attention_factor", float, None)
-    if kind == "yarn":
-        return YarnScaling(
-            factor,
-            context,
-            expect(rope, "beta_fast", float, None) or 32.0,
-            expect(rope, "beta_slow", float, None) or 1.0,
-            _yarn_magnitude(rope, factor) if given is None else given,
-            expect(rope, "truncate", bool, True),
-        )
-    if given is None:
-        given = math.sqrt(1 + math.log(factor) / math.log(context)) if factor > 1 else 1.0
-    return LongRopeScaling(
-        _factors(rope, "short_factor"), _factors(rope, "long_factor"), context, given
-    )
+        return expect(config, "max_position_embeddings", int, at_least=1) / context
+    return factor
 
 
 def _context(config: Config, rope: Config) -> int:
