@@ -84,7 +84,10 @@ def test_a_pretrained_model_is_tuned_and_writes(
     ("args", "message"),
     [
         (["train", "gpt2"], "gpt2: expected --weights FOLDER, the model to start from"),
-        (["train", "gpt", "--lora", 2], "--weights and --lora are of gpt2 and llama, not of gpt"),
+        (
+            ["train", "gpt", "--lora", 2],
+            "--weights and --lora are of gpt2, llama and their like, not of gpt",
+        ),
         (
             ["train", "llama", "--weights", "{made}/gpt2"],
             "{made}/gpt2: expected a llama, got model_type 'gpt2'",
@@ -102,12 +105,9 @@ def test_a_pretrained_model_is_tuned_and_writes(
             "expected --lora to be 1 or more, got 0",
         ),
         (
-            ["sample", "{made}/gpt2", "--prompt", "x" * 33],
-            "expected --prompt of at most 32 tokens, got 33",
-        ),
-        (
             ["sample", "{made}/gpt2", "--prompt", ""],
-            "expected --prompt to be a text of one token or more, got none",
+            "expected --prompt to be a text of one token or more, got none: this tokenizer has no "
+            "token to begin with",
         ),
         (
             ["sample", "{made}/gpt2", "--prompt", "x", "--top-p", 2],

@@ -16,7 +16,6 @@ import fbp
 from fbp import text
 from fbp._errors import InputError
 from fbp.cli import main
-from fbp.text import _corpus
 from fbp.train import Run, Sizes, TextModel, text_task
 
 SAMPLE = "def f(x):\n    return 'größe 日本 🙂'\n"
@@ -164,18 +163,16 @@ def test_a_text_shorter_than_a_window_is_refused() -> None:
 # Corpora.
 
 
-def test_the_standard_library_is_split_by_file(monkeypatch: Any) -> None:
-    parts = []
-    monkeypatch.setattr(_corpus, "_join", lambda texts: parts.append(list(texts)) or "\n")
+def test_the_standard_library_is_split_by_file() -> None:
     corpus = text.stdlib_text(300_000)
-    train, val = parts
+    train, val = corpus.train_texts, corpus.val_texts
     assert train
     assert val
     assert not set(train) & set(val)
     assert sum(len(t.encode()) for t in train + val) <= 300_000
+    assert corpus.train == "\n".join(train)
     assert "files of Python's standard library" in corpus.said[0]
-    text.stdlib_text(300_000)
-    assert parts[2:] == [train, val]
+    assert text.stdlib_text(300_000) == corpus
     assert "expected Python's own source" in refused(text.stdlib_text, 10)
 
 

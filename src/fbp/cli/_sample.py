@@ -14,7 +14,7 @@ class Sample:
     """Write on from a prompt with a language model, of a run or of a Hugging Face folder."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FOLDER")]
-    """The folder of a run, as runs/gpt, or of a GPT-2 or a Llama."""
+    """The folder of a run, as runs/gpt, or of a GPT-2, Llama, Mistral, Qwen2 or Qwen3."""
     prompt: Annotated[str, tyro.conf.arg(metavar="TEXT")]
     """What to go on from."""
     tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 200
@@ -30,9 +30,11 @@ class Sample:
 
     def run(self) -> int:
         """Prints the prompt and the new text, and returns the exit status."""
+        import sys
+
         import jax
 
-        from fbp.text import Choice
+        from fbp.text import Choice, text_after
         from fbp.train import InputError, load_language_model
 
         if self.tokens < 1:
@@ -44,14 +46,22 @@ class Sample:
             choice = Choice(self.temperature, self.top_k, self.top_p, tokenizer.vocab)
         except ValueError as error:
             raise InputError(str(error)) from None
-        prompt = tokenizer.encode(self.prompt)
+        ids = tokenizer.encode(self.prompt)
+        prompt = tokenizer.marks.before(ids)
         if not len(prompt):
-            raise InputError("expected --prompt to be a text of one token or more, got none")
-        if model.context is not None and len(prompt) > model.context:
             raise InputError(
-                f"expected --prompt of at most {model.context} tokens, got {len(prompt)}"
+                "expected --prompt to be a text of one token or more, got none: this tokenizer has "
+                "no token to begin with"
             )
-        new = model.generate(params, prompt, self.tokens, jax.random.key(self.seed), choice)
-        # The prompt as it was given: decoding its tokens may give another text.
-        print(self.prompt + tokenizer.decode(new))
+        if model.context is not None and len(prompt) > model.context:
+            print(
+                f"the prompt has {len(prompt):,} tokens; "
+                f"the model reads the last {model.context:,}",
+                file=sys.stderr,
+            )
+            prompt = prompt[-model.context :]
+        key, stops = jax.random.key(self.seed), tokenizer.marks.stops
+        new = model.generate(params, prompt, self.tokens, key, choice, stops)
+        # The prompt as it was given: its tokens may say another text.
+        print(self.prompt + text_after(tokenizer, ids, new))
         return 0

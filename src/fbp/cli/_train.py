@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fbp._signals import Signals
 
 _TEXT = ("lstm", "gpt")
-_PRETRAINED = ("gpt2", "llama")
+_PRETRAINED = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 # What is not of the run, but of one call.
 _OF_A_CALL = ("resume", "name", "runs", "config", "print_config", "dry_run")
 # What a run that goes on takes anew.
@@ -158,7 +158,9 @@ class Train(Knobs, Flags):
         if is_pretrained and self.weights is None:
             raise InputError(f"{self.task}: expected --weights FOLDER, the model to start from")
         if not is_pretrained and (self.weights is not None or self.lora is not None):
-            raise InputError(f"--weights and --lora are of gpt2 and llama, not of {self.task}")
+            raise InputError(
+                f"--weights and --lora are of gpt2, llama and their like, not of {self.task}"
+            )
         if is_pretrained and (
             given := [n for n, v in sizes.items() if v is not None and n != "context"]
         ):

@@ -18,7 +18,10 @@ class Flags:
         str,
         tyro.conf.Positional,
         tyro.conf.arg(
-            metavar="{digits,convnet,neuron,curve,spiral,lstm,gpt,gpt2,llama,MODULE:MAKE}"
+            metavar=(
+                "{digits,convnet,neuron,curve,spiral,lstm,gpt,"
+                "gpt2,llama,mistral,qwen2,qwen3,MODULE:MAKE}"
+            )
         ),
     ] = "digits"
     """Handwritten digits; the same with convolutions; the worked example of one neuron; a curve;
@@ -68,11 +71,11 @@ class Flags:
     weights: Annotated[
         Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(required by them)")
     ] = None
-    """Of gpt2 and llama: the folder of the model to start from."""
+    """Of gpt2, llama, mistral, qwen2 and qwen3: the folder of the model to start from."""
     lora: Annotated[
         int | None, tyro.conf.arg(metavar="RANK", help_behavior_hint="(default: every parameter)")
     ] = None
-    """Of gpt2 and llama: tune by LoRA of this rank."""
+    """Of those: tune by LoRA of this rank."""
     check: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = True
     """Whether to compare the hand-written gradients with jax.grad before training."""
     runs: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs")

@@ -63,8 +63,8 @@ def _scaling(config: Config, rope: Config) -> Scaling | None:
         if given is None:
             factor = _factor(config, rope, context)
             given = math.sqrt(1 + math.log(factor) / math.log(context)) if factor > 1 else 1.0
-        factors = (_factors(rope, name) for name in ("short_factor", "long_factor"))
-        return LongRopeScaling(*factors, context, given)
+        short, long = (_factors(rope, name) for name in ("short_factor", "long_factor"))
+        return LongRopeScaling(short, long, context, given)
     factor = _factor(config, rope, context)
     return YarnScaling(
         factor,

@@ -19,15 +19,25 @@ class Corpus:
 
     Attributes:
       name: its name in reports.
-      train: the text to train on.
-      val: the held-out text to validate on.
+      train_texts: the documents to train on.
+      val_texts: the held-out documents to validate on.
       said: lines for the user about what was read and left out.
     """
 
     name: str
-    train: str
-    val: str
+    train_texts: tuple[str, ...]
+    val_texts: tuple[str, ...]
     said: tuple[str, ...] = ()
+
+    @property
+    def train(self) -> str:
+        """The text to train on, its documents on lines of their own."""
+        return _join(self.train_texts)
+
+    @property
+    def val(self) -> str:
+        """The held-out text."""
+        return _join(self.val_texts)
 
 
 def stdlib_text(most_bytes: int = 2**20) -> Corpus:
@@ -79,7 +89,7 @@ def read_text(path: str | Path) -> Corpus:
         if not text:
             raise InputError(f"{path}: expected text in UTF-8, got {_what(text)}")
         cut = len(text) - len(text) // 10
-        return Corpus(path.stem, text[:cut], text[cut:])
+        return Corpus(path.stem, (text[:cut],), (text[cut:],))
     found = {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
     read = {name: _text_of(p) for name, p in found.items()}
     texts = {name: text for name, text in read.items() if text}
@@ -96,13 +106,13 @@ def read_text(path: str | Path) -> Corpus:
     return Corpus(path.resolve().name, *_split_by_file(texts), tuple(said))
 
 
-def _split_by_file(texts: dict[str, str]) -> tuple[str, str]:
+def _split_by_file(texts: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(train, val): every tenth file is held out, from the first, in the order of their hashes."""
     names = sorted(texts, key=lambda name: (_hash(name), name))
     held_out = set(names[::_EVERY])
     return (
-        _join(texts[name] for name in sorted(texts) if name not in held_out),
-        _join(texts[name] for name in sorted(texts) if name in held_out),
+        tuple(texts[name] for name in sorted(texts) if name not in held_out),
+        tuple(texts[name] for name in sorted(texts) if name in held_out),
     )
 
 

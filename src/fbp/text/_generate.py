@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,7 @@ def generate(
     choice: Choice = Choice(),
     *,
     context: int | None = None,
+    stops: tuple[int, ...] = (),
 ) -> Array:
     """Generates n tokens after a prompt, each drawn from the logits after all tokens before it.
 
@@ -59,6 +61,8 @@ def generate(
       key: the key to draw with; the same key gives the same tokens.
       choice: how tokens are chosen.
       context: the most tokens that the model can read, or None if there is no limit.
+      stops: ids that end a text. What comes after one is that id again; when all texts have ended,
+        nothing more is computed.
 
     Returns:
       The new ids (..., n).
@@ -76,13 +80,14 @@ def generate(
         got = prompt.shape[-1]
         raise ValueError(f"generate: expected a prompt of at most {context} tokens, got {got}")
     written = prompt[..., :0]
+    ended = jnp.zeros(prompt.shape[:-1], bool)
     while written.shape[-1] < n:
         more = n - written.shape[-1]
         if context is not None:
             # The model need not read the last new token, so one more than the context fits.
             more = min(more, context - prompt.shape[-1] + 1)
         key, part = jax.random.split(key)
-        new, failed = _write(model, params, prompt, more, part, choice)
+        new, failed, ended = _write(model, params, prompt, more, part, choice, stops, ended)
         if not isinstance(failed, jax.core.Tracer) and failed:
             raise ValueError(
                 "generate: expected logits that are numbers, got NaN: params that are not numbers, "
@@ -94,11 +99,18 @@ def generate(
     return written
 
 
-@functools.partial(jax.jit, static_argnames=("model", "n", "choice"))
+@functools.partial(jax.jit, static_argnames=("model", "n", "choice", "stops"))
 def _write(
-    model: Layer, params: Params, prompt: Array, n: int, key: Array, choice: Choice
-) -> tuple[Array, Array]:
-    """Returns the new ids, and whether logits were NaN.
+    model: Layer,
+    params: Params,
+    prompt: Array,
+    n: int,
+    key: Array,
+    choice: Choice,
+    stops: tuple[int, ...],
+    ended: Array,
+) -> tuple[Array, Array, Array]:
+    """Returns the new ids, whether logits were NaN, and which texts have ended.
 
     The state is filled with the prompt except its last token, which is the first step's input.
     """
@@ -107,12 +119,37 @@ def _write(
     state = model.start(params, prompt[0], places + n - 1)
     for start in range(0, places - 1, _PIECE):
         _, state = model.steps(params, prompt[start : min(start + _PIECE, places - 1)], state)
+    keys = jax.random.split(key, n)
 
-    def write(carry: tuple[PyTree, Array], key: Array) -> tuple[tuple[PyTree, Array], PyTree]:
-        state, ids = carry
-        logits, state = model.step(params, ids, state)
-        ids = choice(logits, key).astype(ids.dtype)
-        return (state, ids), (ids, jnp.isnan(logits).any())
+    def goes_on(carry: _Writing) -> Array:
+        return (carry.at < n) & ~carry.ended.all()
 
-    _, (ids, failed) = lax.scan(write, (state, prompt[-1]), jax.random.split(key, n))
-    return jnp.moveaxis(ids, 0, -1), failed.any()
+    def write(carry: _Writing) -> _Writing:
+        logits, state = model.step(params, carry.ids, carry.state)
+        ids = choice(logits, keys[carry.at]).astype(carry.ids.dtype)
+        # A text that has ended goes on with the id that ended it.
+        ids = jnp.where(carry.ended, carry.ids, ids)
+        ended = carry.ended | jnp.isin(ids, jnp.array(stops, ids.dtype))
+        failed = carry.failed | jnp.isnan(logits).any()
+        return _Writing(
+            carry.at + 1, state, ids, carry.written.at[carry.at].set(ids), ended, failed
+        )
+
+    written = jnp.zeros((n, *prompt.shape[1:]), prompt.dtype)
+    first = jnp.zeros((), jnp.int32)
+    begun = _Writing(first, state, prompt[-1], written, ended, jnp.zeros((), bool))
+    done = lax.while_loop(goes_on, write, begun)
+    late = jnp.arange(n) >= done.at
+    written = jnp.where(late.reshape(n, *(1,) * ended.ndim), done.ids, done.written)
+    return jnp.moveaxis(written, 0, -1), done.failed, done.ended
+
+
+class _Writing(NamedTuple):
+    """What a step of writing changes."""
+
+    at: Array
+    state: PyTree
+    ids: Array
+    written: Array
+    ended: Array
+    failed: Array

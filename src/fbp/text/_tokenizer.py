@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fbp._errors import InputError
+from fbp.text._marks import Marks, marks_of
 
 Ids = Sequence[int] | np.ndarray
 
@@ -17,7 +18,11 @@ class Tokenizer(Protocol):
 
     @property
     def vocab(self) -> int:
-        """How many ids there are."""
+        """One more than the largest id."""
+
+    @property
+    def marks(self) -> Marks:
+        """The ids around a text."""
 
     def encode(self, text: str) -> np.ndarray:
         """Returns the ids of a text, (T,)."""
@@ -34,6 +39,7 @@ class ByteTokenizer:
     """The bytes of UTF-8: 256 ids, which can represent any text."""
 
     vocab: int = dataclasses.field(default=256, init=False)
+    marks = Marks()
 
     def encode(self, text: str) -> np.ndarray:
         # A lone surrogate, which some file names contain, cannot be encoded in UTF-8.
@@ -60,6 +66,7 @@ class CharTokenizer:
     """
 
     chars: str
+    marks = Marks()
 
     def __post_init__(self) -> None:
         if not self.chars or len(set(self.chars)) != len(self.chars):
@@ -106,12 +113,13 @@ class FileTokenizer:
     Args:
       text: the content of the file.
       source: its name in messages.
+      marks: the ids around a text; by default only those that the tokenizer puts before one.
 
     Raises:
       InputError: the package is not installed, or it cannot read the file.
     """
 
-    def __init__(self, text: str, source: str = "tokenizer.json"):
+    def __init__(self, text: str, source: str = "tokenizer.json", marks: Marks | None = None):
         try:
             import tokenizers
         except ImportError:
@@ -124,10 +132,10 @@ class FileTokenizer:
         except Exception as error:  # the package raises no narrower class
             raise InputError(f"{source}: expected a tokenizer: {error}") from None
         self._text = text
-
-    @property
-    def vocab(self) -> int:
-        return self._inner.get_vocab_size()
+        # The largest id, not the number of ids: some tokenizers leave ids out.
+        self.ids: dict[str, int] = self._inner.get_vocab(with_added_tokens=True)
+        self.vocab = max(self.ids.values(), default=-1) + 1
+        self.marks = Marks(begin=self._begin()) if marks is None else marks
 
     def encode(self, text: str) -> np.ndarray:
         return np.asarray(self._inner.encode(text, add_special_tokens=False).ids, np.int32)
@@ -136,7 +144,17 @@ class FileTokenizer:
         return self._inner.decode(_within(self, ids).tolist(), skip_special_tokens=False)
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": "file", "text": self._text}
+        return {"kind": "file", "text": self._text, "marks": self.marks.to_json()}
+
+    def _begin(self) -> tuple[int, ...]:
+        """What the tokenizer puts before a text."""
+        plain, whole = (
+            self._inner.encode("a", add_special_tokens=add).ids for add in (False, True)
+        )
+        for i in range(len(whole) - len(plain) + 1):
+            if whole[i : i + len(plain)] == plain:
+                return tuple(whole[:i])
+        return ()
 
 
 def tokenizer_of(folder: str | Path) -> FileTokenizer:
@@ -152,7 +170,9 @@ def tokenizer_of(folder: str | Path) -> FileTokenizer:
         raise InputError(f"{folder}: expected a folder with tokenizer.json") from None
     except (OSError, UnicodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
-    return FileTokenizer(text, str(path))
+    tokenizer = FileTokenizer(text, str(path))
+    marks = marks_of(Path(folder), tokenizer.marks.begin, tokenizer.ids)
+    return FileTokenizer(text, str(path), marks)
 
 
 def tokenizer_from_json(saved: dict[str, Any]) -> Tokenizer:
@@ -162,7 +182,8 @@ def tokenizer_from_json(saved: dict[str, Any]) -> Tokenizer:
     if saved.get("kind") == "chars":
         return CharTokenizer.from_json(saved)
     if saved.get("kind") == "file":
-        return FileTokenizer(saved["text"])
+        marks = Marks.from_json(saved["marks"]) if "marks" in saved else None
+        return FileTokenizer(saved["text"], marks=marks)
     raise InputError(f"expected a tokenizer of bytes, chars or file, got {saved.get('kind')!r}")
 
 
@@ -173,3 +194,16 @@ def _within(tokenizer: Tokenizer, ids: Ids) -> np.ndarray:
     if outside.any():
         raise InputError(f"expected ids in 0..{tokenizer.vocab - 1}, got {ids[outside][0]}")
     return ids
+
+
+def text_after(tokenizer: Tokenizer, prompt: Ids, new: Ids) -> str:
+    """The text of new ids after those of a prompt.
+
+    The prompt's text is cut off that of the whole: alone, the new ids may say another text, as some
+    tokenizers leave out the space that a text begins with.
+    """
+    said, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *new])
+    same = 0
+    while same < min(len(said), len(whole)) and said[same] == whole[same]:
+        same += 1
+    return whole[same:]

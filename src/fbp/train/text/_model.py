@@ -52,8 +52,11 @@ class TextModel:
         n: int,
         key: Array,
         choice: Choice = Choice(),  # noqa: B008
+        stops: tuple[int, ...] = (),
     ) -> np.ndarray:
-        """Returns n new ids after a prompt (P,)."""
+        """Returns n new ids after a prompt (P,), or fewer: those before the first of `stops`."""
         ids = jnp.asarray(prompt, jnp.int32)
-        new = generate(self.model, params, ids, n, key, choice, context=self.context)
-        return np.asarray(jax.device_get(new))
+        some = generate(self.model, params, ids, n, key, choice, context=self.context, stops=stops)
+        new = np.asarray(jax.device_get(some))
+        ends = np.flatnonzero(np.isin(new, stops))
+        return new[: ends[0]] if len(ends) else new

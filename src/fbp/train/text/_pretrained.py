@@ -1,15 +1,17 @@
 """Loads language models that are already trained, from a run's folder or Hugging Face's format."""
 
 import dataclasses
-import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fbp import models
 from fbp._layer import Layer, Params
-from fbp.interop import FolderError, read_config
+from fbp.interop import FolderError, expect, read_config, read_tensors
+from fbp.interop._model_of import left_out_dropout
+from fbp.interop._stored import stored_dtype
 from fbp.layers import Positions
 from fbp.ports import Tie
 from fbp.text import Tokenizer, tokenizer_of
@@ -20,8 +22,7 @@ from fbp.train.text._model import TextModel
 
 # The subfolder of a run's folder that holds a fine-tuned model.
 MODEL = "model"
-TOKENIZER = "tokenizer.json"
-KINDS = ("gpt2", "llama")
+KINDS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Pretrained:
 
     Attributes:
       folder: where it was loaded from.
-      kind: "gpt2" or "llama".
+      kind: its family, such as "gpt2" or "llama".
       text_model: the model.
       params: its parameters, in float32.
       tokenizer: the tokenizer in its folder.
+      dtype: of the weights in its folder.
+      said: lines for the user on what is not as in the folder.
     """
 
     folder: Path
@@ -41,6 +44,8 @@ class Pretrained:
     text_model: TextModel
     params: Params
     tokenizer: Tokenizer
+    dtype: str = "float32"
+    said: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, folder: str | Path, kind: str | None = None) -> "Pretrained":
@@ -50,25 +55,36 @@ class Pretrained:
           FolderError, InputError: the folder cannot be used; the message is one line.
         """
         folder = Path(folder)
-        there = read_config(folder).get("model_type")
+        config = read_config(folder)
+        there = config.get("model_type")
         if kind is not None and there != kind:
             raise FolderError(f"{folder}: expected a {kind}, got model_type {there!r}")
-        model, params = models.from_pretrained(folder, jnp.float32)
+        stored = str(stored_dtype(read_tensors(folder)))
+        wide = jnp.result_type(stored, jnp.float32)
+        model, params = models.from_pretrained(folder, wide, dropout=True)
         tokenizer = tokenizer_of(folder)
         vocab = _vocab(model)
         if tokenizer.vocab > vocab:
             raise InputError(
                 f"{folder}: expected a tokenizer of at most {vocab} ids, got {tokenizer.vocab}"
             )
-        text_model = TextModel(model, vocab, _context(model))
-        return cls(folder, str(there), text_model, params, tokenizer)
+        text_model = TextModel(model, vocab, _context(model, config))
+        said = []
+        if rate := left_out_dropout(config):
+            said.append(
+                f"{folder}: its dropout of {rate:g} within attention is left out; the rest is used"
+            )
+        return cls(folder, str(there), text_model, params, tokenizer, stored, tuple(said))
 
     def save(self, run: Run, model: Layer, params: Params) -> None:
-        """Saves a model, with LoRA merged into its weights, in a subfolder of the run's folder."""
+        """Saves a model, with LoRA merged into its weights, in a subfolder of the run's folder.
+
+        In the dtype that it had; all else in its folder is as it was.
+        """
         model, params = models.without_lora(model, params)
+        params = jax.tree.map(lambda a: a.astype(self.dtype), params)
         with replaced_folder(run.folder / MODEL) as folder:
             models.save_pretrained(folder, model, params)
-            shutil.copyfile(self.folder / TOKENIZER, folder / TOKENIZER)
 
 
 def load_language_model(folder: str | Path) -> tuple[TextModel, Params, Tokenizer]:
@@ -96,10 +112,10 @@ def _vocab(model: Layer) -> int:
     return int(shape[0])
 
 
-def _context(model: Layer) -> int | None:
-    """The most tokens a model reads: its number of learned positions; None if it has none."""
+def _context(model: Layer, config: dict[str, Any]) -> int | None:
+    """The most tokens a model reads: its learned positions, or what config.json says of others."""
     serial = model.layer if isinstance(model, Tie) else model
     for layer in getattr(serial, "layers", ()):
         if isinstance(layer, Positions):
             return layer.n
-    return None
+    return expect(config, "max_position_embeddings", int, None, at_least=1)

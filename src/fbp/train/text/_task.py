@@ -1,12 +1,14 @@
 """The tasks of language models: their text, sizes and settings."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fbp.text import ByteTokenizer, Tokenizer, read_text, stdlib_text
+from fbp.text._marks import joined
 from fbp.text._tokens import dtype_for
 from fbp.text._windows import require_window
 from fbp.train.tables._table import InputError
@@ -168,7 +170,18 @@ def tuning_task(
     lr = _TUNING.lr if lora is None else _LORA_LR
     preset = dataclasses.replace(_TUNING, lr=lr)
     task = _task(start.kind, data, spec, start.tokenizer, context, preset)
-    return dataclasses.replace(task, start=start, lora=lora)
+    return dataclasses.replace(task, start=start, lora=lora, said=(*start.said, *task.said))
+
+
+def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """The ids of documents one after another, in the fewest bytes that hold the vocabulary.
+
+    Each begins and ends as the tokenizer marks it; without marks, each is on lines of its own.
+    """
+    marks, dtype = tokenizer.marks, dtype_for(tokenizer.vocab)
+    if marks.end is None and not marks.begin:
+        texts = ["\n".join(texts)]
+    return joined(map(tokenizer.encode, texts), marks, dtype)
 
 
 def _task(
@@ -180,8 +193,7 @@ def _task(
     preset: Preset,
 ) -> TextTask:
     corpus = stdlib_text() if data is None else read_text(data)
-    dtype = dtype_for(tokenizer.vocab)
-    train, val = (tokenizer.encode(text).astype(dtype) for text in (corpus.train, corpus.val))
+    train, val = (tokens_of(tokenizer, texts) for texts in (corpus.train_texts, corpus.val_texts))
     require_window(train, context, f"the text to train on of {corpus.name}")
     require_window(val, context, f"the text held out of {corpus.name}")
     return TextTask(

@@ -187,7 +187,8 @@ def start_of(task: TextTask, seed: int) -> tuple[TextModel, Params]:
 def write(text_model: TextModel, params: Params, task: TextTask, seed: int) -> str:
     """Text generated after the first training token, always with the same key."""
     choice = Choice(temperature=0.8, vocab=task.tokenizer.vocab)
-    ids = text_model.generate(params, task.train[:1], SAMPLE_TOKENS, jax.random.key(seed), choice)
+    key, stops = jax.random.key(seed), task.tokenizer.marks.stops
+    ids = text_model.generate(params, task.train[:1], SAMPLE_TOKENS, key, choice, stops)
     return task.tokenizer.decode(np.concatenate([task.train[:1], ids]))
 
 
