@@ -1,5 +1,6 @@
 """The command line: what runs leave, and what mistakes are told."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -31,6 +32,12 @@ def table(path, rows=40, target=True):
     return path
 
 
+def rows_of(path):
+    """The rows of a CSV file, each a dict by column."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def failure(capsys, *args):
     assert main([*map(str, args)]) == 2
     said = capsys.readouterr().err
@@ -48,8 +55,8 @@ def test_train_leaves_a_run(tmp_path, capsys):
 
     run = tmp_path / "runs" / "digits"
     assert sorted(p.name for p in run.iterdir()) == [
-        *("config.json", "manifest.json", "metrics.jsonl", "picture.png", "steps"),
-        "weights.safetensors",
+        *("config.json", "manifest.json", "metrics.jsonl", "picture.png", "scores.json"),
+        *("steps", "weights.safetensors"),
     ]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [lines[0]["step"], lines[-1]["step"]] == [0, 60]
@@ -92,17 +99,21 @@ def test_a_table_trains_and_predicts(tmp_path, capsys):
     assert "classification, because it is text with 2 values" in capsys.readouterr().out
 
     assert main(["predict", "runs/moves", "--data", str(data)]) == 0
-    assert "40 predictions, accuracy" in capsys.readouterr().out
-    head, *rows = (tmp_path / "moves-predictions.csv").read_text().splitlines()
-    assert head == "prediction,p_down,p_up"
-    answers = [line.rpartition(",")[2] for line in data.read_text().splitlines()[1:]]
-    predicted = [row.split(",")[0] for row in rows]
-    assert np.mean([a == p for a, p in zip(answers, predicted, strict=True)]) > 0.9
+    said = capsys.readouterr().out
+    assert "40 rows with the target: " in said
+    assert "by class: down " in said
+    rows = rows_of(tmp_path / "moves-predictions.csv")
+    assert list(rows[0]) == ["a", "b", "y", "prediction", "p_down", "p_up"]
+    assert [(row["a"], row["b"], row["y"]) for row in rows] == [
+        tuple(line.split(",")) for line in data.read_text().splitlines()[1:]
+    ]
+    assert np.mean([row["y"] == row["prediction"] for row in rows]) > 0.9
     assert "is there already" in failure(capsys, "predict", "runs/moves", "--data", data)
 
     without = table(tmp_path / "new.csv", target=False)
     assert main(["predict", "runs/moves", "--data", str(without), "--out", "out.csv"]) == 0
-    assert (tmp_path / "out.csv").read_text().splitlines()[1:] == rows
+    del rows[0]["y"]
+    assert rows_of(tmp_path / "out.csv")[0] == rows[0]
 
 
 def test_a_regression_predicts_in_its_own_units(tmp_path, capsys):
@@ -110,9 +121,8 @@ def test_a_regression_predicts_in_its_own_units(tmp_path, capsys):
     np.savez(tmp_path / "t.npz", a=a, price=1000 * a + 5000)
     assert main(["train", "--data", "t.npz", "--target", "price", "--lr", "0.01"]) == 0
     assert main(["predict", "runs/t", "--data", "t.npz"]) == 0
-    head, *rows = (tmp_path / "t-predictions.csv").read_text().splitlines()
-    assert head == "prediction"
-    np.testing.assert_allclose(np.array(rows, float), 1000 * a + 5000, atol=50)
+    predicted = [float(row["prediction"]) for row in rows_of(tmp_path / "t-predictions.csv")]
+    np.testing.assert_allclose(predicted, 1000 * a + 5000, atol=50)
 
 
 def test_npz_columns_are_taken_by_position(tmp_path, capsys):
@@ -290,8 +300,8 @@ def test_codes_stay_text_and_new_ones_are_said(tmp_path, capsys):
     (tmp_path / "new.csv").write_text("code,y\n007,01\n010,01\n999,01\n")
     assert main(["predict", "runs/t", "--data", "new.csv"]) == 0
     assert "values never seen in training, as '999'" in capsys.readouterr().out
-    rows = (tmp_path / "new-predictions.csv").read_text().splitlines()[1:]
-    assert [row.split(",")[0] for row in rows[:2]] == ["01", "B"]
+    rows = rows_of(tmp_path / "new-predictions.csv")
+    assert [row["prediction"] for row in rows[:2]] == ["01", "B"]
 
 
 def test_a_picture_never_costs_a_run(tmp_path, capsys):

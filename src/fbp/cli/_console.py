@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from fbp._columns import align, is_number
+from fbp._errors import LOUD
 
 _STYLES = {"ok": "green", "WRONG": "bold red", "recomputed": "cyan"}
 
@@ -56,7 +57,10 @@ class Console:
     def say(self, text: str) -> None:
         """Shows a line."""
         if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            style = "bold yellow" if text.startswith(LOUD) else None
+            self._bar.console.print(
+                text, style=style, markup=False, highlight=False, soft_wrap=True
+            )
         else:
             _print(text)
 

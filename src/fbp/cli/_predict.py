@@ -9,12 +9,12 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Write a trained network's predictions for the rows of a file."""
+    """Write a table with a trained network's predictions beside its rows."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run, as in runs/digits."""
     data: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """A CSV or NPZ file with the columns the network was trained on."""
+    """A table with the columns the network was trained on."""
     out: Annotated[
         Path | None,
         tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: DATA-predictions.csv)"),
@@ -29,6 +29,7 @@ class Predict:
         rows, quality, said = predict(Run(self.run_folder), self.data, out)
         for line in said:
             print(line)
-        good = "".join(f", {name} {value:.4g}" for name, value in quality.items())
-        print(f"{rows:,} predictions{good}; in {out}")
+        for line in quality.said(f"{quality.rows:,} rows with the target") if quality else ():
+            print(line)
+        print(f"{rows:,} predictions, beside their rows, in {out}")
         return 0

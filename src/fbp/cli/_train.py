@@ -167,10 +167,11 @@ class Train(Knobs, Flags):
             raise InputError(f"--{given[0]} is not of {self.task}: its weights say what it is")
         if not is_text and (given := [name for name, value in sizes.items() if value is not None]):
             raise InputError(f"--{given[0]} is of {' and '.join(_TEXT)}, not of {self.task}")
-        if is_text and (self.target or self.kind):
-            raise InputError(f"--target and --kind are of a table, not of {self.task}")
-        if self.data is None and (self.target or self.kind):
-            raise InputError("--target and --kind are of a table: expected --data FILE too")
+        of_table = [n for n in ("target", "kind", "inputs") if getattr(self, n)]
+        if is_text and of_table:
+            raise InputError(f"--{of_table[0]} is of a table, not of {self.task}")
+        if self.data is None and of_table:
+            raise InputError(f"--{of_table[0]} is of a table: expected --data FILE too")
         if self.data is not None and self.task != "digits" and not is_text:
             raise InputError(
                 f"expected a task or --data FILE, got both {self.task} and {self.data}"
@@ -184,7 +185,11 @@ class Train(Knobs, Flags):
             return TASKS[self.task]()
         if self.target is None:
             raise InputError(f"--data {self.data}: expected --target NAME, the column to predict")
-        return table_task(self.data, self.target, self.kind)
+        return table_task(self.data, self.target, self.kind, self._inputs())
+
+    def _inputs(self) -> tuple[str, ...] | None:
+        # A run that goes on has them from JSON, as a list.
+        return None if self.inputs is None else tuple(self.inputs)
 
     def _made(self) -> Any:
         """What a function of the user's makes."""
@@ -203,6 +208,6 @@ class Train(Knobs, Flags):
         if self.target is not None:
             if self.data is None:
                 raise InputError("--target is of a table: expected --data FILE too")
-            table = table_task(self.data, self.target, self.kind)
+            table = table_task(self.data, self.target, self.kind, self._inputs())
         given = (lambda: make(data=self.data)) if takes else make
         return made_of(self.task, made(self.task, given), table)

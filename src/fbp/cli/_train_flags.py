@@ -30,8 +30,8 @@ class Flags:
     that returns a Layer, a Loss and, if it likes, batches: (x, target), or draw(start, stop)."""
 
     data: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Train on a table instead: a .csv file with a line of names, or an .npz file of arrays. For
-    lstm and gpt: a file or a folder of text."""
+    """Train on a table instead: .csv or .tsv with a line of names, perhaps .gz, .npz of arrays,
+    .parquet or .xlsx. For lstm and gpt: a file or a folder of text."""
     target: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The column of the table to predict."""
     kind: Annotated[
@@ -41,6 +41,10 @@ class Flags:
         ),
     ] = None
     """What to do with the target."""
+    inputs: Annotated[
+        tuple[str, ...] | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")
+    ] = None
+    """The columns of the table to learn from; by default all that can be used."""
 
     name: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the task)")

@@ -1,6 +1,7 @@
 """Predicts the rows of a file with a trained network."""
 
 import csv
+import dataclasses
 import os
 from pathlib import Path
 
@@ -10,19 +11,22 @@ import numpy as np
 from fbp.train._run import Run
 from fbp.train.tables._encoding import Encoding, is_missing
 from fbp.train.tables._read import read_table
+from fbp.train.tables._scores import Scores, scores
 from fbp.train.tables._table import InputError, Table
 
 
-def predict(run: Run, data: Path, out: Path) -> tuple[int, dict[str, float], list[str]]:
-    """Writes a CSV with a prediction for every row of a file.
+def predict(run: Run, data: Path, out: Path) -> tuple[int, Scores | None, list[str]]:
+    """Writes a CSV with a file's columns and, beside each row, its prediction.
 
     Args:
       run: a finished run.
-      data: a CSV or NPZ file with the columns it was trained on; the target may be missing.
-      out: the file to write: a column `prediction` and, for classes, a probability for each.
+      data: a table with the columns it was trained on; the target may be missing.
+      out: the file to write: the columns of the table, a column `prediction` and, for classes, a
+        probability for each.
 
     Returns:
-      The number of rows; the accuracy or error, if the file has the target; and lines to print.
+      The number of rows; how good the predictions are, if the file has the target; and lines to
+      print.
 
     Raises:
       InputError: the run or the file cannot be used; `out` exists already or cannot be written.
@@ -30,18 +34,19 @@ def predict(run: Run, data: Path, out: Path) -> tuple[int, dict[str, float], lis
     if os.path.lexists(out):
         raise InputError(f"{out} is there already and is kept: choose another --out")
     model, params, encoding = run.load()
-    table, said = _by_position(read_table(data, encoding.text_columns), encoding)
+    file = read_table(data, encoding.forms)
+    table, said = _by_position(file, encoding)
+    said += [line for name, lines in file.said.items() if not name for line in lines]
     x = encoding.encode(table)
     said += encoding.unknown(table)
     y = np.asarray(jax.jit(lambda x: model.forward(params, x)[0])(x))
-    columns = encoding.decode(y)
     try:
-        quality = _quality(table, encoding, columns["prediction"])
+        quality = _quality(table, encoding, y)
     except InputError as error:
         # The target cannot be encoded, as with labels never seen in training. The predictions do
         # not depend on it.
-        quality, said = {}, [*said, f"not compared with {encoding.target!r}: {error}"]
-    _write(out, columns)
+        quality, said = None, [*said, f"not compared with {encoding.target!r}: {error}"]
+    _write(out, _beside(file, encoding.decode(y)))
     return len(table), quality, said
 
 
@@ -54,29 +59,32 @@ def _by_position(table: Table, encoding: Encoding) -> tuple[Table, list[str]]:
     columns = dict(zip(names, given.values(), strict=True))
     if encoding.target in table.columns:
         columns[encoding.target] = table.columns[encoding.target]
-    return Table(table.source, columns), [f"{table.source}: columns taken by their position"]
+    renamed = dataclasses.replace(table, columns=columns, said={}, forms={}, arrays={}, written={})
+    return renamed, [f"{table.source}: columns taken by their position"]
 
 
-def _quality(table: Table, encoding: Encoding, prediction: np.ndarray) -> dict[str, float]:
+def _quality(table: Table, encoding: Encoding, y: np.ndarray) -> Scores | None:
     if encoding.target not in table.columns:
-        return {}
-    cells = table.columns[encoding.target]
-    there = ~is_missing(cells)
+        return None
+    there = ~is_missing(table.columns[encoding.target])
     if not there.any():
-        return {}
-    target = encoding.encode_target(Table(table.source, {encoding.target: cells[there]}))
-    if encoding.kind == "classification":
-        return {"accuracy": float((np.array(encoding.classes)[target] == prediction[there]).mean())}
-    error = prediction[there] - (target[:, 0] * encoding.scale + encoding.offset)
-    return {"root mean squared error": float(np.sqrt((error**2).mean()))}
+        return None
+    return scores(encoding, y[there], encoding.encode_target(table.rows(there)))
 
 
-def _write(out: Path, columns: dict[str, np.ndarray]) -> None:
-    # float32 holds about seven significant digits.
-    cells = [
-        [f"{v:.7g}" if isinstance(v, float) else v for v in column.tolist()]
-        for column in columns.values()
-    ]
+def _beside(table: Table, predictions: dict[str, np.ndarray]) -> dict[str, list[str]]:
+    """The columns of a table as they are written, and behind them the predictions."""
+    columns = {name: table.as_written(name) for name in table.columns}
+    for name, column in predictions.items():
+        while name in columns:
+            name += "_"
+        # float32 holds about seven significant digits.
+        cells = [f"{v:.7g}" if isinstance(v, float) else v for v in column.tolist()]
+        columns[name] = cells
+    return columns
+
+
+def _write(out: Path, columns: dict[str, list[str]]) -> None:
     try:
         file = open(out, "x", newline="", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
@@ -85,7 +93,7 @@ def _write(out: Path, columns: dict[str, np.ndarray]) -> None:
         with file:
             writer = csv.writer(file)
             writer.writerow(columns)
-            writer.writerows(zip(*cells, strict=True))
+            writer.writerows(zip(*columns.values(), strict=True))
     except OSError as error:
         out.unlink()
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None

@@ -4,6 +4,7 @@ runs/<name>/config.json          the settings, the network and the encoding of t
             metrics.jsonl        one JSON object per line: step, loss, val_loss and others
             weights.safetensors  the model's parameters by path, such as `dense_1.w`: the best
             last.safetensors     those after the last step, where they are not the best
+            scores.json          of a table: how good the predictions of held-out rows are
             picture.png          plots of the metrics and of the learned function
             samples.txt          for a language model: texts generated during training
             model/               for a fine-tuned model, instead of weights.safetensors: the model
@@ -41,12 +42,13 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 WEIGHTS = "weights.safetensors"
 LAST = "last.safetensors"
+SCORES = "scores.json"
 PICTURE = "picture.png"
 SAMPLES = "samples.txt"
 STEPS = "steps"
 MANIFEST = "manifest.json"
 # What does not change when a run has ended.
-SEALED = (CONFIG, METRICS, SAMPLES, WEIGHTS, LAST, PICTURE)
+SEALED = (CONFIG, METRICS, SAMPLES, WEIGHTS, LAST, SCORES, PICTURE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +198,9 @@ class Run:
 
         leaves = {path: np.asarray(a) for path, a in named_leaves(params).items()}
         self._write(name, save(leaves))
+
+    def save_scores(self, scores: dict[str, Any]) -> None:
+        self._write(SCORES, (json.dumps(scores, indent=2) + "\n").encode())
 
     def save_picture(self, png: bytes) -> None:
         self._write(PICTURE, png)

@@ -183,13 +183,19 @@ TASKS: dict[str, Callable[[], Task]] = {
 }
 
 
-def table_task(path: str | Path, target: str, kind: str | None = None) -> Task:
-    """A task from a CSV or NPZ file. Rows without a target are left out and counted in `said`.
+def table_task(
+    path: str | Path,
+    target: str,
+    kind: str | None = None,
+    inputs: tuple[str, ...] | None = None,
+) -> Task:
+    """A task from a table in a file. Rows without a target are left out and counted in `said`.
 
     Args:
-      path: the file.
+      path: the file, in a format of `read_table`.
       target: the name of the column to predict.
       kind: "regression" or "classification"; inferred from the target when None.
+      inputs: the columns to learn from; None is all that can be used.
 
     Raises:
       InputError: the file cannot be used; the message is one line.
@@ -198,18 +204,18 @@ def table_task(path: str | Path, target: str, kind: str | None = None) -> Task:
     missing = is_missing(table.column(target))
     if missing.all():
         raise InputError(f"{path}: the target {target!r} is empty in every row")
-    said = [f"rows without {target!r}: {missing.sum()}, left out"] if missing.any() else []
-    table = Table(table.source, {n: c[~missing] for n, c in table.columns.items()}, table.named)
+    said = [f"rows without {target!r}: {missing.sum():,}, left out"] if missing.any() else []
+    table = table.rows(~missing)
     cells = table.column(target)
     # `split_rows` sorts by target; for text any order that keeps equal targets together will do.
     rows, held_out_rows = split_rows(cells)
-    encoding, decided = fit_encoding(table, target, rows, kind)
+    encoding, decided = fit_encoding(table, target, rows, kind, inputs)
     x, y = encoding.encode(table), encoding.encode_target(table)
     held_out = (x[held_out_rows], y[held_out_rows]) if len(held_out_rows) else None
     if held_out is None:
         said.append(f"{len(table)} rows are too few to hold any out: nothing is validated")
     return Task(
-        Path(path).stem,
+        _stem(path),
         encoding,
         train=(x[rows], y[rows]),
         held_out=held_out,
@@ -220,6 +226,12 @@ def table_task(path: str | Path, target: str, kind: str | None = None) -> Task:
         weight_decay=1e-2,
         said=(*said, *decided),
     )
+
+
+def _stem(path: str | Path) -> str:
+    """The name of a file without .csv or .csv.gz."""
+    path = Path(path)
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
 
 
 def _split(x: np.ndarray, target: np.ndarray) -> tuple[Arrays, Arrays]:

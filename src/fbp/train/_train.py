@@ -1,11 +1,13 @@
 """One training run on a table, from its data to its folder."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
 import fbp
+from fbp._errors import LOUD
 from fbp._objective import Objective
 from fbp._signals import Signals
 from fbp.explain import summary
@@ -29,6 +31,7 @@ from fbp.train._settings import Reporter, Settings
 from fbp.train._tasks import Task, build_model
 from fbp.train._trackers import Tracked
 from fbp.train.checkpoints import Checkpoint
+from fbp.train.tables._scores import scores
 from fbp.verify import cross_check
 
 
@@ -142,6 +145,7 @@ def _train_in(
                 run.save_last(result.last.params.model)
             if result.signum is None:
                 predict = jax.jit(lambda x: model.forward(result.params.model, x)[0])
+                _score(run, task, lambda x: np.asarray(predict(x)), report)
                 draw_picture(
                     run,
                     report,
@@ -151,3 +155,18 @@ def _train_in(
         tracked.close()
         say_which(run, result, report)
     return result
+
+
+def _score(
+    run: Run, task: Task, predict: Callable[[np.ndarray], np.ndarray], report: Reporter
+) -> None:
+    """Saves and says how good the answers on held-out rows are; says what is not to be missed."""
+    if task.held_out is not None:
+        x, target = task.held_out
+        reached = scores(task.encoding, predict(x), target, task.train[1])
+        run.save_scores(reached.to_json())
+        for line in reached.said("held out"):
+            report.say(line)
+    for line in task.said:
+        if line.startswith(LOUD):
+            report.say(line)  # again, as the first time is far above

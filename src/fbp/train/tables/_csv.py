@@ -1,92 +1,119 @@
-"""Reads tables from CSV files."""
+"""Reads tables from text: a line of names, and a line for each row."""
 
 import csv
 import io
-import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from fbp.train.tables._bytes import read_text
+from fbp.train.tables._cell import plain_number
+from fbp.train.tables._form import Form
+from fbp.train.tables._read_columns import read_columns
 from fbp.train.tables._table import InputError, Table
 
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+# Rows are turned into columns in parts of this many, since cells as Python objects are large.
+PART = 4096
+# The column of row numbers that R's and pandas' own exports have no name for.
+UNNAMED = "unnamed"
 
 
-def read_csv(path: Path, text_columns: frozenset[str]) -> Table:
-    """Reads a CSV file; the columns in `text_columns` stay text even if they look like numbers."""
+def read_csv(path: Path, forms: Mapping[str, Form]) -> Table:
+    """Reads lines of cells between commas, semicolons, tabs or bars, the first one the names.
+
+    Args:
+      path: the file, in UTF-8, UTF-16 or Latin-1, perhaps compressed by gzip.
+      forms: how to read the columns that are known.
+    """
+    content, encoding, said = read_text(path)
+    first = content[:200_000].decode(encoding, errors="ignore").lstrip("\ufeff \t\r\n")
+    unquoted = re.sub('"[^"]*"', "", re.split("\r\n|\n|\r", first, maxsplit=1)[0])
+    delimiter = max(",;\t|", key=unquoted.count)
+    text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
+    rows = _rows(path, csv.reader(text, delimiter=delimiter, strict=True))
+    head, _ = next(rows, ([], 0))
+    if not head:
+        raise InputError(f"{path}: expected a line of column names and rows of data, got none")
+    names = [name.strip() for name in head]
+    if all(plain_number(name) is not None for name in names):
+        raise InputError(f"{path}: expected the first line to name the columns, got only numbers")
+    parts: list[list[str]] = []
+    part: list[list[str]] = []
+    lines: list[int] = []
+    for row, line in rows:
+        if not lines and len(row) == len(names) + 1 and row[-1].strip():
+            # R's write.table leaves out the name of the row names altogether.
+            names = ["", *names]
+        if len(names) > 1 and _is_blank(row):
+            continue
+        # In a single column a blank line is a missing cell, so every line gets a prediction.
+        row = row or [""]
+        while len(row) > len(names) and not row[-1].strip():
+            row.pop()  # delimiters at the end of a line
+        if len(row) != len(names):
+            raise InputError(f"{path}: expected {len(names)} cells in line {line}, got {len(row)}")
+        part.append(row)
+        lines.append(line)
+        if len(part) == PART:
+            parts.append(_joined(part))
+            part = []
+    if not lines:
+        raise InputError(f"{path}: expected rows of data, got none")
+    if part:
+        parts.append(_joined(part))
+    columns = ["\0".join(column) for column in zip(*parts, strict=True)]
+    if names[-1] == "" and not columns[-1].strip("\0"):
+        names, columns = names[:-1], columns[:-1]  # delimiters at the end of every line
+    written = dict(zip(_unique(path, names), columns, strict=True))
+    return read_columns(str(path), written, np.array(lines), forms, said, delimiter)
+
+
+def _rows(path: Path, reader: Any) -> Iterator[tuple[list[str], int]]:
+    """Rows with the number of the last line of each, as an editor shows it; without blank lines at
+    the start and at the end."""
+    blank: list[int] = []
+    started = False
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        if "\0" in text:
-            raise UnicodeError
-    except UnicodeError:
-        raise InputError(f"{path}: expected CSV text in UTF-8, got something else") from None
-    first, _, _ = text.lstrip().partition("\n")
-    unquoted = re.sub('"[^"]*"', "", first)
-    delimiter = max(",;\t", key=unquoted.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        # Each row with the number of its last line, so that errors name the line an editor shows.
-        rows = [(row, reader.line_num) for row in reader]
+        for row in reader:
+            if _is_blank(row):
+                blank += [reader.line_num] if started else []
+                continue
+            yield from (([], line) for line in blank)
+            blank, started = [], True
+            yield row, reader.line_num
     except csv.Error as error:
         raise InputError(
-            f"{path}: expected CSV, got a file that breaks its rules: {error}"
+            f"{path}: expected CSV, got a file that breaks its rules: {error}, line "
+            f"{reader.line_num}"
         ) from None
-    while rows and _is_blank(rows[-1][0]):
-        rows.pop()
-    while rows and _is_blank(rows[0][0]):
-        rows.pop(0)
-    if not rows:
-        raise InputError(f"{path}: expected a line of column names and rows of data, got none")
-    (names, _), *body = rows
-    names = [name.strip() for name in names]
-    if all(number_of(name) is not None for name in names):
-        raise InputError(f"{path}: expected the first line to name the columns, got only numbers")
+
+
+def _unique(path: Path, names: list[str]) -> list[str]:
+    if names[0] == "" and UNNAMED not in names:
+        names = [UNNAMED, *names[1:]]
     if len(set(names)) < len(names) or "" in names:
         twice = next(n for n in names if n == "" or names.count(n) > 1)
         raise InputError(
             f"{path}: expected one name a column, got {twice!r} more than once or empty"
         )
-    if len(names) == 1:
-        # In a single column a blank line is a missing cell, so every line gets a prediction.
-        body = [(row or [""], line) for row, line in body]
-    else:
-        body = [(row, line) for row, line in body if not _is_blank(row)]
-    for row, line in body:
-        if len(row) != len(names):
-            raise InputError(f"{path}: expected {len(names)} cells in line {line}, got {len(row)}")
-    cells = zip(*(row for row, _ in body), strict=True) if body else [()] * len(names)
-    columns = {
-        name: _as_cells(column) if name in text_columns else _typed(list(column))
-        for name, column in zip(names, cells, strict=True)
-    }
-    return Table(str(path), columns)
+    return names
+
+
+def _joined(rows: list[list[str]]) -> list[str]:
+    """Each column of some rows in one string, its cells without spaces around."""
+    joined = []
+    for column in zip(*rows, strict=True):
+        cells = "\0".join(column)
+        # To strip each cell takes as long as to read it, and few files need it.
+        if any(character.isspace() for character in set(cells)):
+            cells = "\0".join(cell.strip() for cell in column)
+        joined.append(cells)
+    return joined
 
 
 def _is_blank(row: list[str]) -> bool:
     """Whether a line is empty: it has no text and no delimiter."""
     return not row or (len(row) == 1 and not row[0].strip())
-
-
-def _as_cells(cells: Iterable[str]) -> np.ndarray:
-    return np.array([cell.strip() for cell in cells], dtype=str)
-
-
-def _typed(cells: list[str]) -> np.ndarray:
-    """A float64 column if every cell is a number or missing, else a column of text."""
-    numbers = [number_of(cell) for cell in cells]
-    if None in numbers:
-        return _as_cells(cells)
-    return np.array(numbers, dtype=np.float64)
-
-
-def number_of(cell: str) -> float | None:
-    """The number in a cell: NaN if the cell is missing, None if it is text."""
-    cell = cell.strip()
-    if cell.lower() in MISSING:
-        return math.nan
-    try:
-        return float(cell)
-    except ValueError:
-        return None

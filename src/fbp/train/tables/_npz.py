@@ -13,7 +13,7 @@ from fbp.train.tables._table import InputError, Table
 def read_npz(path: Path) -> Table:
     """Reads an NPZ file; an array of several axes is flattened into numbered columns."""
     columns: dict[str, np.ndarray] = {}
-    named = True
+    parts: dict[str, str] = {}
     not_npz = InputError(f"{path}: expected an NPZ archive, got something else")
     if not zipfile.is_zipfile(path):
         raise not_npz
@@ -43,10 +43,10 @@ def read_npz(path: Path) -> Table:
         if array.ndim == 1:
             found = {name: array}
         else:
-            named = False
             flat = array.reshape(len(array), math.prod(array.shape[1:]))
             found = {f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])}
+            parts |= dict.fromkeys(found, name)
         if twice := set(found) & set(columns):
             raise InputError(f"{path}: expected one array a column, got two for {min(twice)!r}")
         columns |= found
-    return Table(str(path), columns, named)
+    return Table(str(path), columns, named=not parts, arrays=parts)

@@ -1,0 +1,164 @@
+"""What a column of text cells holds: numbers, dates or text; and reading it as that."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fbp.train.tables._cell import is_missing_text, plain_number, written_number
+from fbp.train.tables._dates import as_days, format_of
+
+# A column of numbers may have this share of cells that are neither numbers nor known to mean
+# "missing", if it has more different numbers than a code would have values.
+ODD_SHARE, LEAST_NUMBERS = 0.05, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How the cells of a column are read. All fields can be written as JSON.
+
+    Attributes:
+      kind: "number", "date" or "text".
+      decimal: of a number: the mark before its decimals.
+      date: of a date: its format.
+    """
+
+    kind: str = "number"
+    decimal: str = "."
+    date: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """A column as it was read.
+
+    Attributes:
+      cells: float64, with NaN where a cell is missing; or text, "" where it is.
+      form: how the cells were read.
+      odd: the rows with cells that are something else, read as missing.
+      missing: what stands in the missing cells, in words.
+      example: a cell that was not plain, beside what was read; or None.
+      ambiguous: whether another decimal mark would have given other numbers.
+      units: the signs of currency and percent that were found.
+    """
+
+    cells: np.ndarray
+    form: Form
+    odd: tuple[int, ...] = ()
+    missing: tuple[str, ...] = ()
+    example: tuple[str, float] | None = None
+    ambiguous: bool = False
+    units: tuple[str, ...] = ()
+
+
+def read_as(cells: Sequence[str], form: Form) -> Reading:
+    """Reads cells in a known form."""
+    if form.kind == "text":
+        return _as_text(cells)
+    if form.kind == "number":
+        return _as_numbers(cells, form.decimal)
+    dates = as_days(cells, form.date)
+    numbers = [plain_number(cell) for cell in cells]
+    gaps = np.array([n is not None and math.isnan(n) for n in numbers], bool)
+    odd = np.flatnonzero(np.isnan(dates) & ~gaps)
+    missing = {c for c, gap in zip(cells, gaps, strict=True) if gap and c}
+    first = next((i for i, d in enumerate(dates) if not math.isnan(d)), None)
+    example = None if first is None else (cells[first], float(dates[first]))
+    return Reading(dates, form, tuple(odd.tolist()), tuple(sorted(missing)), example)
+
+
+def read_column(cells: Sequence[str], decimal: str | None = None) -> Reading:
+    """Decides what a column holds, and reads it.
+
+    Args:
+      cells: as they stand in the file, without spaces around.
+      decimal: the mark to prefer where both give numbers.
+    """
+    dot = _as_numbers(cells, ".")
+    if dot.example is None and not dot.odd:
+        # Plain numbers could be thousands only if all have groups of three digits behind a point.
+        comma = _as_numbers(cells, ",") if decimal == "," else dot
+        return comma if not comma.odd and comma.example is not None else dot
+    comma = _as_numbers(cells, ",")
+    ambiguous = len(dot.odd) == len(comma.odd) and not np.array_equal(
+        dot.cells, comma.cells, equal_nan=True
+    )
+    if ambiguous:
+        best = comma if decimal == "," else dot
+    else:
+        best = min(dot, comma, key=lambda reading: len(reading.odd))
+    there = np.isfinite(best.cells)
+    several = len(np.unique(best.cells[there])) > LEAST_NUMBERS
+    odd = len(best.odd)
+    if odd and not (several and odd <= ODD_SHARE * (odd + int(there.sum()))):
+        return _as_date_or_text(cells)
+    if len(best.units) > 1:
+        # Dollars and euros, or amounts and shares, are not one quantity.
+        return dataclasses.replace(_as_text(cells), units=best.units)
+    return dataclasses.replace(best, ambiguous=ambiguous)
+
+
+def _as_date_or_text(cells: Sequence[str]) -> Reading:
+    there = [cell for cell in cells if plain_number(cell) is None]
+    # Text has letters all over; a date has two digits in a row at least.
+    if there and all(any(c.isdigit() for c in cell) for cell in there[:20]):
+        form = format_of(there)
+        if form is not None:
+            return read_as(cells, Form("date", date=form))
+    return _as_text(cells)
+
+
+def _as_text(cells: Sequence[str]) -> Reading:
+    missing = {cell for cell in set(cells) if is_missing_text(cell)}
+    # As objects: in an array of str, every cell takes the memory of the longest.
+    text = np.array(["" if cell in missing else cell for cell in cells], dtype=object)
+    return Reading(text, Form("text"), missing=tuple(sorted(missing - {""})))
+
+
+def _as_numbers(cells: Sequence[str], mark: str) -> Reading:
+    if mark == "." and (plain := _all_plain(cells)) is not None:
+        return Reading(plain, Form("number", mark))
+    numbers, odd, missing, units = np.full(len(cells), math.nan), [], set(), set()
+    example = None
+    # A column has fewer different cells than cells.
+    read: dict[str, float | None] = {}
+    for i, cell in enumerate(cells):
+        if cell not in read:
+            number = plain_number(cell)
+            if number is not None and (mark == "." or "." not in cell or math.isnan(number)):
+                read[cell] = number
+                if math.isnan(number) and cell:
+                    missing.add(cell)
+            elif (found := written_number(cell, mark)) is not None:
+                read[cell], unit = found
+                example = example or (cell, found[0])
+                units |= {unit} - {""}
+            else:
+                read[cell] = None
+        number = read[cell]
+        if number is None:
+            odd.append(i)
+        else:
+            numbers[i] = number
+    return Reading(
+        numbers,
+        Form("number", mark),
+        tuple(odd),
+        tuple(sorted(missing)),
+        example,
+        units=tuple(sorted(units)),
+    )
+
+
+def _all_plain(cells: Sequence[str]) -> np.ndarray | None:
+    """The numbers of a column where every cell is a plain one or empty; None if one is not."""
+    try:
+        numbers = np.array([float(cell or "nan") for cell in cells], np.float64)
+    except ValueError:
+        return None
+    if any("_" in cell for cell in cells):
+        return None
+    # A cell that says NaN is not plain: it is to be said that it was read as missing.
+    named = any(cells[i] for i in np.flatnonzero(np.isnan(numbers)).tolist())
+    return None if named else numbers

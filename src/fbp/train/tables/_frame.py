@@ -1,0 +1,57 @@
+"""Reads tables from Parquet and Excel files, by pandas."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fbp.train.tables._form import Form
+from fbp.train.tables._read_columns import read_columns
+from fbp.train.tables._table import InputError, Table
+
+
+def read_frame(path: Path, forms: Mapping[str, Form]) -> Table:
+    """Reads a .parquet file, or the first sheet of an .xlsx file."""
+    try:
+        import pandas
+    except ImportError:
+        raise InputError(
+            f"{path}: reading {path.suffix} needs pandas: pip install 'fbp[tables]', "
+            "or save it as .csv"
+        ) from None
+    try:
+        is_excel = path.suffix.lower() == ".xlsx"
+        frame = pandas.read_excel(path) if is_excel else pandas.read_parquet(path)
+    except ImportError as error:
+        raise InputError(f"{path}: {str(error).splitlines()[0]}") from None
+    except OSError:
+        raise
+    except Exception as error:  # what their parsers raise for a damaged file is not listed anywhere
+        raise InputError(
+            f"{path}: expected {path.suffix[1:]}, got something else: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from None
+    names = [str(name).strip() for name in frame.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path}: expected one name a column, got {twice!r} more than once")
+    if not len(frame):
+        raise InputError(f"{path}: expected rows of data, got none")
+    written = {
+        name: "\0".join(map(_written, frame.iloc[:, i].tolist())) for i, name in enumerate(names)
+    }
+    # In a sheet the names are in line 1.
+    lines = np.arange(len(frame)) + (2 if is_excel else 1)
+    return read_columns(str(path), written, lines, forms)
+
+
+def _written(value: Any) -> str:
+    """A cell as a CSV file has it."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    return " ".join(str(value).replace("\0", " ").split())

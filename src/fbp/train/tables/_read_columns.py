@@ -1,0 +1,96 @@
+"""From columns of cells to a table: what each holds, and what to say of it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fbp.train.tables._form import Form, Reading, read_as, read_column
+from fbp.train.tables._table import InputError, Table
+
+
+def read_columns(
+    source: str,
+    written: Mapping[str, str],
+    lines: np.ndarray,
+    forms: Mapping[str, Form],
+    said: Sequence[str] = (),
+    delimiter: str = ",",
+) -> Table:
+    """A table of cells that are text.
+
+    Args:
+      source: the file, for messages.
+      written: the cells of each column, joined by NUL.
+      lines: the line of the file that each row ends on.
+      forms: how to read the columns that are known; of the others it is decided.
+      said: lines to print on the file.
+      delimiter: between cells: a semicolon makes decimal commas likely.
+    """
+    read: dict[str, Reading] = {}
+    for name, joined in written.items():
+        cells = joined.split("\0")
+        read[name] = read_as(cells, forms[name]) if name in forms else read_column(cells)
+    decided = {name: r for name, r in read.items() if name not in forms}
+    mark = _decimal_mark(decided, delimiter)
+    if mark == ",":
+        for name, reading in decided.items():
+            if reading.form.kind == "number":
+                read[name] = read_column(written[name].split("\0"), mark)
+    table = Table(
+        source,
+        {name: reading.cells for name, reading in read.items()},
+        forms={name: reading.form for name, reading in read.items()},
+        lines=lines,
+        written=written,
+    )
+    for name, reading in read.items():
+        if name in forms and reading.odd:
+            row = reading.odd[0]
+            wrong = written[name].split("\0")[row]
+            expected = "dates" if reading.form.kind == "date" else "numbers"
+            raise InputError(
+                f"{source}: expected {expected} in {name!r}, got {wrong!r} in {table.where(row)}"
+            )
+    notes = {name: _notes(name, r, written[name], table) for name, r in read.items()}
+    return dataclasses.replace(table, said={"": tuple(said), **notes})
+
+
+def _decimal_mark(read: Mapping[str, Reading], delimiter: str) -> str:
+    """The mark before decimals that the clear columns of a table have, or that is likely."""
+    numbers = [r for r in read.values() if r.form.kind == "number"]
+    if any(r.form.decimal == "," and not r.ambiguous for r in numbers):
+        return ","
+    fractions = any(
+        r.form.decimal == "." and not r.ambiguous and (r.cells != np.floor(r.cells)).any()
+        for r in numbers
+        if np.isfinite(r.cells).all()
+    )
+    unclear = any(r.ambiguous for r in numbers)
+    return "," if unclear and not fractions and delimiter == ";" else "."
+
+
+def _notes(name: str, reading: Reading, written: str, table: Table) -> tuple[str, ...]:
+    """What to say of how a column was read."""
+    said = []
+    if reading.form.kind == "date" and reading.example is not None:
+        cell, day = reading.example
+        said.append(f"column {name!r}: dates, as days since 1970: {cell!r} read as {day:g}")
+    elif reading.example is not None:
+        cell, number = reading.example
+        sure = ", though it could be another number elsewhere" if reading.ambiguous else ""
+        said.append(f"column {name!r}: {cell!r} read as {number:.10g}{sure}")
+    if reading.missing:
+        shown = ", ".join(map(repr, reading.missing[:4]))
+        said.append(f"column {name!r}: {shown} read as missing")
+    if reading.odd:
+        cell = written.split("\0")[reading.odd[0]]
+        what = "is no number" if len(reading.odd) == 1 else "are no numbers"
+        said.append(
+            f"WARNING: column {name!r}: {len(reading.odd)} of {len(reading.cells):,} cells {what}, "
+            f"as {cell!r} in {table.where(reading.odd[0])}: read as missing"
+        )
+    if reading.form.kind == "text" and reading.units:
+        units = " and ".join(map(repr, reading.units))
+        said.append(f"WARNING: column {name!r}: numbers with {units} are not one quantity: text")
+    return tuple(said)
