@@ -181,7 +181,7 @@ def test_a_wrong_gradient_is_refused_and_named(tmp_path, capsys, monkeypatch):
 
     wrong = type("Dense", (fbp.Dense,), {"backward": halved})
     model = fbp.Serial(dense_1=fbp.Dense(64, 8), a=fbp.Relu(), dense_2=wrong(8, 10))
-    monkeypatch.setattr(_train, "build_model", lambda spec: model)
+    monkeypatch.setattr(_train, "build_model", lambda spec, **how: model)
     said = failure(capsys, "train", "--steps", "5")
     assert "model.dense_2.b" in said
     assert "dense_1" not in said

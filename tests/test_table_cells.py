@@ -175,6 +175,23 @@ def test_dates_become_days(tmp_path, form, first):
     assert any("'d': dates, as days since 1970" in line for line in task.said)
 
 
+@pytest.mark.parametrize(("last", "sure"), [("5/6/2024", False), ("25/6/2024", True)])
+def test_whether_the_day_comes_first(tmp_path, last, sure):
+    """Only a day above 12 tells."""
+    dates = [*(f"{1 + i % 12}/{1 + i % 11}/2024" for i in range(ROWS - 1)), last]
+    task = task_of(tmp_path, text("d,a,y", dates, A, Y))
+    (line,) = [line for line in task.said if "'d': dates" in line]
+    assert line.startswith("WARNING") != sure
+    assert "'1/1/2024' read as 2024-01-01" in line
+
+
+def test_percent_and_none(tmp_path):
+    task = task_of(tmp_path, text("p,a,y", put([f"{a}%" for a in A], _3="0.5"), A, Y))
+    assert any(line.startswith("WARNING: column 'p': some numbers have a %") for line in task.said)
+    task = task_of(tmp_path, text("p,a,y", put([f"{a}%" for a in A], _3="-"), A, Y))
+    assert not any("some numbers" in line for line in task.said)
+
+
 def test_words_with_numbers_are_no_dates(tmp_path):
     names = [f"room {i % 9}" for i in range(ROWS)]
     task = task_of(tmp_path, text("a,y", names, Y))

@@ -1,6 +1,6 @@
 """Runs: from data and a task to a folder with weights.
 
-In: a task, which is data and how to learn it (`_tasks`; tables/ reads a table, text/ a text).
+In: a task, which is data and how to learn it (`_tasks`, `_table_task`, from tables/ and text/).
 Out: `runs/<name>/` (`_run`): weights, metrics, a picture (`_picture`). `_loop` takes the steps and
 measures, and draws the batches of a table (`fbp/text/_windows.py` draws those of a text). `_train`
 is the whole of a run for tables, `text/_train` that for text; `_predict` uses a trained model.
@@ -16,8 +16,8 @@ from fbp.train._made import train_made as train_made
 from fbp.train._predict import predict as predict
 from fbp.train._run import Run as Run
 from fbp.train._settings import Settings as Settings
+from fbp.train._table_task import table_task as table_task
 from fbp.train._tasks import TASKS as TASKS
-from fbp.train._tasks import table_task as table_task
 from fbp.train._train import train as train
 from fbp.train.tables._table import InputError as InputError
 from fbp.train.text._model import TextModel as TextModel

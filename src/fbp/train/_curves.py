@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbp._errors import InputError
-from fbp.train._picture import draw_panels, plain
+from fbp.train._picture import draw_panels
+from fbp.train._picture_answers import plain
 from fbp.train._run import CONFIG, MANIFEST, METRICS, Run
 from fbp.train.checkpoints import checkpoints_in
 

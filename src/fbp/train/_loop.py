@@ -75,6 +75,7 @@ def fit(
     key: Key = None,
     watch: str | None = None,
     patience: int | None = None,
+    usual: float = 0.0,
     scan: bool = True,
     in_backward: bool = False,
     max_seconds: float = math.inf,
@@ -105,6 +106,7 @@ def fit(
       watch: the metric whose lowest value is the best: by default "val_loss" where there is one,
         or else "loss".
       patience: ends the run after this many evaluations that are not the best.
+      usual: a size of the watched metric that is not divergence.
       scan: whether the steps of a call are one program.
       in_backward: as for `fbp.step_of`.
       max_seconds: ends the run after this time, and saves.
@@ -122,7 +124,7 @@ def fit(
             return fit(**locals())
     if callable(params):
         params = params()
-    at = _begin(params, optimizer, watch, patience, resume)
+    at = _begin(params, optimizer, Watch(watch, patience, usual), resume)
     del params
 
     def save() -> None:
@@ -258,15 +260,14 @@ class _At:
 def _begin(
     params: Params,
     optimizer: Any,
-    watch: str | None,
-    patience: int | None,
+    watch: Watch,
     resume: Checkpoint | None,
 ) -> _At:
     """The first state, or that of a checkpoint."""
     if resume is None:
-        return _At(state_of(params, optimizer), 0, Watch(watch, patience))
+        return _At(state_of(params, optimizer), 0, watch)
     content = resume.content
-    watched = Watch(**{**content["watch"], "patience": patience})
+    watched = Watch(**{**content["watch"], "patience": watch.patience})
     is_best = watched.best_step == resume.step
     tree = resume.tree(
         jax.eval_shape(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fbp.train._picture_answers import draw_confusion, draw_predicted, plain
 from fbp.train._tasks import Task
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ BLUE, ORANGE, GREY = "#2864a5", "#d9731a", "#8a8a8a"
 def draw_run(
     task: Task, metrics: list[dict[str, float]], predict: Callable[[np.ndarray], np.ndarray]
 ) -> bytes:
-    """Returns a PNG with the loss; for classification, the accuracy; and the learned function of a
-    regression with one numeric input or a classification with two.
+    """Returns a PNG with the loss; for classification, the accuracy; the answers on held-out rows
+    beside the right ones; and the learned function of a regression with one numeric input or a
+    classification with two.
 
     Args:
       task: the task that was trained on.
@@ -30,9 +32,15 @@ def draw_run(
     classifies = task.encoding.kind == "classification"
     inputs = len(task.encoding.columns)
     in_plane = not any(column.category for column in task.encoding.columns)
-    panels: list[Callable[[Axes], None]] = [lambda ax: _draw_losses(ax, metrics)]
+    # Members are measured by training rows that they left out.
+    measured = "held out" if task.members is None else "left out"
+    panels: list[Callable[[Axes], None]] = [lambda ax: _draw_losses(ax, metrics, measured)]
     if classifies:
-        panels.append(lambda ax: _draw_accuracy(ax, metrics))
+        panels.append(lambda ax: _draw_accuracy(ax, metrics, measured))
+    if task.held_out is not None:
+        x, target = task.held_out
+        draw = draw_confusion if classifies else draw_predicted
+        panels.append(lambda ax: draw(ax, task.encoding, predict(x), target))
     if inputs == 1 and in_plane and not classifies:
         panels.append(lambda ax: _draw_curve(ax, task, predict))
     if inputs == 2 and in_plane and classifies:
@@ -63,26 +71,26 @@ def draw_panels(title: str, panels: list[Callable[["Axes"], None]]) -> bytes:
     return png.getvalue()
 
 
-def _draw_losses(ax: "Axes", metrics: list[dict[str, float]]) -> None:
-    _draw_metric(ax, metrics, "loss")
+def _draw_losses(ax: "Axes", metrics: list[dict[str, float]], measured: str = "held out") -> None:
+    _draw_metric(ax, metrics, "loss", measured)
     ax.set(title="loss", xlabel="step")
     values = [line[name] for line in metrics for name in ("loss", "val_loss") if name in line]
     if min(values) > 0 and max(values) > 10 * min(values):
         ax.set_yscale("log")
 
 
-def _draw_accuracy(ax: "Axes", metrics: list[dict[str, float]]) -> None:
-    _draw_metric(ax, metrics, "accuracy")
+def _draw_accuracy(ax: "Axes", metrics: list[dict[str, float]], measured: str) -> None:
+    _draw_metric(ax, metrics, "accuracy", measured)
     ax.set(title="accuracy", xlabel="step", ylim=(None, 1.02))
 
 
-def _draw_metric(ax: "Axes", metrics: list[dict[str, float]], name: str) -> None:
+def _draw_metric(ax: "Axes", metrics: list[dict[str, float]], name: str, measured: str) -> None:
     steps = [line["step"] for line in metrics]
     marker = "o" if len(steps) == 1 else None
     ax.plot(steps, [line[name] for line in metrics], color=BLUE, marker=marker, label="training")
     if f"val_{name}" in metrics[0]:
-        held_out = [line[f"val_{name}"] for line in metrics]
-        ax.plot(steps, held_out, color=ORANGE, marker=marker, label="held out")
+        values = [line[f"val_{name}"] for line in metrics]
+        ax.plot(steps, values, color=ORANGE, marker=marker, label=measured)
     ax.legend(frameon=False)
 
 
@@ -117,22 +125,23 @@ def _draw_boundary(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.nd
     def units(cells: np.ndarray, i: int) -> np.ndarray:
         return cells * task.encoding.columns[i].scale + task.encoding.columns[i].offset
 
-    # tab10 has ten distinct colours without an order.
-    style: dict[str, Any] = {"cmap": "tab10", "vmin": 0, "vmax": 9}
-    ax.pcolormesh(units(a, 0), units(b, 1), classes.reshape(a.shape) % 10, alpha=0.3, **style)
-    points = ax.scatter(units(x[:, 0], 0), units(x[:, 1], 1), c=target % 10, s=8, **style)
-    if len(task.encoding.classes) <= 10:
-        handles, _ = points.legend_elements()
+    # tab10 and tab20 have distinct colours without an order; more classes than that take some of
+    # a rainbow, so that no two share one.
+    n = len(task.encoding.classes)
+    map_name = "tab10" if n <= 10 else "tab20" if n <= 20 else "turbo"
+    most = {"tab10": 9, "tab20": 19}.get(map_name, n - 1)
+    style: dict[str, Any] = {"cmap": map_name, "vmin": 0, "vmax": most}
+    ax.pcolormesh(units(a, 0), units(b, 1), classes.reshape(a.shape), alpha=0.3, **style)
+    points = ax.scatter(units(x[:, 0], 0), units(x[:, 1], 1), c=target, s=8, **style)
+    if n <= 20:
+        handles, _ = points.legend_elements(num=np.unique(target).tolist())
         labels = [plain(task.encoding.classes[i]) for i in np.unique(target)]
-        ax.legend(handles, labels, title=plain(task.encoding.target), fontsize="small")
+        ax.legend(
+            handles, labels, title=plain(task.encoding.target), fontsize="small", ncols=1 + n // 11
+        )
     ax.set(title="decision boundary", xlabel=plain(first.name), ylabel=plain(second.name))
 
 
 def _range(cells: np.ndarray) -> tuple[float, float]:
     margin = 0.1 * float(np.ptp(cells)) or 1.0
     return float(cells.min()) - margin, float(cells.max()) + margin
-
-
-def plain(name: str) -> str:
-    """A user's name as plain text: matplotlib reads text between two dollar signs as a formula."""
-    return name.replace("$", r"\$")

@@ -3,16 +3,28 @@
 import csv
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from fbp._layer import Layer, Params
 from fbp.train._run import Run
 from fbp.train.tables._encoding import Encoding, is_missing
 from fbp.train.tables._read import read_table
 from fbp.train.tables._scores import Scores, scores
 from fbp.train.tables._table import InputError, Table
+
+
+def answering(model: Layer, params: Params) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from x to y.
+
+    The parameters are arguments of the compiled program, not constants in it: with the weights of
+    a last layer that are all 0 as constants, XLA's CPU gives NaN for a product of several networks.
+    """
+    forward = jax.jit(lambda params, x: model.forward(params, x)[0])
+    return lambda x: np.asarray(forward(params, x))
 
 
 def predict(run: Run, data: Path, out: Path) -> tuple[int, Scores | None, list[str]]:
@@ -39,7 +51,7 @@ def predict(run: Run, data: Path, out: Path) -> tuple[int, Scores | None, list[s
     said += [line for name, lines in file.said.items() if not name for line in lines]
     x = encoding.encode(table)
     said += encoding.unknown(table)
-    y = np.asarray(jax.jit(lambda x: model.forward(params, x)[0])(x))
+    y = answering(model, params)(x)
     try:
         quality = _quality(table, encoding, y)
     except InputError as error:

@@ -28,7 +28,8 @@ class Recipe:
       warmup: steps in which the rate rises.
       end: the last rate, as a part of the highest.
       weight_decay: None leaves it to the optimizer.
-      decay: what decays: "all", or "matrices", neither biases nor the gains of norms.
+      decay: what decays: "all", "matrices", neither biases nor the gains of norms, or "network",
+        all but the linear part of a table's networks.
       clip: the largest norm of a gradient.
       average: the decay of a moving average of the weights, which is then what is kept.
       options: more arguments of the optimizer.
@@ -47,7 +48,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise InputError(f"expected --schedule to be one of {', '.join(SCHEDULES)}")
-        if self.decay not in ("all", "matrices"):
+        if self.decay not in ("all", *_DECAYING):
             raise InputError(f"expected --decay to be all or matrices, got {self.decay}")
         if self.warmup < 0:
             raise InputError(f"expected --warmup to be 0 or more, got {self.warmup}")
@@ -114,16 +115,27 @@ def matrices(params: Params) -> Params:
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
+def network(params: Params) -> Params:
+    """Which parameters are not of the linear part of a table's networks."""
+    import jax
+
+    leaves = ["linear" not in name.split(".") for name in named_leaves(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
+_DECAYING = {"matrices": matrices, "network": network}
+
+
 def _decay(name: str, takes: Any, weight_decay: float, decay: str) -> dict[str, Any]:
     rate = next((n for n in ("weight_decay", "weight_decay_rate") if n in takes), None)
     mask = next((n for n in ("mask", "weight_decay_mask") if n in takes), None)
-    if rate is None or (decay == "matrices" and mask is None):
+    if rate is None or (decay != "all" and mask is None):
         if weight_decay == 0:
             return {}
         what = "weight decay" if rate is None else "choice of what decays"
         raise InputError(f"--optimizer {name}: it takes no {what}: give --weight-decay 0")
     chosen = {rate: weight_decay}
-    return {**chosen, mask: matrices} if decay == "matrices" and mask else chosen
+    return {**chosen, mask: _DECAYING[decay]} if decay != "all" and mask else chosen
 
 
 def _named(name: str) -> Any:

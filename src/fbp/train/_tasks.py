@@ -1,22 +1,21 @@
-"""The tasks on tables: the built-in ones, and those made from a user's file."""
+"""The tasks on tables: what they are, their networks, and the built-in ones."""
 
 import dataclasses
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fbp import models
 from fbp._layer import Layer, Loss
-from fbp.combinators import Serial
-from fbp.layers import Relu, Unflatten
+from fbp.combinators import Serial, Sum
+from fbp.layers import Dense, Relu, Unflatten
 from fbp.losses import MeanSquaredError, SoftmaxCrossEntropy
+from fbp.train._members import Average, Members
 from fbp.train._recipe import Recipe
-from fbp.train.tables._decide import fit_encoding, split_rows
-from fbp.train.tables._encoding import Column, Encoding, is_missing
-from fbp.train.tables._read import read_table
+from fbp.train.tables._decide import split_rows
+from fbp.train.tables._encoding import Column, Encoding
 from fbp.train.tables._table import InputError, Table
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -31,6 +30,8 @@ class Task:
       encoding: how its table was encoded as arrays.
       train: x and target to train on.
       held_out: x and target that nothing is chosen by, or None if there are too few rows.
+      members: as how many networks, whose mean is the answer; each begins as a linear model, and
+        is measured by rows it leaves out (see `folds`). None is one network that has all rows.
       validation: x and target that choose the best weights and when to stop; they are of neither
         of the others. None chooses by the training rows.
       patience: ends a run after this many evaluations without a better one; None is never.
@@ -56,6 +57,7 @@ class Task:
     chunks: int = 25
     image: tuple[int, int, int] | None = None
     said: tuple[str, ...] = ()
+    members: int | None = None
     validation: Arrays | None = None
     patience: int | None = None
 
@@ -66,13 +68,16 @@ class Task:
         sizes = [len(self.encoding.columns), *self.hidden, self.encoding.outputs]
         if self.image is not None:
             return {"kind": "convnet", "sizes": sizes, "image": list(self.image), "blocks": 1}
-        return {"kind": "mlp", "sizes": sizes, "activation": "relu"}
+        spec = {"kind": "mlp", "sizes": sizes, "activation": "relu"}
+        return spec if self.members is None else {**spec, "members": self.members}
 
     def recipe(self) -> Recipe:
         """AdamW with a rate that falls to 0 along a cosine; without weight decay, plain SGD."""
         if self.weight_decay is None:
             return Recipe("sgd", "constant")
-        return Recipe(weight_decay=self.weight_decay)
+        # The line has been shrunk by a penalty of its own.
+        decay = "all" if self.members is None else "network"
+        return Recipe(weight_decay=self.weight_decay, decay=decay)
 
     def loss(self) -> Loss:
         if self.encoding.kind == "regression":
@@ -80,14 +85,19 @@ class Task:
         return SoftmaxCrossEntropy(label_smoothing=self.label_smoothing)
 
 
-def build_model(spec: dict[str, Any]) -> Layer:
-    """The network of a `model_spec`."""
+def build_model(spec: dict[str, Any], side_by_side: bool = False) -> Layer:
+    """The network of a `model_spec`; its members answer as one, or `side_by_side` to be trained."""
     if not isinstance(spec, dict):
         raise InputError(f"expected a model that this version knows, got {spec!r}")
     if spec.get("kind") == "neuron":
         return models.neuron()
     if spec.get("kind") == "mlp" and spec.get("activation") == "relu":
-        return models.mlp(spec["sizes"], Relu())
+        network = models.mlp(spec["sizes"], Relu())
+        if "members" not in spec:
+            return network
+        line = Dense(spec["sizes"][0], spec["sizes"][-1])
+        several = Members if side_by_side else Average
+        return several(Sum(linear=line, network=network), int(spec["members"]))
     if spec.get("kind") == "convnet":
         (n_in, *widths, n_out), image = spec["sizes"], tuple(spec["image"])
         if math.prod(image) != n_in:
@@ -181,57 +191,6 @@ TASKS: dict[str, Callable[[], Task]] = {
     "curve": curve,
     "spiral": spiral,
 }
-
-
-def table_task(
-    path: str | Path,
-    target: str,
-    kind: str | None = None,
-    inputs: tuple[str, ...] | None = None,
-) -> Task:
-    """A task from a table in a file. Rows without a target are left out and counted in `said`.
-
-    Args:
-      path: the file, in a format of `read_table`.
-      target: the name of the column to predict.
-      kind: "regression" or "classification"; inferred from the target when None.
-      inputs: the columns to learn from; None is all that can be used.
-
-    Raises:
-      InputError: the file cannot be used; the message is one line.
-    """
-    table = read_table(path)
-    missing = is_missing(table.column(target))
-    if missing.all():
-        raise InputError(f"{path}: the target {target!r} is empty in every row")
-    said = [f"rows without {target!r}: {missing.sum():,}, left out"] if missing.any() else []
-    table = table.rows(~missing)
-    cells = table.column(target)
-    # `split_rows` sorts by target; for text any order that keeps equal targets together will do.
-    rows, held_out_rows = split_rows(cells)
-    encoding, decided = fit_encoding(table, target, rows, kind, inputs)
-    x, y = encoding.encode(table), encoding.encode_target(table)
-    held_out = (x[held_out_rows], y[held_out_rows]) if len(held_out_rows) else None
-    if held_out is None:
-        said.append(f"{len(table)} rows are too few to hold any out: nothing is validated")
-    return Task(
-        _stem(path),
-        encoding,
-        train=(x[rows], y[rows]),
-        held_out=held_out,
-        hidden=(64, 64),
-        steps=1000,
-        batch=64,
-        lr=3e-3,
-        weight_decay=1e-2,
-        said=(*said, *decided),
-    )
-
-
-def _stem(path: str | Path) -> str:
-    """The name of a file without .csv or .csv.gz."""
-    path = Path(path)
-    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
 
 
 def _split(x: np.ndarray, target: np.ndarray) -> tuple[Arrays, Arrays]:

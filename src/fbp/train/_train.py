@@ -8,7 +8,7 @@ import numpy as np
 
 import fbp
 from fbp._errors import LOUD
-from fbp._objective import Objective
+from fbp._objective import Objective, ObjectiveParams
 from fbp._signals import Signals
 from fbp.explain import summary
 from fbp.train._loop import Fit, batches, evaluator, fit
@@ -26,12 +26,15 @@ from fbp.train._opened import (
     unless_told,
 )
 from fbp.train._picture import draw_run
+from fbp.train._predict import answering
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._tasks import Task, build_model
 from fbp.train._trackers import Tracked
 from fbp.train.checkpoints import Checkpoint
+from fbp.train.tables._folds import Arrays, folds
 from fbp.train.tables._scores import scores
+from fbp.train.tables._start import linear_start
 from fbp.verify import cross_check
 
 
@@ -61,10 +64,11 @@ def _train_in(
     defaults = {"steps": task.steps, "batch": task.batch, "seed": 0, "lr": task.lr}
     chosen = resolved(settings, defaults, task.chunks, resume)
     steps, lr, seed = chosen["steps"], chosen["lr"], chosen["seed"]
-    batch = min(chosen["batch"], len(task.train[0]))
-    model = build_model(task.model_spec())
+    rows, left = _rows(task, seed)
+    batch = min(chosen["batch"], len(rows[0]))
+    model = build_model(task.model_spec(), side_by_side=True)
     objective = Objective(model, task.loss())
-    draw = batches(*task.train, batch, seed)
+    draw = batches(*rows, batch, seed)
     recipe = recipe_of(task.recipe(), settings)
     optimizer = recipe.made(lr, steps)
 
@@ -75,6 +79,8 @@ def _train_in(
     )
     for line in task.said:
         report.say(line)
+    if task.members is not None:
+        report.say(_members_said(task.members))
     if settings.batch is not None and batch < settings.batch:
         report.say(f"batch: {batch}, as there are no more rows to train on")
     first = jax.tree.map(lambda a: a[0], draw(0, 1))
@@ -105,8 +111,8 @@ def _train_in(
 
     # Where rows were set aside to choose by, the held-out ones are looked at once, at the end;
     # where there are none, they are shown on the way, and choose nothing.
-    validates = task.validation is not None
-    evaluate = evaluator(objective, task.train, task.validation if validates else task.held_out)
+    validates = left is not None
+    evaluate = evaluator(objective, rows, left if validates else task.held_out)
     watch = "val_loss" if validates else "loss"
 
     def log(step: int, metrics: dict[str, float]) -> None:
@@ -116,7 +122,7 @@ def _train_in(
     trained, draw = prepared(objective, draw, batch, settings)
     result = fit(
         trained,
-        lambda: objective.init(jax.random.key(seed)),
+        lambda: _first_params(task, objective, rows, left, seed),
         optimizer,
         draw,
         evaluate,
@@ -124,6 +130,9 @@ def _train_in(
         eval_every=chosen["eval_every"],
         watch=watch,
         patience=settings.patience or task.patience,
+        # About what always the same answer gives: targets are standardized, and a label's
+        # surprise is a few times 1 at most.
+        usual=1.0 if task.members is not None else 0.0,
         key=jax.random.fold_in(jax.random.key(seed), 1),
         in_backward=settings.in_backward,
         max_seconds=settings.max_time,
@@ -134,9 +143,10 @@ def _train_in(
         resume=resume,
         signals=signals,
     )
+    answers = build_model(task.model_spec())
     with signals.meanwhile(None):
         if validates and task.held_out is not None and result.signum is None:
-            tested = evaluator(objective, task.held_out, None)(result.params)
+            tested = evaluator(Objective(answers, task.loss()), task.held_out, None)(result.params)
             tested = {f"test_{name}": value for name, value in tested.items()}
             result = dataclasses.replace(result, metrics={**result.metrics, **tested})
         with unless_told(result):
@@ -144,17 +154,45 @@ def _train_in(
             if result.last_step != result.step:
                 run.save_last(result.last.params.model)
             if result.signum is None:
-                predict = jax.jit(lambda x: model.forward(result.params.model, x)[0])
-                _score(run, task, lambda x: np.asarray(predict(x)), report)
-                draw_picture(
-                    run,
-                    report,
-                    lambda: draw_run(task, run.metrics(), lambda x: np.asarray(predict(x))),
-                )
+                predict = answering(answers, result.params.model)
+                _score(run, task, predict, report)
+                draw_picture(run, report, lambda: draw_run(task, run.metrics(), predict))
             run.seal()
         tracked.close()
         say_which(run, result, report)
+    if task.members is not None and result.step == 0 and result.signum is None:
+        report.say(
+            "no step was better on rows left out: the linear models that they began with are kept; "
+            "a lower --lr may help"
+        )
     return result
+
+
+def _rows(task: Task, seed: int) -> tuple[Arrays, Arrays | None]:
+    """The rows to train on, and those that choose the best weights."""
+    if task.members is None:
+        return task.train, task.validation
+    return folds(*task.train, task.members, seed)
+
+
+def _first_params(
+    task: Task, objective: Objective, rows: Arrays, left: Arrays | None, seed: int
+) -> ObjectiveParams:
+    key = jax.random.key(seed)
+    params = objective.init(key)
+    if task.members is None or left is None:
+        return params
+    started = linear_start(params.model, rows, left, len(task.encoding.classes), key)
+    return params._replace(model=started)
+
+
+def _members_said(members: int) -> str:
+    if members == 1:
+        return "a network that begins as a linear model; a fifth of the rows choose when to stop"
+    return (
+        f"{members} networks that begin as linear models, each leaves out other rows, which choose "
+        "when to stop; the answer is their mean"
+    )
 
 
 def _score(

@@ -17,6 +17,8 @@ class Watch:
     Attributes:
       name: the metric that is watched; lower is better. None, until the first evaluation, is
         val_loss where there is one, or else loss.
+      usual: a size of the metric that is not far: where training begins near 0, ten times the first
+        one is near 0 too.
       patience: after this many evaluations without a better one the run ends; None is never.
       first: the metric of the first evaluation.
       best: the lowest one so far.
@@ -27,6 +29,7 @@ class Watch:
 
     name: str | None = None
     patience: int | None = None
+    usual: float = 0.0
     first: float = math.nan
     best: float = math.inf
     best_step: int = -1
@@ -39,8 +42,8 @@ class Watch:
         value = metrics[name]
         first = value if self.best_step < 0 else self.first
         if value < self.best:
-            return Watch(name, self.patience, first, best=value, best_step=step)
-        size = max(abs(first), abs(self.best), first - self.best)
+            return Watch(name, self.patience, self.usual, first, best=value, best_step=step)
+        size = max(abs(first), abs(self.best), first - self.best, self.usual)
         far = self.far + 1 if value - self.best > FAR * size else 0
         return dataclasses.replace(self, since=self.since + 1, far=far)
 

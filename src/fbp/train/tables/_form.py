@@ -41,6 +41,7 @@ class Reading:
       example: a cell that was not plain, beside what was read; or None.
       ambiguous: whether another decimal mark would have given other numbers.
       units: the signs of currency and percent that were found.
+      bare: whether some numbers have no such sign.
     """
 
     cells: np.ndarray
@@ -50,6 +51,7 @@ class Reading:
     example: tuple[str, float] | None = None
     ambiguous: bool = False
     units: tuple[str, ...] = ()
+    bare: bool = False
 
 
 def read_as(cells: Sequence[str], form: Form) -> Reading:
@@ -120,7 +122,7 @@ def _as_numbers(cells: Sequence[str], mark: str) -> Reading:
     if mark == "." and (plain := _all_plain(cells)) is not None:
         return Reading(plain, Form("number", mark))
     numbers, odd, missing, units = np.full(len(cells), math.nan), [], set(), set()
-    example = None
+    example, bare = None, False
     # A column has fewer different cells than cells.
     read: dict[str, float | None] = {}
     for i, cell in enumerate(cells):
@@ -128,12 +130,14 @@ def _as_numbers(cells: Sequence[str], mark: str) -> Reading:
             number = plain_number(cell)
             if number is not None and (mark == "." or "." not in cell or math.isnan(number)):
                 read[cell] = number
+                bare |= not math.isnan(number)
                 if math.isnan(number) and cell:
                     missing.add(cell)
             elif (found := written_number(cell, mark)) is not None:
                 read[cell], unit = found
                 example = example or (cell, found[0])
                 units |= {unit} - {""}
+                bare |= not unit
             else:
                 read[cell] = None
         number = read[cell]
@@ -148,6 +152,7 @@ def _as_numbers(cells: Sequence[str], mark: str) -> Reading:
         tuple(sorted(missing)),
         example,
         units=tuple(sorted(units)),
+        bare=bare,
     )
 
 

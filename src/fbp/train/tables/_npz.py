@@ -19,7 +19,7 @@ def read_npz(path: Path) -> Table:
         raise not_npz
     try:
         # Arrays of Python objects are refused: unpickling them can run code.
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         if "pickle" in str(error):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fbp.train.tables._dates import days
 from fbp.train.tables._form import Form, Reading, read_as, read_column
 from fbp.train.tables._table import InputError, Table
 
@@ -74,8 +75,7 @@ def _notes(name: str, reading: Reading, written: str, table: Table) -> tuple[str
     """What to say of how a column was read."""
     said = []
     if reading.form.kind == "date" and reading.example is not None:
-        cell, day = reading.example
-        said.append(f"column {name!r}: dates, as days since 1970: {cell!r} read as {day:g}")
+        said.append(_date_said(name, reading, written))
     elif reading.example is not None:
         cell, number = reading.example
         sure = ", though it could be another number elsewhere" if reading.ambiguous else ""
@@ -93,4 +93,22 @@ def _notes(name: str, reading: Reading, written: str, table: Table) -> tuple[str
     if reading.form.kind == "text" and reading.units:
         units = " and ".join(map(repr, reading.units))
         said.append(f"WARNING: column {name!r}: numbers with {units} are not one quantity: text")
+    elif reading.units == ("%",) and reading.bare:
+        said.append(
+            f"WARNING: column {name!r}: some numbers have a % and some none: all read alike"
+        )
     return tuple(said)
+
+
+def _date_said(name: str, reading: Reading, written: str) -> str:
+    assert reading.example is not None
+    cell, day = reading.example
+    date = str(np.datetime64("1970-01-01T00:00") + np.timedelta64(round(day * 1440), "m"))
+    date = date.removesuffix("T00:00")
+    said = f"column {name!r}: dates, as days since 1970: {cell!r} read as {date}"
+    form = reading.form.date
+    other = form.replace("%m/%d", "%d/%m")
+    cells = [c for c in set(written.split("\0")) if days(c, form) is not None]
+    if other != form and all(days(c, other) is not None for c in cells):
+        said = f"WARNING: {said}; the day could come first: write dates as {date} to be sure"
+    return said
