@@ -209,8 +209,80 @@ def test_what_holds_no_text_is_refused(tmp_path: Path) -> None:
     assert "got something else" in refused(text.read_text, tmp_path / "a.bin")
     (tmp_path / "a.txt").write_text("")
     assert "got nothing" in refused(text.read_text, tmp_path / "a.txt")
-    (tmp_path / "a.txt").write_text("text")
-    assert "two files of text or more" in refused(text.read_text, tmp_path)
+    assert "expected files of text, got none" in refused(text.read_text, [])
+    assert "a pattern that some file has" in refused(text.read_text, tmp_path / "*.md")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.txt", "größe".encode("utf-16"), "got UTF-16: convert it by iconv -f UTF-16 -t UTF-8"),
+        ("a.txt", "some words".encode("utf-16-le"), "got UTF-16: convert it by iconv"),
+        ("a.txt", "größe".encode("latin-1"), "one byte a letter, perhaps latin-1: convert it by"),
+        ("a.txt", b"\x7fELF\0\0\1", "got something else"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"text": 1}',
+            r"line 2: expected an object with a 'text' that",
+        ),
+        ("a.jsonl", b'{"body": "a"}', "that is a text, got ['body']"),
+        ("a.jsonl", b"[]", "that is a text, got list"),
+        ("a.jsonl", b"{", "line 1: expected an object with a 'text', got '{'"),
+        ("a.jsonl", b"\xff\xfe{\0", "got UTF-16: convert it by iconv"),
+        ("a.parquet", b"PAR", "pyarrow|expected parquet"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(
+    name: str, content: bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    said = refused(text.read_text, tmp_path / name)
+    assert any(part in said for part in words.split("|"))
+    assert said.startswith(str(tmp_path / name))
+    assert "\n" not in said
+
+
+def test_documents_of_lines(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"one\ntwo {i}", "id": i}) for i in range(30)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n\n".join([*lines, '{"text": ""}']))
+    corpus = text.read_text(path)
+    assert {*corpus.train_texts, *corpus.val_texts} == {f"one\ntwo {i}" for i in range(30)}
+    assert len(corpus.val_texts) == 3
+    assert corpus.said == ("30 documents in them",)
+
+
+def test_several_files_and_patterns(tmp_path: Path) -> None:
+    for i in range(4):
+        (tmp_path / f"{i}.txt").write_text(f"text {i}")
+    (tmp_path / ".hidden").write_text("secret")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text("secret")
+    whole = text.read_text(tmp_path)
+    assert whole.said == ("4 files of text", "2 hidden files: left out")
+    listed = text.read_text([tmp_path / f"{i}.txt" for i in range(4)])
+    matched = text.read_text(f"{tmp_path}/*.txt")
+    for corpus in (whole, listed, matched):
+        assert {*corpus.train_texts, *corpus.val_texts} == {f"text {i}" for i in range(4)}
+        assert len(corpus.val_texts) == 1
+    # Of a folder with one file, the last tenth of it is held out.
+    for i in range(1, 4):
+        (tmp_path / f"{i}.txt").unlink()
+    (tmp_path / "0.txt").write_text("0123456789")
+    assert (text.read_text(tmp_path).train, text.read_text(tmp_path).val) == ("012345678", "9")
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"text": ["a", None, "b", ""], "n": [1, 2, 3, 4]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    corpus = text.read_text(tmp_path / "a.parquet")
+    assert {*corpus.train_texts, *corpus.val_texts} == {"a", "b"}
+    parquet.write_table(pyarrow.table({"n": [1]}), tmp_path / "a.parquet")
+    assert "expected a column 'text', got n" in refused(text.read_text, tmp_path / "a.parquet")
+    parquet.write_table(pyarrow.table({"text": [1]}), tmp_path / "a.parquet")
+    assert "to be texts, got int" in refused(text.read_text, tmp_path / "a.parquet")
 
 
 # Choosing.

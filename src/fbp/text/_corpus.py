@@ -1,12 +1,14 @@
 """Reads text files and splits them into a training part and a held-out part."""
 
 import dataclasses
+import glob
 import sysconfig
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fbp._errors import InputError
+from fbp.text._documents import NotUtf8, documents_in, text_of
 
 # One file in ten is held out.
 _EVERY = 10
@@ -54,16 +56,17 @@ def stdlib_text(most_bytes: int = 2**20) -> Corpus:
         path for path in root.rglob("*.py") if not _NOT_SOURCE & set(path.relative_to(root).parts)
     ]
     named = {path.relative_to(root).as_posix(): path for path in paths}
-    kept: dict[str, str] = {}
+    kept: dict[str, list[str]] = {}
     left = most_bytes
     for name in sorted(named, key=lambda name: (_hash(name), name)):
-        text = _text_of(named[name])
-        if text is None:
+        try:
+            text = text_of(named[name])
+        except NotUtf8:
             continue
         left -= len(text.encode())
         if left < 0:
             break
-        kept[name] = text
+        kept[name] = [text]
     if len(kept) < 2:
         raise InputError(f"{root}: expected Python's own source in {most_bytes:,} bytes, got none")
     return Corpus(
@@ -71,71 +74,100 @@ def stdlib_text(most_bytes: int = 2**20) -> Corpus:
     )
 
 
-def read_text(path: str | Path) -> Corpus:
-    """The text of a file, or of all files in a folder and its subfolders.
+def read_text(data: str | Path | Sequence[str | Path]) -> Corpus:
+    """The text of a file, of several, of those that a pattern names, or of all in a folder.
 
-    Of a file the last tenth is held out; of a folder one file in ten, at least one, in the order of
-    a hash of the names. Files that are not UTF-8 are left out, and counted in `said`.
+    Files are plain text in UTF-8, `.jsonl` or `.parquet` (see `documents_in`). Of one document the
+    last tenth is held out; of one file with several, one document in ten; of several files one in
+    ten, at least one. Which ones depends on a hash of the names or numbers alone. In a folder,
+    hidden files and those that are not UTF-8 are left out, and counted in `said`.
+
+    Args:
+      data: a path, a pattern with `*`, `?` or `[`, or a list of these. A folder is read with its
+        subfolders.
 
     Raises:
-      InputError: there is no such file or folder, it has no text, or a folder has only one file of
-        text.
+      InputError: there is no such file or folder, or it has no text.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    if path.is_file():
-        text = _text_of(path)
-        if not text:
-            raise InputError(f"{path}: expected text in UTF-8, got {_what(text)}")
-        cut = len(text) - len(text) // 10
-        return Corpus(path.stem, (text[:cut],), (text[cut:],))
-    found = {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
-    read = {name: _text_of(p) for name, p in found.items()}
-    texts = {name: text for name, text in read.items() if text}
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    if not sources:
+        raise InputError("expected files of text, got none")
+    files: dict[str, Path] = {}
+    hidden = 0
+    for source in sources:
+        found, left = _files_of(Path(source))
+        files.update(found)
+        hidden += left
+    path = Path(sources[0])
+    is_listed = len(sources) == 1 and path.is_file()
+    read, binary = {}, []
+    for name, file in sorted(files.items()):
+        try:
+            read[name] = documents_in(file)
+        except NotUtf8:
+            if is_listed:
+                raise
+            binary.append(name)
+    texts = {name: documents for name, documents in read.items() if documents}
     if not texts:
-        raise InputError(f"{path}: expected files of text, got none among {len(found)} files")
-    if len(texts) == 1:
-        raise InputError(
-            f"{path}: expected two files of text or more, one to hold out, got {next(iter(texts))}"
-        )
-    binary = [name for name, text in read.items() if text is None]
-    said = [f"{len(texts)} files of text"]
+        got = "nothing" if is_listed else f"none among {len(files)} files"
+        raise InputError(f"{path}: expected {'' if is_listed else 'files of '}text, got {got}")
+    said = [] if is_listed else [f"{len(texts)} files of text"]
+    if sum(map(len, texts.values())) > len(texts):
+        said.append(f"{sum(map(len, texts.values())):,} documents in them")
     if binary:
         said.append(f"{len(binary)} files that are not text in UTF-8, as {binary[0]}: left out")
-    return Corpus(path.resolve().name, *_split_by_file(texts), tuple(said))
+    if hidden:
+        said.append(f"{hidden} hidden files: left out")
+    name = path.stem if is_listed else path.resolve().name
+    return Corpus(name, *_held_out(texts), tuple(said))
 
 
-def _split_by_file(texts: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _files_of(source: Path) -> tuple[dict[str, Path], int]:
+    """The files that a path or a pattern names, and how many hidden ones a folder has besides."""
+    if source.is_dir():
+        found = {p.relative_to(source).as_posix(): p for p in source.rglob("*") if p.is_file()}
+        seen = {
+            name: path
+            for name, path in found.items()
+            if not any(part.startswith(".") for part in name.split("/"))
+        }
+        return seen, len(found) - len(seen)
+    if source.exists():
+        return {source.as_posix(): source}, 0
+    if any(mark in str(source) for mark in "*?["):
+        matched = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]
+        files = {path.as_posix(): path for path in matched if path.is_file()}
+        if not files:
+            raise InputError(f"{source}: expected a pattern that some file has, got none")
+        return files, 0
+    raise InputError(f"{source}: no such file or folder")
+
+
+def _held_out(texts: dict[str, list[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(train, val) of the documents of files: by file, or of a single one by document."""
+    if len(texts) == 1:
+        (documents,) = texts.values()
+        if len(documents) == 1:
+            text = documents[0]
+            cut = len(text) - len(text) // 10
+            return (text[:cut],), (text[cut:],)
+        texts = {f"{i:09}": [text] for i, text in enumerate(documents)}
+    return _split_by_file(texts)
+
+
+def _split_by_file(texts: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(train, val): every tenth file is held out, from the first, in the order of their hashes."""
     names = sorted(texts, key=lambda name: (_hash(name), name))
     held_out = set(names[::_EVERY])
     return (
-        tuple(texts[name] for name in sorted(texts) if name not in held_out),
-        tuple(texts[name] for name in sorted(texts) if name in held_out),
+        tuple(text for name in sorted(texts) if name not in held_out for text in texts[name]),
+        tuple(text for name in sorted(texts) if name in held_out for text in texts[name]),
     )
 
 
 def _join(texts: Iterable[str]) -> str:
     return "\n".join(texts)
-
-
-def _text_of(path: Path) -> str | None:
-    """The text of a file; None if it is not text in UTF-8."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    if b"\0" in content:
-        return None
-    try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeError:
-        return None
-
-
-def _what(text: str | None) -> str:
-    return "something else" if text is None else "nothing"
 
 
 def _hash(name: str) -> int:
