@@ -13,7 +13,7 @@ import fbp
 from fbp import text
 from fbp.cli import main
 from fbp.train import Pretrained, tuning_task
-from fbp.train.text._task import tokens_of
+from fbp.train.text._data import tokens_of
 
 tokenizers: Any = pytest.importorskip("tokenizers")
 BOS, EOS, TURN = "<s>", "</s>", "<|turn|>"

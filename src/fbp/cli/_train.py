@@ -153,10 +153,15 @@ class Train(Knobs, Flags):
         if ":" in self.task:
             return self._made()
         sizes = {name: getattr(self, name) for name in Sizes.__dataclass_fields__}
-        is_pretrained = self.task in _PRETRAINED
-        is_text = self.task in _TEXT or is_pretrained
+        # A llama is tuned with --weights, and without them trained from the start.
+        is_pretrained = self.task in _PRETRAINED and not (
+            self.task == "llama" and self.weights is None
+        )
+        is_text = self.task in (*_TEXT, *_PRETRAINED)
         if is_pretrained and self.weights is None:
             raise InputError(f"{self.task}: expected --weights FOLDER, the model to start from")
+        if self.task == "llama" and self.lora is not None and not is_pretrained:
+            raise InputError("llama: expected --weights FOLDER, the model to tune by --lora")
         if not is_pretrained and (self.weights is not None or self.lora is not None):
             raise InputError(
                 f"--weights and --lora are of gpt2, llama and their like, not of {self.task}"
@@ -164,9 +169,13 @@ class Train(Knobs, Flags):
         if is_pretrained and (
             given := [n for n, v in sizes.items() if v is not None and n != "context"]
         ):
-            raise InputError(f"--{given[0]} is not of {self.task}: its weights say what it is")
+            raise InputError(
+                f"--{_flag(given[0])} is not of {self.task}: its weights say what it is"
+            )
         if not is_text and (given := [name for name, value in sizes.items() if value is not None]):
-            raise InputError(f"--{given[0]} is of {' and '.join(_TEXT)}, not of {self.task}")
+            raise InputError(f"--{_flag(given[0])} is of {' and '.join(_TEXT)}, not of {self.task}")
+        if self.tokenizer is not None and (is_pretrained or not is_text):
+            raise InputError(f"--tokenizer is of lstm, gpt and llama, not of {self.task}")
         of_table = [n for n in ("target", "kind", "inputs") if getattr(self, n)]
         if is_text and of_table:
             raise InputError(f"--{of_table[0]} is of a table, not of {self.task}")
@@ -180,7 +189,7 @@ class Train(Knobs, Flags):
             if self.weights is not None:
                 start = Pretrained.load(self.weights, self.task)
                 return tuning_task(start, self.data, self.context, self.lora)
-            return text_task(self.task, self.data, Sizes(**sizes))
+            return text_task(self.task, self.data, Sizes(**sizes), self.tokenizer or "bytes")
         if self.data is None:
             return TASKS[self.task]()
         if self.target is None:
@@ -211,3 +220,7 @@ class Train(Knobs, Flags):
             table = table_task(self.data, self.target, self.kind, self._inputs())
         given = (lambda: make(data=self.data)) if takes else make
         return made_of(self.task, made(self.task, given), table)
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")

@@ -31,7 +31,8 @@ class Flags:
 
     data: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Train on a table instead: .csv or .tsv with a line of names, perhaps .gz, .npz of arrays,
-    .parquet or .xlsx. For lstm and gpt: a file or a folder of text."""
+    .parquet or .xlsx. For language models: text in a file, a folder or the files of a pattern in
+    quotes, as .txt, .jsonl and .parquet; or files of tokens, .npy and .bin."""
     target: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The column of the table to predict."""
     kind: Annotated[
@@ -63,15 +64,31 @@ class Flags:
     preset: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: small)")
     ] = None
-    """Of lstm and gpt: tiny, small or medium, a size and settings for it."""
+    """Of lstm, gpt and llama: tiny, small or medium, a size and settings for it."""
     layers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
-    """Of lstm and gpt: how many layers."""
+    """Of lstm, gpt and llama: how many layers."""
     heads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
-    """Of gpt: heads of attention."""
+    """Of gpt and llama: heads of attention."""
     width: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
-    """Of lstm and gpt: numbers a token is made of."""
+    """Of lstm, gpt and llama: numbers a token is made of."""
     context: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
-    """Of lstm and gpt: tokens an example."""
+    """Of language models: tokens an example."""
+    kv_heads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = (
+        None
+    )
+    """Of llama: heads of keys and values."""
+    hidden: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_PRESET)] = None
+    """Of gpt and llama: numbers inside the feed-forward part."""
+    dropout: Annotated[
+        float | None, tyro.conf.arg(metavar="X", help_behavior_hint="(default: 0)")
+    ] = None
+    """Of gpt: the rate of dropout."""
+    tokenizer: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="{bytes,chars,bpe:N,FOLDER}", help_behavior_hint="(default: bytes)"),
+    ] = None
+    """Of lstm, gpt and llama: what a token is. bpe:8192 trains a tokenizer of 8,192 ids on the
+    text; a folder has a tokenizer.json."""
     weights: Annotated[
         Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(required by them)")
     ] = None

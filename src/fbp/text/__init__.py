@@ -16,5 +16,7 @@ from fbp.text._tokenizer import tokenizer_from_json as tokenizer_from_json
 from fbp.text._tokenizer import tokenizer_of as tokenizer_of
 from fbp.text._tokens import open_tokens as open_tokens
 from fbp.text._tokens import write_tokens as write_tokens
+from fbp.text._train_tokenizer import named_tokenizer as named_tokenizer
+from fbp.text._train_tokenizer import train_bpe as train_bpe
 from fbp.text._windows import fixed_windows as fixed_windows
 from fbp.text._windows import random_windows as random_windows

@@ -37,12 +37,17 @@ class TextModel:
         """
         sizes = {name: size for name, size in spec.items() if name != "kind"}
         for name, size in sizes.items():
+            if name == "dropout":
+                continue  # a rate, which `Dropout` checks
             if type(size) is not int or size < 1:
                 raise InputError(f"expected {name} to be an integer of 1 or more, got {size!r}")
         if spec["kind"] == "lstm":
             return cls(models.char_lstm(**sizes), spec["vocab"], None)
         if spec["kind"] == "gpt":
             return cls(models.gpt2(**sizes), spec["vocab"], spec["context"])
+        if spec["kind"] == "llama":
+            context = sizes.pop("context")
+            return cls(models.llama(**sizes), spec["vocab"], context)
         raise InputError(f"expected a model that this version knows, got {spec}")
 
     def generate(

@@ -102,7 +102,7 @@ def load_language_model(folder: str | Path) -> tuple[TextModel, Params, Tokenize
     if "model_type" in config:
         found = Pretrained.load(folder)
         return found.text_model, found.params, found.tokenizer
-    if config.get("task") in KINDS:
+    if config.get("task") in KINDS and "tokenizer" not in config:
         raise InputError(f"{folder}: expected what was tuned in {folder / MODEL}, got none")
     return Run(folder).load_text()
 

@@ -1,17 +1,14 @@
 """The tasks of language models: their text, sizes and settings."""
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fbp.text import ByteTokenizer, Tokenizer, read_text, stdlib_text
-from fbp.text._marks import joined
-from fbp.text._tokens import dtype_for
+from fbp.text import Tokenizer, named_tokenizer
 from fbp.text._windows import require_window
 from fbp.train.tables._table import InputError
+from fbp.train.text._data import Data, Source, read_data
 from fbp.train.text._pretrained import Pretrained
 
 
@@ -24,12 +21,18 @@ class Sizes:
     heads: int | None = None
     width: int | None = None
     context: int | None = None
+    kv_heads: int | None = None
+    hidden: int | None = None
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("layers", "heads", "width", "context"):
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"expected --dropout to be in [0, 1), got {self.dropout}")
+        for name in ("layers", "heads", "width", "context", "kv_heads", "hidden"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"expected --{name} to be 1 or more, got {value}")
+                flag = name.replace("_", "-")
+                raise InputError(f"expected --{flag} to be 1 or more, got {value}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Preset:
     steps: int
     lr: float
     heads: int | None = None
+    kv_heads: int | None = None
 
 
 TEXT_TASKS: dict[str, dict[str, Preset]] = {
@@ -55,6 +59,11 @@ TEXT_TASKS: dict[str, dict[str, Preset]] = {
         "small": Preset(layers=4, width=128, heads=4, context=64, batch=32, steps=1000, lr=2e-3),
         "tiny": Preset(layers=2, width=64, heads=2, context=32, batch=16, steps=200, lr=4e-3),
         "medium": Preset(layers=6, width=384, heads=6, context=256, batch=64, steps=5000, lr=1e-3),
+    },
+    "llama": {
+        "small": Preset(4, 128, context=64, batch=32, steps=1000, lr=2e-3, heads=4, kv_heads=2),
+        "tiny": Preset(2, 64, context=32, batch=16, steps=200, lr=4e-3, heads=2, kv_heads=1),
+        "medium": Preset(6, 384, context=256, batch=64, steps=5000, lr=1e-3, heads=6, kv_heads=2),
     },
 }
 
@@ -103,17 +112,17 @@ class TextTask:
 
 def text_task(
     kind: str,
-    data: str | Path | None = None,
+    data: Source | None = None,
     sizes: Sizes = Sizes(),
-    tokenizer: Tokenizer = ByteTokenizer(),  # noqa: B008
+    tokenizer: Tokenizer | str = "bytes",
 ) -> TextTask:
-    """A task from a file or a folder of text, or from Python's own source code.
+    """A task from text or from files of tokens, or from Python's own source code.
 
     Args:
-      kind: "lstm" or "gpt".
-      data: a text file, or a folder of them; None is 1 MiB of the standard library's source.
+      kind: "lstm", "gpt" or "llama".
+      data: as for `read_data`; None is 1 MiB of the standard library's source.
       sizes: of the network, where they differ from the preset.
-      tokenizer: of the text; by default its tokens are bytes.
+      tokenizer: of the text, or a name of `named_tokenizer`; by default its tokens are bytes.
 
     Raises:
       InputError: the text or a size cannot be used; the message is one line.
@@ -123,28 +132,59 @@ def text_task(
         known = ", ".join([name, *others])
         raise InputError(f"expected --preset to be one of {known}, got {sizes.preset}")
     preset = TEXT_TASKS[kind][sizes.preset or name]
-    if sizes.heads is not None and preset.heads is None:
-        raise InputError(f"--heads is of attention: {kind} has none")
-    context = sizes.context or preset.context
+    spec = _spec(kind, preset, sizes)
+    read = read_data(
+        data,
+        lambda texts: (
+            named_tokenizer(tokenizer, texts) if isinstance(tokenizer, str) else tokenizer
+        ),
+    )
+    spec = {"kind": kind, "vocab": read.tokenizer.vocab, **spec}
+    return _task(kind, read, spec, sizes.context or preset.context, preset)
+
+
+def _spec(kind: str, preset: Preset, sizes: Sizes) -> dict[str, Any]:
+    """The sizes of a network other than its vocabulary."""
+    if preset.heads is None:
+        if sizes.heads is not None:
+            raise InputError(f"--heads is of attention: {kind} has none")
+        if sizes.hidden is not None:
+            raise InputError(f"--hidden is of gpt and llama, not of {kind}")
+    if sizes.kv_heads is not None and preset.kv_heads is None:
+        raise InputError(f"--kv-heads is of llama, not of {kind}")
+    if sizes.dropout is not None and kind != "gpt":
+        raise InputError(f"--dropout is of gpt, not of {kind}")
     spec: dict[str, Any] = {
-        "kind": kind,
-        "vocab": tokenizer.vocab,
         "width": sizes.width or preset.width,
         "layers": sizes.layers or preset.layers,
     }
-    if preset.heads is not None:
-        spec |= {"heads": sizes.heads or preset.heads, "context": context}
-        if spec["width"] % spec["heads"]:
+    if preset.heads is None:
+        return spec
+    heads, width = sizes.heads or preset.heads, spec["width"]
+    spec |= {"heads": heads, "context": sizes.context or preset.context}
+    if width % heads:
+        raise InputError(f"expected --heads to divide --width, got {heads} of {width}")
+    if sizes.dropout:
+        spec["dropout"] = sizes.dropout
+    if sizes.hidden is not None:
+        spec["hidden"] = sizes.hidden
+    if preset.kv_heads is not None:
+        groups = sizes.kv_heads or (preset.kv_heads if heads % preset.kv_heads == 0 else 1)
+        if heads % groups:
+            raise InputError(f"expected --kv-heads to divide --heads, got {groups} of {heads}")
+        if width // heads % 2:
             raise InputError(
-                f"expected --heads to divide --width, got {spec['heads']} of {spec['width']}"
+                f"expected --width to be an even multiple of --heads, got {width} and {heads}"
             )
-
-    return _task(kind, data, spec, tokenizer, context, preset)
+        spec["kv_heads"] = groups
+        # Three matrices of 8/3 of the width have as many numbers as two of four times.
+        spec.setdefault("hidden", 8 * max(1, round(width / 3)))
+    return spec
 
 
 def tuning_task(
     start: Pretrained,
-    data: str | Path | None = None,
+    data: Source | None = None,
     context: int | None = None,
     lora: int | None = None,
 ) -> TextTask:
@@ -169,44 +209,25 @@ def tuning_task(
     spec = {"kind": start.kind, "vocab": start.text_model.vocab, "folder": folder}
     lr = _TUNING.lr if lora is None else _LORA_LR
     preset = dataclasses.replace(_TUNING, lr=lr)
-    task = _task(start.kind, data, spec, start.tokenizer, context, preset)
+    read = read_data(data, lambda _: start.tokenizer)
+    task = _task(start.kind, read, spec, context, preset)
     return dataclasses.replace(task, start=start, lora=lora, said=(*start.said, *task.said))
 
 
-def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
-    """The ids of documents one after another, in the fewest bytes that hold the vocabulary.
-
-    Each begins and ends as the tokenizer marks it; without marks, each is on lines of its own.
-    """
-    marks, dtype = tokenizer.marks, dtype_for(tokenizer.vocab)
-    if marks.end is None and not marks.begin:
-        texts = ["\n".join(texts)]
-    return joined(map(tokenizer.encode, texts), marks, dtype)
-
-
-def _task(
-    kind: str,
-    data: str | Path | None,
-    spec: dict[str, Any],
-    tokenizer: Tokenizer,
-    context: int,
-    preset: Preset,
-) -> TextTask:
-    corpus = stdlib_text() if data is None else read_text(data)
-    train, val = (tokens_of(tokenizer, texts) for texts in (corpus.train_texts, corpus.val_texts))
-    require_window(train, context, f"the text to train on of {corpus.name}")
-    require_window(val, context, f"the text held out of {corpus.name}")
+def _task(kind: str, data: Data, spec: dict[str, Any], context: int, preset: Preset) -> TextTask:
+    require_window(data.train, context, f"the text to train on of {data.name}")
+    require_window(data.val, context, f"the text held out of {data.name}")
     return TextTask(
         kind,
-        corpus.name,
+        data.name,
         spec,
-        tokenizer,
-        train,
-        val,
-        bytes_per_token=len(corpus.val.encode("utf-8", "replace")) / len(val),
+        data.tokenizer,
+        data.train,
+        data.val,
+        bytes_per_token=data.bytes_per_token,
         context=context,
         steps=preset.steps,
         batch=preset.batch,
         lr=preset.lr,
-        said=corpus.said,
+        said=data.said,
     )

@@ -1,0 +1,107 @@
+"""The tokens of a task: of texts, or of files that hold tokens."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fbp._errors import InputError
+from fbp.text import Tokenizer, open_tokens, read_text, stdlib_text
+from fbp.text._marks import joined
+from fbp.text._tokens import dtype_for
+
+Source = str | Path | Sequence[str | Path]
+ENDINGS = (".npy", ".bin")
+# Enough of them to know how many bytes a token has.
+_SAMPLE = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Tokens to train on and to validate on.
+
+    Attributes:
+      name: of the data.
+      tokenizer: of the tokens.
+      train, val: ids (N,).
+      bytes_per_token: UTF-8 bytes per token of the validation text.
+      said: lines for the user.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    train: np.ndarray
+    val: np.ndarray
+    bytes_per_token: float
+    said: tuple[str, ...]
+
+
+def read_data(data: Source | None, make: Callable[[Sequence[str] | None], Tokenizer]) -> Data:
+    """Reads data, or the standard library's source if it is None.
+
+    Args:
+      data: text, as for `read_text`; a `.npy` or `.bin` file of token ids, the latter of uint16;
+        or a folder with such files named train and val. Files of tokens are mapped into memory.
+      make: returns the tokenizer, from the texts to train on; from None if there are only tokens.
+
+    Raises:
+      InputError: the data cannot be used; the message is one line.
+    """
+    if isinstance(data, str | Path):
+        path = Path(data)
+        if path.suffix in ENDINGS and path.is_file():
+            ids = _opened(path)
+            cut = len(ids) - len(ids) // 10
+            return _of_tokens(path.stem, ids[:cut], ids[cut:], make(None), str(path))
+        for ending in ENDINGS:
+            parts = [path / f"{part}{ending}" for part in ("train", "val")]
+            if all(part.is_file() for part in parts):
+                train, val = map(_opened, parts)
+                return _of_tokens(path.resolve().name, train, val, make(None), str(path))
+    corpus = stdlib_text() if data is None else read_text(data)
+    tokenizer = make(corpus.train_texts)
+    train, val = (tokens_of(tokenizer, t) for t in (corpus.train_texts, corpus.val_texts))
+    size = len(corpus.val.encode("utf-8", "replace"))
+    return Data(corpus.name, tokenizer, train, val, size / max(1, len(val)), corpus.said)
+
+
+def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """The ids of documents one after another, in the fewest bytes that hold the vocabulary.
+
+    Each begins and ends as the tokenizer marks it; without marks, each is on lines of its own.
+    """
+    marks, dtype = tokenizer.marks, dtype_for(tokenizer.vocab)
+    if marks.end is None and not marks.begin:
+        texts = ["\n".join(texts)]
+    return joined(map(tokenizer.encode, texts), marks, dtype)
+
+
+def _opened(path: Path) -> np.ndarray:
+    if path.suffix == ".npy":
+        return open_tokens(path)
+    size = path.stat().st_size
+    if not size or size % 2:
+        raise InputError(f"{path}: expected ids of two bytes each (uint16), got {size:,} bytes")
+    try:
+        return np.memmap(path, np.dtype("<u2"), "r")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _of_tokens(
+    name: str, train: np.ndarray, val: np.ndarray, tokenizer: Tokenizer, source: str
+) -> Data:
+    for ids in (train, val):
+        largest = max(
+            (int(ids[i : i + _SAMPLE].max()) for i in range(0, len(ids), _SAMPLE)), default=0
+        )
+        if largest >= tokenizer.vocab:
+            raise InputError(
+                f"{source}: expected ids in 0..{tokenizer.vocab - 1}, those of the tokenizer, got "
+                f"{largest}: name theirs by --tokenizer FOLDER"
+            )
+    part = val[:_SAMPLE]
+    size = len(tokenizer.decode(part).encode("utf-8", "replace"))
+    said = (f"tokens of {source}, mapped into memory",)
+    return Data(name, tokenizer, train, val, size / max(1, len(part)), said)
