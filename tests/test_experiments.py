@@ -60,6 +60,30 @@ def test_digits_on_five_seeds(capsys):
 
 
 @pytest.mark.slow
+def test_tables(capsys):
+    tables = load("tables")
+    results = tables.main(tables.TABLES[:1], seeds=2)
+    assert results["diabetes"].shape == (3, 2)
+    assert tables.is_as_good(results["diabetes"])
+    assert "on 1 of 1" in capsys.readouterr().out
+
+
+def test_tables_without_peers(capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    tables = load("tables")
+    assert tables.main() == {}
+    assert capsys.readouterr().out == "skipped: scikit-learn is not installed\n"
+
+
+def test_as_good_as_the_better_one_less_a_standard_deviation():
+    is_as_good = load("tables").is_as_good
+    scores = np.array([[0.1, 0.2, 0.3], [0.5, 0.6, 0.7], [0.5, 0.5, 0.51]])
+    assert is_as_good(scores)
+    scores[2] -= 0.01
+    assert not is_as_good(scores)
+
+
+@pytest.mark.slow
 def test_inside_flax_and_equinox(capsys):
     pytest.importorskip("flax")
     pytest.importorskip("equinox")

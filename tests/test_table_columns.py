@@ -1,5 +1,6 @@
 """What is decided about the columns of a table, and what is said of it."""
 
+import json
 import re
 
 import numpy as np
@@ -307,3 +308,17 @@ def test_a_prediction_of_what_cannot_be_read(run, tmp_path, monkeypatch, capsys,
     assert words in printed
     assert printed.count("\n") == 1
     assert not list(tmp_path.glob("*predictions*"))
+
+
+def test_inputs_in_a_file_of_settings(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    task_of(tmp_path, "a,b c,y", A, B, Y)
+    args = ["train", "--data", "t.csv", "--target", "y", "--inputs", "b c", "--steps", "2"]
+    assert main([*args, "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert 'inputs = ["b c"]' in printed
+    (tmp_path / "c.toml").write_text(printed)
+    assert main(["train", "--config", "c.toml"]) == 0
+    assert "0 held out" not in capsys.readouterr().out
+    config = json.loads((tmp_path / "runs" / "t" / "config.json").read_text())
+    assert [column["name"] for column in config["encoding"]["columns"]] == ["b c"]

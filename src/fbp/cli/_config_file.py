@@ -51,6 +51,9 @@ def _flags_of(path: Path, flags: type) -> list[str]:
             near = difflib.get_close_matches(name, known, 1)
             hint = f": did you mean {near[0]}?" if near else ""
             raise InputError(f"{path}: {key} is no setting{hint}")
+        if isinstance(value, list) and "tuple" in str(known[name].type):
+            found += [f"--{name.replace('_', '-')}", *map(str, value)]
+            continue
         if isinstance(value, dict | list):
             raise InputError(f"{path}: expected one value for {key}, got {value!r:.60}")
         if name == "task":
@@ -77,7 +80,13 @@ def printed(command: Any) -> str:
             lines.append(f"{field.name} = {'true' if value else 'false'}")
         elif isinstance(value, int | float):
             lines.append(f"{field.name} = {value}")
+        elif isinstance(value, tuple):
+            lines.append(f"{field.name} = [{', '.join(map(_quoted, value))}]")
         else:
-            text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-            lines.append(f'{field.name} = "{text}"')
+            lines.append(f"{field.name} = {_quoted(value)}")
     return "\n".join(lines)
+
+
+def _quoted(value: Any) -> str:
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
