@@ -1,5 +1,6 @@
 """What is decided about the columns of a table, and what is said of it."""
 
+import gzip
 import json
 import re
 
@@ -308,6 +309,17 @@ def test_a_prediction_of_what_cannot_be_read(run, tmp_path, monkeypatch, capsys,
     assert words in printed
     assert printed.count("\n") == 1
     assert not list(tmp_path.glob("*predictions*"))
+
+
+def test_predictions_of_a_compressed_file_in_another_encoding(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    content = "a;cost;day;size;größe\n5;1000,5;3.4.2024;small;groß\n"
+    (tmp_path / "n.csv.gz").write_bytes(gzip.compress(content.encode("latin-1")))
+    assert main(["predict", str(run / "runs" / "t"), "--data", "n.csv.gz"]) == 0
+    assert "Latin-1" in capsys.readouterr().out
+    written = (tmp_path / "n-predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert written[0] == "a,cost,day,size,größe,prediction"
+    assert '5,"1000,5",3.4.2024,small,groß,' in written[1]
 
 
 def test_inputs_in_a_file_of_settings(tmp_path, monkeypatch, capsys):

@@ -25,7 +25,9 @@ class Predict:
         """Writes the predictions, and returns the exit status."""
         from fbp.train import Run, predict
 
-        out = self.out or Path(f"{self.data.stem}-predictions.csv")
+        # Of new.csv.gz too it is new-predictions.csv.
+        stem = Path(self.data.stem).stem if self.data.suffix == ".gz" else self.data.stem
+        out = self.out or Path(f"{stem}-predictions.csv")
         rows, quality, said = predict(Run(self.run_folder), self.data, out)
         for line in said:
             print(line)
