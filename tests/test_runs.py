@@ -139,37 +139,54 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(kind, tmp_path, request):
     assert_same(tmp_path / "a" / "runs" / "it", tmp_path / "b" / "runs" / "it")
 
 
+def killed_in_training(folder, args, rng, most):
+    """Starts a run, waits until it has a new checkpoint, and kills it at a random moment after."""
+    steps = folder / "runs" / "it" / "steps"
+    before = {path.name for path in steps.glob("[0-9]*")}
+    with started(folder, *args) as process:
+        while {path.name for path in steps.glob("[0-9]*")} <= before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, most))
+        process.send_signal(signal.SIGKILL)
+        return process.communicate()[0]
+
+
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_kills(kind, tmp_path, request):
-    """Fifty of each kind, of which five are compared to the end."""
-    args = of_kind(kind, tmp_path / "a", request)
-    began = time.monotonic()
-    finished(tmp_path / "a", *args)
-    seconds = time.monotonic() - began
-    rng = random.Random(kind)
+    """One long run, killed while it trains and saves and gone on with, again and again."""
+    args = of_kind(kind, tmp_path, request)
+    args[args.index("--steps") + 1] = "1000000"
+    args[args.index("--eval-every") + 1] = "50"
+    run, rng, reached = tmp_path / "runs" / "it", random.Random(kind), -1
     for trial in range(int(os.environ.get("FBP_KILLS", "50"))):
-        folder = tmp_path / "b"
-        shutil.rmtree(folder, ignore_errors=True)
-        of_kind(kind, folder, request)
-        run = folder / "runs" / "it"
-        process = started(folder, *args)
-        try:
-            process.communicate(timeout=rng.uniform(1.5, seconds))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+        said = killed_in_training(tmp_path, args, rng, 0.5)
+        if trial:
+            assert f"going on from step {reached:,} of 1,000,000" in said
         found, damaged = newest_whole(run / "steps")
         assert not damaged
-        print(f"{kind} {trial}: killed at {'no checkpoint' if found is None else found.step}")
-        if trial % 10 == 0:
-            if (run / "config.json").exists():
-                if not (run / "manifest.json").exists():
-                    finished(folder, "--resume", "runs/it")
-            else:
-                finished(folder, *args)
-            assert_same(tmp_path / "a" / "runs" / "it", run)
+        assert found.step > reached
+        reached = found.step
+        args = ["--resume", "runs/it"]
+        print(f"{kind} {trial}: killed, step {reached} is whole")
+    lines = logged(run)
+    assert [line["step"] for line in lines] == list(range(0, 50 * len(lines), 50))
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("trial", range(5))
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_in_training_and_compared_to_the_end(kind, trial, tmp_path, request):
+    args = of_kind(kind, tmp_path / "a", request)
+    finished(tmp_path / "a", *args)
+    of_kind(kind, tmp_path / "b", request)
+    rng = random.Random(f"{kind}{trial}")
+    killed_in_training(tmp_path / "b", args, rng, 1.0)
+    if not (tmp_path / "b/runs/it/manifest.json").exists():
+        assert "going on from step" in finished(tmp_path / "b", "--resume", "runs/it")
+    assert_same(tmp_path / "a/runs/it", tmp_path / "b/runs/it")
 
 
 @pytest.mark.slow

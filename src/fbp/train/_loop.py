@@ -7,19 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fbp._layer import Array, Key, Params, PyTree
 from fbp._objective import Objective, ObjectiveLike, ObjectiveParams
 from fbp._signals import Signals, name_of_signal
 from fbp.losses import SoftmaxCrossEntropy
-from fbp.step._averaged import Average
-from fbp.step._step import State, state_of
-from fbp.train._fault import bad_rows, first_fault
+from fbp.step._step import State
+from fbp.train._at import begin, shown
 from fbp.train._order import rows_of
 from fbp.train._steps import Steps
-from fbp.train._watch import FAR, IN_A_ROW, Metrics, Watch
+from fbp.train._troubles import diverges, kept, refused
+from fbp.train._watch import Metrics, Watch
 from fbp.train.checkpoints import Checkpoint, SaveError, Saver, folder_of
 
 # What a call of compiled steps should take: short enough to stop soon, long enough that the time
@@ -124,7 +123,7 @@ def fit(
             return fit(**locals())
     if callable(params):
         params = params()
-    at = _begin(params, optimizer, Watch(watch, patience, usual), resume)
+    at = begin(params, optimizer, Watch(watch, patience, usual), resume)
     del params
 
     def save() -> None:
@@ -160,12 +159,12 @@ def fit(
                             loss = metrics["loss"]
                             raise FloatingPointError(f"the loss is {loss} before the first update")
                         bad = next(n for n, v in metrics.items() if not math.isfinite(v))
-                        trouble = f"step {at.step}: {bad} is {metrics[bad]}: stopped{_kept(at)}"
+                        trouble = f"step {at.step}: {bad} is {metrics[bad]}: stopped{kept(at)}"
                         break
                     at.note(metrics)
                     log(at.step, metrics)
                 if at.watch.diverges:
-                    trouble = _diverges(at)
+                    trouble = diverges(at)
                 elif not at.watch.is_patient:
                     ended = (
                         f"no better {at.watch.name} in {at.watch.since} evaluations: ended after "
@@ -201,7 +200,7 @@ def fit(
                 if not taken.good:
                     at.step += len(taken.losses) - 1
                     with signals.meanwhile(save):
-                        trouble = _refused(at, float(taken.losses[-1]), objective, draw, key)
+                        trouble = refused(at, float(taken.losses[-1]), objective, draw, key)
                     break
                 at.step = stop
                 pace.took(len(taken.losses), time.perf_counter() - began)
@@ -227,72 +226,6 @@ def fit(
     )
 
 
-@dataclasses.dataclass
-class _At:
-    """Where a run is: all that a checkpoint holds."""
-
-    state: State
-    step: int
-    watch: Watch
-    evaluated: int = -1
-    best: Params = None
-    best_metrics: Metrics = dataclasses.field(default_factory=dict)
-
-    def note(self, metrics: Metrics) -> None:
-        """Takes an evaluation of the state into account."""
-        self.evaluated = self.step
-        self.watch = self.watch.seen(self.step, metrics)
-        if self.watch.best_step == self.step:
-            self.best = None  # so that its memory is free for the next one
-            self.best, self.best_metrics = _copied(shown(self.state)), metrics
-
-    def save(self, saver: Saver) -> None:
-        is_best = self.watch.best_step == self.step
-        tree = {"state": self.state, **({} if is_best else {"best": self.best})}
-        content = {
-            "watch": dataclasses.asdict(self.watch),
-            "evaluated": self.evaluated,
-            "best_metrics": self.best_metrics,
-        }
-        saver.save(self.step, tree, content, self.watch.best_step)
-
-
-def _begin(
-    params: Params,
-    optimizer: Any,
-    watch: Watch,
-    resume: Checkpoint | None,
-) -> _At:
-    """The first state, or that of a checkpoint."""
-    if resume is None:
-        return _At(state_of(params, optimizer), 0, watch)
-    content = resume.content
-    watched = Watch(**{**content["watch"], "patience": watch.patience})
-    is_best = watched.best_step == resume.step
-    tree = resume.tree(
-        jax.eval_shape(
-            lambda: {
-                "state": state_of(params, optimizer),
-                **({} if is_best or watched.best_step < 0 else {"best": params}),
-            }
-        )
-    )
-    at = _At(tree["state"], resume.step, watched, content["evaluated"])
-    at.best = _copied(shown(at.state)) if is_best else tree.get("best")
-    at.best_metrics = content["best_metrics"]
-    return at
-
-
-def shown(state: State) -> Params:
-    """The parameters to evaluate and to keep: those of a state, or if an `Averaged` has made an
-    average of them, that, in their dtypes."""
-    leaves = jax.tree.leaves(state.opt_state, is_leaf=lambda leaf: isinstance(leaf, Average))
-    averages = [leaf.average for leaf in leaves if isinstance(leaf, Average)]
-    if not averages:
-        return state.params
-    return jax.tree.map(lambda a, p: a.astype(p.dtype), averages[0], state.params)
-
-
 class _Pace:
     """How many steps a call should take: few at first, then what `SECONDS_A_CALL` allows."""
 
@@ -310,44 +243,6 @@ def first_of(draw: Callable[[int, int], PyTree]) -> PyTree:
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], jax.dtypes.canonicalize_dtype(a.dtype)),
         draw(0, 1),
     )
-
-
-def _copied(params: Params) -> Params:
-    return jax.tree.map(jnp.copy, params)
-
-
-def _refused(
-    at: _At, loss: float, objective: Any, draw: Callable[[int, int], PyTree], key: Key
-) -> str:
-    """Why the step after the state was not taken: what is not finite, where, and in which rows."""
-    batch = jax.tree.map(lambda a: a[0], draw(at.step, at.step + 1))
-    step_key = None if key is None else jax.random.fold_in(key, at.step)
-    where = first_fault(objective, at.state.params, batch, step_key)
-    what = "gradient is not finite" if math.isfinite(loss) else f"loss is {loss}"
-    rows = np.asarray(draw.rows(at.step)) if hasattr(draw, "rows") else None
-    of = ""
-    if rows is not None:
-        bad = bad_rows(batch)
-        named = rows[bad] if bad else rows
-        shown = ", ".join(map(str, named[:8].tolist())) + (", ..." if len(named) > 8 else "")
-        of = f"; training row{'' if len(named) == 1 else 's'} {shown}"
-    return (
-        f"step {at.step + 1}: the {what}: stopped before its update; first in "
-        f"{where or 'a place that could not be told'}{of}{_kept(at)}"
-        f"{'' if where.endswith('batch is not finite') else '; a lower --lr may help'}"
-    )
-
-
-def _diverges(at: _At) -> str:
-    return (
-        f"step {at.step}: {at.watch.name} has been more than {FAR:g} times the first one's size "
-        f"above the best, {at.watch.best:.3g}, at {IN_A_ROW} evaluations in a row: stopped"
-        f"{_kept(at)}; a lower --lr may help"
-    )
-
-
-def _kept(at: _At) -> str:
-    return f"; the weights after step {at.watch.best_step}, the best by {at.watch.name}, are kept"
 
 
 def batches(
