@@ -37,11 +37,11 @@ KINDS = {
 }
 
 
-def started(folder, *args):
+def started(folder, *args, stdout=subprocess.PIPE):
     return subprocess.Popen(
         [sys.executable, "-c", CODE, "train", *map(str, args)],
         cwd=folder,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.STDOUT,
         text=True,
     )
@@ -143,12 +143,15 @@ def killed_in_training(folder, args, rng, most):
     """Starts a run, waits until it has a new checkpoint, and kills it at a random moment after."""
     steps = folder / "runs" / "it" / "steps"
     before = {path.name for path in steps.glob("[0-9]*")}
-    with started(folder, *args) as process:
+    said = folder / "said.txt"  # a pipe that nobody reads would hold it up
+    with said.open("w") as out:
+        process = started(folder, *args, stdout=out)
         while {path.name for path in steps.glob("[0-9]*")} <= before and process.poll() is None:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, most))
         process.send_signal(signal.SIGKILL)
-        return process.communicate()[0]
+        process.wait()
+    return said.read_text()
 
 
 @pytest.mark.slow
