@@ -59,7 +59,7 @@ def test_a_batch_of_many_rows_is_quick(tmp_path):
     draw = batches(x, x[:, :1], batch=256, seed=0)
     seconds = []
     for step in (0, 7, 39_062, 1_000_000, 123_456_789):
-        began = time.perf_counter()
+        began = time.process_time()  # which other processes do not lengthen
         draw(step, step + 1)
-        seconds.append(time.perf_counter() - began)
-    assert sorted(seconds)[2] < 0.005
+        seconds.append(time.process_time() - began)
+    assert sorted(seconds)[2] < 0.005, seconds
