@@ -258,7 +258,7 @@ def batches(
     def draw(start: int, stop: int) -> PyTree:
         rows = rows_of(start * batch, stop * batch, n, seed)
         rows = rows.reshape(stop - start, batch)
-        return np.take(x, rows, axis=0), np.take(target, rows, axis=0)
+        return x[rows], target[rows]
 
     # For a run to say of which rows the batch of a step is.
     draw.rows = lambda step: rows_of(step * batch, (step + 1) * batch, n, seed)  # type: ignore[attr-defined]
