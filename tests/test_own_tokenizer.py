@@ -11,6 +11,7 @@ import pytest
 from fbp import text
 from fbp.cli import main
 from fbp.cli._train import Train
+from fbp.text._in_parts import PART, encode_in_parts
 from fbp.train import InputError, Run, Sizes, TextModel, text_task
 
 tokenizers: Any = pytest.importorskip("tokenizers")
@@ -97,20 +98,13 @@ def test_files_of_tokens_are_mapped(book: Path, tmp_path: Path) -> None:
 
 
 def test_nanogpts_small_configuration_by_flags() -> None:
-    command = [
-        "gpt",
-        "--layers",
-        "12",
-        "--heads",
-        "12",
-        "--width",
-        "768",
-        "--context",
-        "1024",
-        "--dropout",
-        "0.1",
-    ]
-    flags = dict(zip(command[1::2], command[2::2], strict=True))
+    flags = {
+        "--layers": "12",
+        "--heads": "12",
+        "--width": "768",
+        "--context": "1024",
+        "--dropout": "0.1",
+    }
     sizes = {name[2:]: float(v) if "." in v else int(v) for name, v in flags.items()}
     assert set(sizes) <= set(Train.__dataclass_fields__)
     spec = text_task("gpt", None, Sizes(**sizes)).model_spec
@@ -168,3 +162,36 @@ def test_trained_from_the_start(args: list[str], book: Path, tmp_path: Path, cap
     assert capsys.readouterr().out.startswith("the")
     model, _, tokenizer = Run(run).load_text()
     assert model.vocab == tokenizer.vocab
+
+
+def like_llama_2(words: str) -> Any:
+    """Byte-pair encoding of whole texts, with no words cut first, spaces written as a letter."""
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", byte_fallback=False))
+    inner.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("\u2581"), tokenizers.normalizers.Replace(" ", "\u2581")]
+    )
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>"], show_progress=False
+    )
+    inner.train_from_iterator([line for line in words.split("\n") for _ in range(2)], trainer)
+    return inner
+
+
+@pytest.mark.parametrize("style", ["bytes", "llama"])
+def test_a_long_text_is_encoded_in_parts(style: str) -> None:
+    rng = np.random.default_rng(0)
+    lines = np.array(TEXT.split("\n"))[rng.integers(300, size=9000)]
+    whole = "\n".join(f"{'  ' * (i % 3)}{line}" for i, line in enumerate(lines))
+    if style == "bytes":
+        tokenizer = text.train_bpe([TEXT], 400)
+    else:
+        tokenizer = text.FileTokenizer(like_llama_2(TEXT).to_str())
+    assert len(whole) > 5 * PART
+    ids = encode_in_parts(tokenizer._inner, whole)
+    assert ids is not None
+    np.testing.assert_array_equal(ids, tokenizer._inner.encode(whole, add_special_tokens=False).ids)
+    # Without a line to cut at, and where tokens do not fit: the whole is encoded.
+    np.testing.assert_array_equal(
+        tokenizer.encode("a" * (3 * PART)),
+        tokenizer._inner.encode("a" * (3 * PART), add_special_tokens=False).ids,
+    )

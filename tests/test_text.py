@@ -404,7 +404,8 @@ def test_a_language_model_trains_and_writes(kind: str, folder: Path, capsys: Any
 
     run = folder / "runs" / kind
     assert sorted(p.name for p in run.iterdir()) == [
-        *("config.json", "metrics.jsonl", "picture.png", "samples.txt", "weights.safetensors"),
+        *("config.json", "manifest.json", "metrics.jsonl", "picture.png", "samples.txt", "steps"),
+        "weights.safetensors",
     ]
     lines = Run(run).metrics()
     assert set(lines[0]) == {"step", "loss", "val_loss", "bits_per_byte"}

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fbp._errors import InputError
+from fbp.text._in_parts import PART, encode_in_parts
 from fbp.text._marks import Marks, marks_of
 
 Ids = Sequence[int] | np.ndarray
@@ -138,6 +139,8 @@ class FileTokenizer:
         self.marks = Marks(begin=self._begin()) if marks is None else marks
 
     def encode(self, text: str) -> np.ndarray:
+        if len(text) > 2 * PART and (ids := encode_in_parts(self._inner, text)) is not None:
+            return ids
         return np.asarray(self._inner.encode(text, add_special_tokens=False).ids, np.int32)
 
     def decode(self, ids: Ids) -> str:
