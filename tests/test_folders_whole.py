@@ -258,3 +258,35 @@ def test_a_tuned_model_keeps_its_folder(tmp_path: Path) -> None:
     fbp.models.save_pretrained(tmp_path / "ours", merged, params)
     theirs, ours = ((tmp_path / f / "config.json").read_bytes() for f in ("theirs", "ours"))
     assert theirs == ours
+
+
+def test_a_chat_goes_on_with_what_was_written(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    written("qwen2", tmp_path / "theirs")
+    (tmp_path / "theirs" / "tokenizer_config.json").unlink()
+    (tmp_path / "theirs" / "chat_template.jinja").unlink()
+    words = ["<pad>", "<s>", "</s>", "user", "assistant", "hello", ":", "how"]
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, "<pad>")
+    )
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    fast.chat_template = "{% for m in messages %}{{ m.role }} : {{ m.content }} {% endfor %}"
+    fast.save_pretrained(tmp_path / "theirs")
+    transformers.GenerationConfig(eos_token_id=[2, 4], max_new_tokens=9).save_pretrained(
+        tmp_path / "theirs"
+    )
+    fbp.models.save_pretrained(tmp_path / "ours", *fbp.models.from_pretrained(tmp_path / "theirs"))
+    chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "how"}]
+    theirs, ours = (
+        transformers.AutoTokenizer.from_pretrained(tmp_path / folder)
+        for folder in ("theirs", "ours")
+    )
+    said = ours.apply_chat_template(chat, tokenize=False)
+    assert said == "user : hello assistant : how "
+    assert ours.apply_chat_template(chat) == theirs.apply_chat_template(chat)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    assert model.generation_config.eos_token_id == [2, 4]
+    assert fbp.text.tokenizer_of(tmp_path / "ours").marks.stops == (2, 4)
