@@ -69,6 +69,9 @@ def with_json(folder: Path, **files: Any) -> Path:
         (True, {"tokenizer_config": {"add_bos_token": False}}, text.Marks()),
         (False, {"config": {"eos_token_id": None}, "generation_config": {}}, text.Marks()),
         (False, {"tokenizer_config": {"eos_token": "not there"}}, text.Marks()),
+        # Of the default of another tokenizer; of a value that is no id.
+        (False, {"config": {"eos_token_id": 50256}}, text.Marks()),
+        (False, {"config": {"eos_token_id": [True, -1, "2", 2]}}, text.Marks((), 2, (2,))),
     ],
 )
 def test_the_marks_of_a_folder(

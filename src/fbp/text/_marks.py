@@ -71,7 +71,10 @@ def marks_of(folder: Path, begin: tuple[int, ...], ids: dict[str, int]) -> Marks
     elif adds is False:
         begin = ()
     said = generation.get("eos_token_id", config.get("eos_token_id"))
-    stops = [i for i in (said if isinstance(said, list) else [said]) if type(i) is int and i >= 0]
+    # An id that no token has, as that of another model's default, ends nothing.
+    known = set(ids.values())
+    stops = [i for i in (said if isinstance(said, list) else [said]) if type(i) is int]
+    stops = [i for i in stops if i in known]
     end = ids.get(_token(tokenizer.get("eos_token")))
     if end is None and stops:
         end = stops[0]
