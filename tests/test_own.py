@@ -80,11 +80,15 @@ def test_a_model_of_ones_own(name, here, capsys):
 
 
 def test_a_layer_of_ones_own_on_a_table(here, capsys):
-    rows = "\n".join(f"{i},{i % 5},{i + i % 5}" for i in range(60))
+    rows = "\n".join(f"{i / 7},{i * i % 53 / 3},{i + i % 5 / 2}" for i in range(60))
     (here / "t.csv").write_text(f"a,b,y\n{rows}\n")
     args = ["train", "mine_of_tests:layer", "--data", "t.csv", "--target", "y", "--steps", "30"]
     assert main([*args, "--no-check"]) == 0
     assert "val_loss" in Run(here / "runs/t").metrics()[0]
+    (here / "u.csv").write_text("a,y\n" + "\n".join(f"{i / 7},{i % 5 / 2}" for i in range(60)))
+    args[3] = "u.csv"
+    said = failure(capsys, *args)
+    assert "the layer on its batches: Dense: expected last axis of x to be 2, got shape" in said
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,11 @@ from fbp.train.checkpoints import Checkpoint
 from fbp.verify import cross_check
 
 
+def one_line(error: Exception) -> str:
+    """The first line of what an exception says."""
+    return (str(error).splitlines() or [repr(error)])[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Made:
     """A model and what it learns.
@@ -122,7 +127,10 @@ def _train_in(
         draw = batches(*task.data, batch, seed)
         evaluate = evaluator(objective, task.data, task.held_out)
     first = jax.tree.map(lambda a: a[0], draw(0, 1))
-    kept = summary(objective.model, first[0])
+    try:
+        kept = summary(objective.model, first[0])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{task.name}: the layer on its batches: {one_line(error)}") from error
     report.table(kept.table())
     report.say(kept.total())
     if settings.check and resume is None:
