@@ -161,6 +161,7 @@ def test_too_large_a_rate_keeps_the_best_weights(tmp_path, capsys):
         (["--data", "t.csv"], "--target"),
         (["spiral", "--data", "t.csv", "--target", "y"], "got both"),
         (["--data", "t.csv", "--target", "y"], "no such file"),
+        (["curve", "--in-backward"], "--in-backward: expected a model with a Stack"),
     ],
 )
 def test_mistakes_get_one_line_and_leave_nothing(args, words, tmp_path, capsys):

@@ -22,6 +22,7 @@ from fbp.train._opened import (
     opened,
     prepared,
     recipe_of,
+    require_in_backward,
     resolved,
     saver_of,
     say_which,
@@ -148,6 +149,7 @@ def _train_in(
         "data": fingerprint(first if callable(task.data) else task.data),
         **noted(settings),
     }
+    require_in_backward(objective, recipe.made(lr, steps), first, settings)
     go_on_with(run, config, resume, report)
     tracked = Tracked(run, settings.track, config, report.say)
 

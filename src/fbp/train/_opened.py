@@ -16,6 +16,7 @@ from fbp._layer import PyTree
 from fbp._microbatch import Microbatch
 from fbp._signals import Signals
 from fbp.ports import mixed_precision
+from fbp.step._step import one_step, state_of
 from fbp.train._loop import Fit
 from fbp.train._recipe import Recipe
 from fbp.train._run import CONFIG, LAST, Run, new_run
@@ -157,6 +158,22 @@ def prepared(
         return jax.tree.map(lambda a: a[np.arange(start, stop) % few], kept)
 
     return objective, again
+
+
+def require_in_backward(objective: Any, optimizer: Any, batch: PyTree, settings: Settings) -> None:
+    """Raises InputError where --in-backward cannot be, while nothing is written yet."""
+    if not settings.in_backward:
+        return
+    step = one_step(objective, optimizer, in_backward=True)
+
+    def first(key: Any) -> Any:
+        return step(state_of(objective.init(key), optimizer), batch, key)
+
+    try:
+        jax.eval_shape(first, jax.random.key(0))
+    except (TypeError, ValueError) as error:
+        line = str(error).splitlines()[0].removeprefix("in_backward: ")
+        raise InputError(f"--in-backward: {line}") from error
 
 
 def recipe_of(task: Recipe, settings: Settings) -> Recipe:

@@ -20,6 +20,7 @@ from fbp.train._opened import (
     opened,
     prepared,
     recipe_of,
+    require_in_backward,
     resolved,
     saver_of,
     say_which,
@@ -106,6 +107,7 @@ def _train_in(
         "data": fingerprint(task.train),
         **noted(settings),
     }
+    require_in_backward(objective, optimizer, first, settings)
     go_on_with(run, config, resume, report)
     tracked = Tracked(run, settings.track, config, report.say)
 

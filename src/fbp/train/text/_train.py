@@ -23,6 +23,7 @@ from fbp.train._opened import (
     opened,
     prepared,
     recipe_of,
+    require_in_backward,
     resolved,
     saver_of,
     say_which,
@@ -104,6 +105,7 @@ def _train_in(
         # A pretrained model's tokenizer is saved with the model instead.
         **({} if task.start else {"tokenizer": task.tokenizer.to_json()}),
     }
+    require_in_backward(objective, recipe.made(lr, steps), (ids, labels), settings)
     go_on_with(run, config, resume, report)
     tracked = Tracked(run, settings.track, config, report.say)
     optimizer = recipe.made(lr, steps)
