@@ -443,7 +443,7 @@ def failure(capsys: Any, *args: str) -> str:
     [
         (["digits", "--layers", "2"], "--layers is of lstm and gpt, not of digits"),
         (["--preset", "tiny"], "--preset is of lstm and gpt, not of digits"),
-        (["lstm", "--target", "y"], "--target and --kind are of a table, not of lstm"),
+        (["lstm", "--target", "y"], "--target is of a table, not of lstm"),
         (["lstm", "--heads", "2"], "--heads is of attention: lstm has none"),
         (["gpt", "--heads", "3", "--width", "32"], "to divide --width, got 3 of 32"),
         (["lstm", "--width", "0"], "expected --width to be 1 or more, got 0"),

@@ -182,15 +182,15 @@ def _with_gradient(
         return [out for out in f(filled) if is_float(out)]
 
     draw = np.random.default_rng(0).standard_normal
-    with remembered(eqn):
-        try:
+    pull = None
+    try:
+        with remembered(eqn):
             outs, pull = jax.vjp(floats, [values[n] for n in operands])
-        except Exception:
-            # One that cannot be differentiated must not hide the others.
-            alone = [_with_gradient(eqn, f, values, [n]) for n in operands if len(operands) > 1]
-            return set().union(*alone)
-        try:
             (gradients,) = pull([draw(out.shape).astype(out.dtype) for out in outs])
-        except Exception:
-            return set()
+    except Exception:
+        if pull is not None:
+            return set()  # the rule itself raises, which is the same for each of them
+        # One that cannot be differentiated must not hide the others.
+        alone = [_with_gradient(eqn, f, values, [n]) for n in operands if len(operands) > 1]
+        return set().union(*alone)
     return {n for n, g in zip(operands, gradients, strict=True) if np.any(np.asarray(g))}
