@@ -373,6 +373,7 @@ def test_a_mask_s_exponents_are_no_excuse(masked: float) -> None:
     assert fbp.check(ruled(p, backward(unstable)), x).verdict == "RANGE"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, pytest.param(1e-6, marks=pytest.mark.slow)])
 def test_a_saturated_softmax_is_no_excuse_for_others(size: float) -> None:
     def f(q: Any, k: Any, w: Any) -> Any:

@@ -55,6 +55,7 @@ def test_a_scale_saves_what_float16_cannot_hold(gradient: Callable[..., Any]) ->
         assert error(scale) < 2.0**-11
 
 
+@pytest.mark.slow
 def test_the_fused_head_is_scaled_too() -> None:
     gpt = fbp.models.gpt2(vocab=512, context=32, width=16, heads=2, layers=1)
     ids = jax.random.randint(KEY, (64, 32), 0, 512)

@@ -94,6 +94,7 @@ def assert_same(a, b):
             assert ours[name].tobytes() == theirs[name].tobytes(), (tree, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [n if n in ("adamw", "noisy") else pytest.param(n, marks=pytest.mark.slow) for n in OPTIMIZERS],

@@ -310,6 +310,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(here, capsys):
     assert "expected a checkpoint that is whole, got only damaged ones" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "many", [20, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.exhaustive])]
 )
@@ -346,6 +347,7 @@ def test_a_flipped_bit_in_any_file_is_named(many, here, capsys):
     assert main(["predict", "runs/curve", "--data", "x.csv", "--out", "o.csv"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "samples.txt"])
 def test_a_damaged_log_is_named_where_a_run_goes_on(name, here, capsys):
     (here / "t.txt").write_text(TEXT)
@@ -398,6 +400,7 @@ def test_two_processes_do_not_train_in_one_folder(here, capsys):
     assert "another process is training in it" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "code"),
     [
