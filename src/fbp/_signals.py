@@ -29,6 +29,7 @@ class Signals:
 
     def __init__(self, end: Callable[[int], None] | None = None):
         self.signum: int | None = None
+        self.said = ""  # what `meanwhile` has done, for a line to the user
         self._end = end
         self._lock = threading.RLock()
         self._hook: Callable[[], None] | None = None

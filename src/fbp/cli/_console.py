@@ -43,13 +43,13 @@ class Console:
         if self._bar:
             self._bar.stop()
 
-    def ended_by(self, signum: int) -> None:
+    def ended_by(self, signum: int, said: str = "") -> None:
         """Shows that a signal ends the process, and leaves the terminal as it was."""
         from fbp._signals import name_of_signal
 
         if self._bar:
             self._bar.stop()
-        print(f"fbp: stopped by {name_of_signal(signum)}", file=sys.stderr, flush=True)
+        print(f"fbp: stopped by {name_of_signal(signum)}{said}", file=sys.stderr, flush=True)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

@@ -37,7 +37,7 @@ class Train(Knobs, Flags):
             return 0
 
         def end(signum: int) -> None:
-            console.ended_by(signum)
+            console.ended_by(signum, signals.said)
             os._exit(128 + signum)
 
         # Imports and compilation, which a signal would have to wait for, can be ended at once.

@@ -130,6 +130,7 @@ def fit(
         if saver is not None:
             at.save(saver)
             saver.finish()
+            signals.said = f" after step {at.step:,}, saved in {folder_of(saver.steps, at.step)}"
 
     def measured() -> Metrics:
         with signals.meanwhile(save):
