@@ -128,7 +128,10 @@ def killed_and_resumed(folder, args, seconds, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [k if k in ("table", "gpt") else pytest.param(k, marks=pytest.mark.exhaustive) for k in KINDS],
+)
 def test_a_run_that_is_killed_goes_on_bit_for_bit(kind, tmp_path, request):
     args = of_kind(kind, tmp_path / "a", request)
     began = time.monotonic()
@@ -311,9 +314,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(here, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "many", [20, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.exhaustive])]
-)
+@pytest.mark.parametrize("many", [20, pytest.param(200, marks=pytest.mark.exhaustive)])
 def test_a_flipped_bit_in_any_file_is_named(many, here, capsys):
     """Of a run that has ended: by predict, or by going on with it."""
     (here / "x.csv").write_text("x\n1\n")
@@ -405,8 +406,9 @@ def test_two_processes_do_not_train_in_one_folder(here, capsys):
     ("name", "code"),
     [
         ("fsync", errno.ENOSPC),
+        ("replace", errno.EACCES),
         *(
-            pytest.param(name, code, marks=pytest.mark.slow)
+            pytest.param(name, code, marks=pytest.mark.exhaustive)
             for name in ("write", "fsync", "replace")
             for code in (errno.ENOSPC, errno.EACCES, errno.EIO)
         ),
