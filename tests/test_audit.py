@@ -11,7 +11,7 @@ import pytest
 import fbp
 from fbp.verify import WrongGradientError
 from fbp.verify.program._program import trace
-from fbp.verify.sites._harvest import harvest
+from fbp.verify.sites._reached import harvest
 
 RNG = np.random.default_rng(0)
 

@@ -269,7 +269,7 @@ def test_help_does_not_import_jax():
 
 def test_predictions_do_not_depend_on_the_batch(tmp_path, capsys):
     assert main(["train", "curve", "--steps", "50", "--no-check"]) == 0
-    model, params, _ = fbp.train.Run(tmp_path / "runs" / "curve").load()
+    model, params, _ = fbp.train.load(fbp.train.Run(tmp_path / "runs" / "curve"))
     x = np.linspace(-3, 3, 7, dtype=np.float32)[:, None]
     together, _ = model.forward(params, x)
     alone = np.concatenate([model.forward(params, row[None])[0] for row in x])

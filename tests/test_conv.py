@@ -476,7 +476,7 @@ def test_a_run_on_images_is_loaded_again(tmp_path: Any, capsys: Any) -> None:
     command = ["train", "convnet", "--steps", "2", "--no-check", "--runs", str(tmp_path)]
     assert main(command) == 0
     task = fbp.train.TASKS["convnet"]()
-    model, params, encoding = fbp.train.Run(tmp_path / "convnet").load()
+    model, params, encoding = fbp.train.load(fbp.train.Run(tmp_path / "convnet"))
     x, target = task.held_out
     y = model.forward(params, jnp.asarray(x))[0]
     assert y.shape == (len(target), encoding.outputs)

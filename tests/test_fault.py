@@ -12,8 +12,9 @@ import pytest
 import fbp
 from fbp.layers import Unembed
 from fbp.models import NextToken
+from fbp.train._arrays import batches, evaluator
 from fbp.train._fault import first_fault
-from fbp.train._loop import batches, evaluator, fit
+from fbp.train._loop import fit
 
 
 @dataclasses.dataclass(frozen=True)

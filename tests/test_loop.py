@@ -11,7 +11,8 @@ import pytest
 
 import fbp
 from fbp.train import _loop, _steps
-from fbp.train._loop import batches, evaluator, fit
+from fbp.train._arrays import batches, evaluator
+from fbp.train._loop import fit
 from fbp.train._watch import Watch
 
 X = np.linspace(-1, 1, 12, dtype=np.float32)[:, None]

@@ -12,7 +12,7 @@ from fbp import text
 from fbp.cli import main
 from fbp.cli._train import Train
 from fbp.text._in_parts import PART, encode_in_parts
-from fbp.train import InputError, Run, Sizes, TextModel, text_task
+from fbp.train import InputError, Run, Sizes, TextModel, load_text, text_task
 
 tokenizers: Any = pytest.importorskip("tokenizers")
 TEXT = "\n".join(f"the number {i} comes before {i + 1}, größer als {i}." for i in range(300))
@@ -160,7 +160,7 @@ def test_trained_from_the_start(args: list[str], book: Path, tmp_path: Path, cap
     run = tmp_path / "r" / args[0]
     assert main(["sample", str(run), "--prompt", "the", "--tokens", "5"]) == 0
     assert capsys.readouterr().out.startswith("the")
-    model, _, tokenizer = Run(run).load_text()
+    model, _, tokenizer = load_text(Run(run))
     assert model.vocab == tokenizer.vocab
 
 

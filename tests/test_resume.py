@@ -16,7 +16,8 @@ import pytest
 
 import fbp
 from fbp._errors import InputError
-from fbp.train._loop import batches, evaluator, fit
+from fbp.train._arrays import batches, evaluator
+from fbp.train._loop import fit
 from fbp.train.checkpoints import Saver, _saver, checkpoints_in, newest_whole
 from fbp.train.checkpoints._named import named
 

@@ -233,7 +233,7 @@ def test_on_a_curve_it_is_much_better_than_the_line(tmp_path):
     assert least_squares(task) < 0.2
     assert scores["r2"] > 0.9
     # What was saved is what was measured.
-    model, params, encoding = run.load()
+    model, params, encoding = fbp.train.load(run)
     x, target = task.held_out
     left = np.asarray(model.forward(params, x)[0]) - target
     assert np.sqrt((left**2).mean()) * encoding.scale == pytest.approx(scores["rmse"], rel=1e-4)
@@ -262,7 +262,7 @@ def test_what_is_decided_by_the_held_out_rows(tmp_path):
     for i, t in enumerate((task, other)):
         settings = Settings(steps=40, check=False, name=f"r{i}", runs=tmp_path / "runs")
         run, _ = train(t, settings, Silent())
-        weights.append(run.load()[1])
+        weights.append(fbp.train.load(run)[1])
     jax.tree.map(np.testing.assert_array_equal, *weights)
 
 
@@ -323,7 +323,7 @@ def test_the_line_it_began_with_is_said_where_it_stays(tmp_path):
     assert fit.step == 0
     assert any("the linear models that they began with are kept" in line for line in report.said)
     # The answers that were scored are those of the line: a last layer of zeros changes nothing.
-    _, params, _ = run.load()
+    _, params, _ = fbp.train.load(run)
     x, target = task.held_out
     linear = params["linear"]
     right = ((x @ linear["w"].mean(0) + linear["b"].mean(0)).argmax(1) == target).mean()

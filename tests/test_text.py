@@ -416,11 +416,11 @@ def test_a_language_model_trains_and_writes(kind: str, folder: Path, capsys: Any
     assert lines[-1]["bits_per_byte"] == pytest.approx(lines[-1]["val_loss"] / math.log(2))
     assert (run / "samples.txt").read_text(errors="replace").count("--- step ") == 5
 
-    text_model, params, tokenizer = Run(run).load_text()
+    text_model, params, tokenizer = fbp.train.load_text(Run(run))
     ids = tokenizer.encode("the cat")
     logits, _ = text_model.model.forward(params, jnp.asarray(ids[-8:], jnp.int32))
     assert logits.shape == (7, 256)
-    assert "got one on text" in refused(Run(run).load)
+    assert "got one on text" in refused(lambda: fbp.train.load(Run(run)))
 
 
 @pytest.mark.slow
@@ -470,11 +470,13 @@ def test_a_task_takes_any_tokenizer(folder: Path) -> None:
 
 def test_a_run_on_a_table_is_no_text_model(folder: Path, capsys: Any) -> None:
     assert main(["train", "neuron", "--steps", "1", "--no-check"]) == 0
-    assert "got one on a table" in refused(Run(folder / "runs" / "neuron").load_text)
+    assert "got one on a table" in refused(
+        lambda: fbp.train.load_text(Run(folder / "runs" / "neuron"))
+    )
     run = folder / "runs" / "broken"
     run.mkdir()
     (run / "config.json").write_text(json.dumps({"tokenizer": {"kind": "bytes"}, "model": {}}))
-    assert "expected a run's config" in refused(Run(run).load_text)
+    assert "expected a run's config" in refused(lambda: fbp.train.load_text(Run(run)))
 
 
 def test_text_is_imported_when_first_used() -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -67,6 +66,7 @@ class Check:
 
     def run(self) -> int:
         """Runs the checks, and returns the exit status."""
+        from fbp.cli._check_table import Table
         from fbp.cli._reports import asked, is_coloured, made, require_new, write
         from fbp.verify.registry._expected import expected
         from fbp.verify.registry._named import CheckError, load_module, load_object, split_name
@@ -93,7 +93,7 @@ class Check:
                 options[option] = load_object(load_module(where), name)
         exceptions = expected(Path.cwd())
         rules = self._rules()
-        table = _Table(rules) if len(rules) > 1 else None
+        table = Table(rules) if len(rules) > 1 else None
         reports: list[Report] = []
         for rule in rules:
             args = made(f"make of {rule.name}", rule.arguments)
@@ -190,25 +190,6 @@ class Check:
         except ValueError:
             pass  # it has no signature
         return Rule(name, module, f, args, {})
-
-
-class _Table:
-    """Prints a line for each rule as soon as it is checked."""
-
-    def __init__(self, rules: "Sequence[Rule]") -> None:
-        self._width = max(len(rule.name) for rule in rules)
-        head = f"{'rule':{self._width}}  {'verdict':16}  seconds"
-        print(head, "-" * len(head), sep="\n", flush=True)
-
-    def row(self, report: "Report") -> None:
-        line = f"{report.name:{self._width}}  {report.verdict:16}  {report.seconds:7.2f}"
-        print(line, flush=True)
-
-    def end(self, reports: "Sequence[Report]") -> None:
-        wrong = sum(not report.ok for report in reports)
-        seconds = sum(report.seconds for report in reports)
-        said = f"{wrong} of {len(reports)} rules wrong" if wrong else f"{len(reports)} rules right"
-        print(f"{said}; {seconds:.1f} s", flush=True)
 
 
 def _require_call(reference: Any, args: tuple[Any, ...]) -> None:

@@ -13,7 +13,8 @@ from fbp._objective import Objective
 from fbp.models import NextToken
 from fbp.step._step import state_of
 from fbp.text import random_windows
-from fbp.train._loop import batches, first_of
+from fbp.train._arrays import batches
+from fbp.train._loop import first_of
 from fbp.train._made import Made
 from fbp.train._picture import BLUE, ORANGE, draw_panels
 from fbp.train._recipe import Recipe

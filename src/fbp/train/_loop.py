@@ -1,5 +1,6 @@
 """The training loop, the same for every model: forward, loss, backward, update, in chunks."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -7,15 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
-from fbp._layer import Array, Key, Params, PyTree
-from fbp._objective import Objective, ObjectiveLike, ObjectiveParams
+from fbp._layer import Key, Params, PyTree
+from fbp._objective import ObjectiveLike
 from fbp._signals import Signals, name_of_signal
-from fbp.losses import SoftmaxCrossEntropy
 from fbp.step._step import State
 from fbp.train._at import begin, shown
-from fbp.train._order import rows_of
 from fbp.train._steps import Steps
 from fbp.train._troubles import diverges, kept, refused
 from fbp.train._watch import Metrics, Watch
@@ -118,9 +116,6 @@ def fit(
       FloatingPointError: the loss is not finite before the first update.
       InputError: the checkpoint is of another model or optimizer.
     """
-    if signals is None:
-        with Signals() as signals:
-            return fit(**locals())
     if callable(params):
         params = params()
     at = begin(params, optimizer, Watch(watch, patience, usual), resume)
@@ -130,10 +125,10 @@ def fit(
         if saver is not None:
             at.save(saver)
             saver.finish()
-            signals.said = f" after step {at.step:,}, saved in {folder_of(saver.steps, at.step)}"
+            heard.said = f" after step {at.step:,}, saved in {folder_of(saver.steps, at.step)}"
 
     def measured() -> Metrics:
-        with signals.meanwhile(save):
+        with heard.meanwhile(save):
             return evaluate(shown(at.state))
 
     started = time.monotonic()
@@ -147,13 +142,14 @@ def fit(
         assert run is not None
         return min(start + pace.steps, start + run.most, at_evaluation, steps)
 
-    with signals.meanwhile(None):
+    listening = Signals() if signals is None else contextlib.nullcontext(signals)
+    with listening as heard, heard.meanwhile(None):
         try:
             if saver is not None:
                 saver.require_space(at.state)
             while True:
                 is_evaluation = at.step % eval_every == 0 or at.step >= steps
-                if is_evaluation and at.evaluated != at.step and signals.signum is None:
+                if is_evaluation and at.evaluated != at.step and heard.signum is None:
                     metrics = measured()
                     if not _finite(metrics):
                         if at.step == 0:
@@ -173,12 +169,12 @@ def fit(
                     )
                 elif time.monotonic() - started > max_seconds and at.step < steps:
                     ended = f"{max_seconds:g} seconds are over: ended after step {at.step:,}"
-                if at.step >= steps or trouble or ended or signals.signum is not None:
+                if at.step >= steps or trouble or ended or heard.signum is not None:
                     break
                 if saver is not None and saver.is_due():
                     at.save(saver)
                 if run is None:
-                    with signals.meanwhile(save):
+                    with heard.meanwhile(save):
                         run = Steps(
                             objective,
                             optimizer,
@@ -200,7 +196,7 @@ def fit(
                 del wait  # and the copy of the state that it may hold
                 if not taken.good:
                     at.step += len(taken.losses) - 1
-                    with signals.meanwhile(save):
+                    with heard.meanwhile(save):
                         trouble = refused(at, float(taken.losses[-1]), objective, draw, key)
                     break
                 at.step = stop
@@ -211,9 +207,9 @@ def fit(
                 save()
         except SaveError as error:
             trouble = str(error)
-    if trouble is None and signals.signum is not None:
+    if trouble is None and heard.signum is not None:
         saved = "" if saver is None else f", saved in {folder_of(saver.steps, at.step)}"
-        trouble = f"stopped by {name_of_signal(signals.signum)} after step {at.step:,}{saved}"
+        trouble = f"stopped by {name_of_signal(heard.signum)} after step {at.step:,}{saved}"
     return Fit(
         at.best,
         at.watch.best_step,
@@ -223,7 +219,7 @@ def fit(
         at.watch,
         trouble,
         ended,
-        signals.signum,
+        heard.signum,
     )
 
 
@@ -244,58 +240,6 @@ def first_of(draw: Callable[[int, int], PyTree]) -> PyTree:
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], jax.dtypes.canonicalize_dtype(a.dtype)),
         draw(0, 1),
     )
-
-
-def batches(
-    x: np.ndarray, target: np.ndarray, batch: int, seed: int
-) -> Callable[[int, int], PyTree]:
-    """Returns `draw(start, stop)`: batches of shuffled epochs, a function of seed and steps alone.
-
-    The arrays may be memory-mapped: a draw reads its rows only, in a time that does not depend on
-    how many there are.
-    """
-    n = len(x)
-
-    def draw(start: int, stop: int) -> PyTree:
-        rows = rows_of(start * batch, stop * batch, n, seed)
-        rows = rows.reshape(stop - start, batch)
-        return x[rows], target[rows]
-
-    # For a run to say of which rows the batch of a step is.
-    draw.rows = lambda step: rows_of(step * batch, (step + 1) * batch, n, seed)  # type: ignore[attr-defined]
-    return draw
-
-
-def evaluator(
-    objective: Objective,
-    train: tuple[np.ndarray, np.ndarray],
-    held_out: tuple[np.ndarray, np.ndarray] | None,
-    most: int = 4096,
-) -> Callable[[ObjectiveParams], Metrics]:
-    """Returns `evaluate(params)`: loss and accuracy on at most `most` training rows, spread evenly,
-    and val_loss and val_accuracy on all held-out rows. The accuracies are for classification."""
-    every = max(1, -(-len(train[0]) // most))
-    parts = {"": jax.device_put(tuple(a[::every] for a in train))}
-    if held_out is not None:
-        parts["val_"] = jax.device_put(held_out)
-    classifies = isinstance(objective.loss, SoftmaxCrossEntropy)
-
-    @jax.jit
-    def measure(params: ObjectiveParams, parts: PyTree) -> dict[str, Array]:
-        metrics = {}
-        for prefix, (x, target) in parts.items():
-            y, _ = objective.model.forward(params.model, x)
-            metrics[f"{prefix}loss"] = objective.loss.value(params.loss, y, target)
-            if classifies:
-                metrics[f"{prefix}accuracy"] = (y.argmax(-1) == target).mean()
-        return metrics
-
-    def evaluate(params: ObjectiveParams) -> Metrics:
-        measured = measure(params, parts)
-        order = ("loss", "accuracy", "val_loss", "val_accuracy")
-        return {name: float(measured[name]) for name in order if name in measured}
-
-    return evaluate
 
 
 def _finite(metrics: Metrics) -> bool:

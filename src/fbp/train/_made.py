@@ -13,22 +13,21 @@ from fbp._layer import Layer, Loss, PyTree
 from fbp._objective import Objective
 from fbp._signals import Signals
 from fbp.explain import summary
-from fbp.train._loop import Fit, Metrics, batches, evaluator, fit
+from fbp.train._arrays import batches, evaluator
+from fbp.train._loop import Fit, Metrics, fit
 from fbp.train._opened import (
     draw_picture,
     fingerprint,
     go_on_with,
+    in_folder,
     noted,
-    opened,
-    prepared,
-    recipe_of,
-    require_in_backward,
+    of_every_run,
     resolved,
-    saver_of,
     say_which,
     unless_told,
 )
 from fbp.train._picture import draw_text_run
+from fbp.train._prepared import prepared, recipe_of, require_in_backward
 from fbp.train._recipe import Recipe
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
@@ -100,9 +99,7 @@ def train_made(
     task: Made, settings: Settings, report: Reporter, signals: Signals | None = None
 ) -> tuple[Run, Fit]:
     """Checks the gradients, trains, and fills the run's folder, as `train` does for a table."""
-    signals = signals if signals is not None else Signals()
-    with opened(settings, task.name, report, signals) as (run, resume):
-        return run, _train_in(run, task, settings, report, signals, resume)
+    return in_folder(_train_in, task, settings, report, signals)
 
 
 def _train_in(
@@ -113,8 +110,7 @@ def _train_in(
     signals: Signals,
     resume: Checkpoint | None,
 ) -> Fit:
-    defaults = {"steps": task.steps, "batch": task.batch, "seed": 0, "lr": task.lr}
-    chosen = resolved(settings, defaults, task.chunks, resume)
+    chosen = resolved(settings, task, resume)
     steps, lr, seed, objective = chosen["steps"], chosen["lr"], chosen["seed"], task.objective
     evaluate: Callable[[Any], Metrics]
     if callable(task.data):
@@ -164,17 +160,10 @@ def _train_in(
         recipe.made(lr, steps),
         draw,
         evaluate,
-        steps=steps,
-        eval_every=chosen["eval_every"],
         watch="loss",
         patience=settings.patience,
-        key=jax.random.fold_in(jax.random.key(seed), 1),
-        in_backward=settings.in_backward,
-        max_seconds=settings.max_time,
         log=log,
-        saver=saver_of(run, settings, config),
-        resume=resume,
-        signals=signals,
+        **of_every_run(run, settings, config, resume, signals),
     )
     with signals.meanwhile(None), unless_told(result):
         run.save_weights(result.params.model)

@@ -16,7 +16,21 @@ from fbp._require import require_layer
 
 
 @dataclasses.dataclass(frozen=True)
-class Members(Layer):
+class _Several(Layer):
+    """n networks of one shape: every leaf of params has a leading axis of size n."""
+
+    layer: Layer
+    n: int
+
+    def __post_init__(self) -> None:
+        require_layer(self, self.layer)
+
+    def init(self, key: Array) -> Params:
+        return jax.vmap(self.layer.init)(jax.random.split(key, self.n))
+
+
+@dataclasses.dataclass(frozen=True)
+class Members(_Several):
     """n networks side by side, each with an x of its own.
 
         y_i  = f(p_i, x_i)
@@ -31,15 +45,6 @@ class Members(Layer):
       layer: f, from (..., n_in) to (..., n_out).
       n: how many.
     """
-
-    layer: Layer
-    n: int
-
-    def __post_init__(self) -> None:
-        require_layer(self, self.layer)
-
-    def init(self, key: Array) -> Params:
-        return jax.vmap(self.layer.init)(jax.random.split(key, self.n))
 
     def forward(self, params: Params, x: Array, key: Key = None) -> tuple[Array, Any]:
         self._require_members(x)
@@ -56,7 +61,7 @@ class Members(Layer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Average(Layer):
+class Average(_Several):
     """The mean of n networks that were trained as `Members`, on one x.
 
         y    = 1/n sum_i f(p_i, x)
@@ -69,15 +74,6 @@ class Average(Layer):
       layer: f.
       n: how many.
     """
-
-    layer: Layer
-    n: int
-
-    def __post_init__(self) -> None:
-        require_layer(self, self.layer)
-
-    def init(self, key: Array) -> Params:
-        return jax.vmap(self.layer.init)(jax.random.split(key, self.n))
 
     def forward(self, params: Params, x: Array, key: Key = None) -> tuple[Array, Any]:
         keys = None if key is None else jax.random.split(key, self.n)

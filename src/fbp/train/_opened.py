@@ -1,7 +1,6 @@
 """What every run does beside its steps: its folder, its settings, how it goes on and ends."""
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
@@ -13,12 +12,8 @@ import numpy as np
 
 from fbp._errors import InputError
 from fbp._layer import PyTree
-from fbp._microbatch import Microbatch
 from fbp._signals import Signals
-from fbp.ports import mixed_precision
-from fbp.step._step import one_step, state_of
 from fbp.train._loop import Fit
-from fbp.train._recipe import Recipe
 from fbp.train._run import CONFIG, LAST, Run, new_run
 from fbp.train._settings import Reporter, Settings
 from fbp.train.checkpoints import Checkpoint, SaveError, Saver, newest_whole
@@ -47,6 +42,20 @@ def opened(
         yield run, _taken_up(run, report)
 
 
+def in_folder(
+    train_in: Callable[..., Fit],
+    task: Any,
+    settings: Settings,
+    report: Reporter,
+    signals: Signals | None,
+) -> tuple[Run, Fit]:
+    """Opens the folder of a run and fills it by `train_in(run, task, settings, report, signals,
+    resume)`. Without signals none is listened to."""
+    signals = signals if signals is not None else Signals()
+    with opened(settings, task.name, report, signals) as (run, resume):
+        return run, train_in(run, task, settings, report, signals, resume)
+
+
 def _taken_up(run: Run, report: Reporter) -> Checkpoint | None:
     checkpoint, damaged = newest_whole(run.steps)
     for line in damaged:
@@ -71,10 +80,9 @@ def _taken_up(run: Run, report: Reporter) -> Checkpoint | None:
     return checkpoint
 
 
-def resolved(
-    settings: Settings, defaults: dict[str, Any], chunks: int, resume: Checkpoint | None
-) -> dict[str, Any]:
+def resolved(settings: Settings, task: Any, resume: Checkpoint | None) -> dict[str, Any]:
     """The settings as they are: the user's, else those of the run that goes on, else the task's."""
+    defaults = {"steps": task.steps, "batch": task.batch, "seed": 0, "lr": task.lr}
     if resume is not None:
         defaults = {name: resume.content["config"][name] for name in (*defaults, "eval_every")}
     given = {name: getattr(settings, name) for name in (*defaults, "eval_every")}
@@ -85,7 +93,7 @@ def resolved(
                 f"{defaults[name]}, got {value}"
             )
     found = {name: given[name] if given[name] is not None else defaults.get(name) for name in given}
-    found["eval_every"] = found["eval_every"] or math.ceil(int(found["steps"] or 1) / chunks)
+    found["eval_every"] = found["eval_every"] or math.ceil(int(found["steps"] or 1) / task.chunks)
     return found
 
 
@@ -133,56 +141,32 @@ def noted(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
 
 
+def of_every_run(
+    run: Run,
+    settings: Settings,
+    config: dict[str, Any],
+    resume: Checkpoint | None,
+    signals: Signals,
+) -> dict[str, Any]:
+    """The arguments of `fit` that do not depend on the task."""
+    return {
+        "steps": config["steps"],
+        "eval_every": config["eval_every"],
+        "key": jax.random.fold_in(jax.random.key(config["seed"]), 1),
+        "in_backward": settings.in_backward,
+        "max_seconds": settings.max_time,
+        "saver": saver_of(run, settings, config),
+        "resume": resume,
+        "signals": signals,
+    }
+
+
 def saver_of(run: Run, settings: Settings, config: dict[str, Any]) -> Saver:
     """What writes the checkpoints of a run."""
     every = settings.save_every or math.inf
     return Saver(
         run.steps, every=every, keep=settings.keep, content={"config": config}, logs=run.logs
     )
-
-
-def prepared(
-    objective: Any, draw: Callable[[int, int], PyTree], batch: int, settings: Settings
-) -> tuple[Any, Callable[[int, int], PyTree]]:
-    """The objective and the batches as the settings want them."""
-    if settings.bf16:
-        objective = dataclasses.replace(objective, model=mixed_precision(objective.model))
-    if settings.accumulate > 1:
-        objective = Microbatch(objective, math.ceil(batch / settings.accumulate))
-    few = settings.overfit_batches
-    if few is None:
-        return objective, draw
-
-    def again(start: int, stop: int) -> PyTree:
-        kept = draw(0, few)
-        return jax.tree.map(lambda a: a[np.arange(start, stop) % few], kept)
-
-    return objective, again
-
-
-def require_in_backward(objective: Any, optimizer: Any, batch: PyTree, settings: Settings) -> None:
-    """Raises InputError where --in-backward cannot be, while nothing is written yet."""
-    if not settings.in_backward:
-        return
-    step = one_step(objective, optimizer, in_backward=True)
-
-    def first(key: Any) -> Any:
-        return step(state_of(objective.init(key), optimizer), batch, key)
-
-    try:
-        jax.eval_shape(first, jax.random.key(0))
-    except (TypeError, ValueError) as error:
-        line = str(error).splitlines()[0].removeprefix("in_backward: ")
-        raise InputError(f"--in-backward: {line}") from error
-
-
-def recipe_of(task: Recipe, settings: Settings) -> Recipe:
-    """The task's recipe with what the user gives."""
-    given = {name: value for name, value in settings.recipe.items() if value is not None}
-    if given.get("optimizer", task.optimizer) != task.optimizer:
-        # Those of the task's own optimizer mean nothing to another.
-        given = {"options": {}, "weight_decay": None, **given}
-    return dataclasses.replace(task, **given)
 
 
 def fingerprint(arrays: PyTree) -> str:

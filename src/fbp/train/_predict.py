@@ -11,6 +11,7 @@ import numpy as np
 
 from fbp._layer import Layer, Params
 from fbp.train._run import Run
+from fbp.train._stored import load
 from fbp.train.tables._encoding import Encoding, is_missing
 from fbp.train.tables._read import read_table
 from fbp.train.tables._scores import Scores, scores
@@ -45,7 +46,7 @@ def predict(run: Run, data: Path, out: Path) -> tuple[int, Scores | None, list[s
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already and is kept: choose another --out")
-    model, params, encoding = run.load()
+    model, params, encoding = load(run)
     file = read_table(data, encoding.forms)
     table, said = _by_position(file, encoding)
     said += [line for name, lines in file.said.items() if not name for line in lines]

@@ -15,28 +15,21 @@ runs/<name>/config.json          the settings, the network and the encoding of t
 import contextlib
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fbp._layer import Layer, Params
+from fbp._layer import Params
 from fbp._tree import named_leaves
-from fbp.text import Tokenizer, tokenizer_from_json
-from fbp.train._tasks import build_model
 from fbp.train.checkpoints import checkpoints_in
 from fbp.train.checkpoints._disk import replace_durably
 from fbp.train.checkpoints._logs import append
 from fbp.train.checkpoints._manifest import from_bytes, of_files, to_bytes
 from fbp.train.checkpoints._write import tidy
-from fbp.train.tables._encoding import Encoding
 from fbp.train.tables._table import InputError
-from fbp.train.text._model import TextModel
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -222,51 +215,6 @@ class Run:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read: {error}") from None
 
-    def load(self) -> tuple[Layer, Params, Encoding]:
-        """Returns the model, its parameters and the encoding of its data.
-
-        Raises:
-          InputError: the folder is not a run, or a file in it is damaged.
-        """
-        self.require_whole()
-        config = self.config()
-        if "recipe" in config and "encoding" not in config and "tokenizer" not in config:
-            raise InputError(
-                f"{self.folder}: a run of a model of your own: its parameters are in {WEIGHTS}, "
-                "by their paths, for a program of your own"
-            )
-        if "tokenizer" in config:
-            raise InputError(f"{self.folder}: expected a run on a table, got one on text")
-        try:
-            model = build_model(config["model"])
-            encoding = Encoding.from_json(config["encoding"])
-            fits = _fits(config["model"], encoding)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{self.folder / CONFIG}: expected a run's config: {error}") from None
-        if not fits:
-            raise InputError(f"{self.folder / CONFIG}: expected a model that fits its encoding")
-        return model, self._weights(model), encoding
-
-    def load_text(self) -> tuple[TextModel, Params, Tokenizer]:
-        """Returns the language model, its parameters and its tokenizer.
-
-        Raises:
-          InputError: the folder is not a run on text, or a file in it is damaged.
-        """
-        self.require_whole()
-        config = self.config()
-        if "tokenizer" not in config:
-            raise InputError(f"{self.folder}: expected a run on text, got one on a table")
-        try:
-            text_model = TextModel.from_spec(config["model"])
-            tokenizer = tokenizer_from_json(config["tokenizer"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{self.folder / CONFIG}: expected a run's config: {error}") from None
-        if text_model.vocab != tokenizer.vocab:
-            raise InputError(f"{self.folder / CONFIG}: expected a model that fits its tokenizer")
-        params = jax.tree.map(jnp.asarray, self._weights(text_model.model))
-        return text_model, params, tokenizer
-
     def config(self) -> dict[str, Any]:
         """The content of config.json.
 
@@ -286,32 +234,6 @@ class Run:
             raise InputError(f"{path}: expected a JSON object, got {type(config).__name__}")
         return config
 
-    def _weights(self, model: Layer) -> Params:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        path = self.folder / WEIGHTS
-        if not path.exists() and checkpoints_in(self.steps):
-            raise InputError(
-                f"{path}: there are none, as the run did not end: fbp train --resume {self.folder}"
-            )
-        try:
-            saved = load(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: expected safetensors, got a damaged file: {error}") from None
-        shapes = jax.eval_shape(model.init, jax.random.key(0))
-        for name, shape in named_leaves(shapes).items():
-            got = saved[name].shape if name in saved else "none"
-            if got != shape.shape:
-                raise InputError(f"{path}: expected {name} of shape {shape.shape}, got {got}")
-            if saved[name].dtype != shape.dtype or not np.isfinite(saved[name]).all():
-                raise InputError(f"{path}: expected finite {shape.dtype} numbers in {name}")
-        return jax.tree.unflatten(
-            jax.tree.structure(shapes), [saved[name] for name in named_leaves(shapes)]
-        )
-
     def _write(self, name: str, content: bytes) -> None:
         """Writes a file atomically: a reader never sees half of it."""
         replace_durably(self.folder / name, content)
@@ -327,18 +249,3 @@ def new_run(runs: Path, name: str | None, task: str) -> Iterator[Run]:
         except BaseException:
             run.discard()
             raise
-
-
-def _fits(spec: dict[str, Any], encoding: Encoding) -> bool:
-    """Whether a network's input and output widths are those of a valid encoding."""
-    if encoding.kind not in ("regression", "classification"):
-        return False
-    numbers = [encoding.offset, encoding.scale]
-    for column in encoding.columns:
-        numbers += [column.offset, column.scale]
-        if not isinstance(column.name, str):
-            return False
-    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-        return False
-    sizes = spec.get("sizes", [1, 1])
-    return (sizes[0], sizes[-1]) == (len(encoding.columns), encoding.outputs)

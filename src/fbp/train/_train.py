@@ -11,23 +11,22 @@ from fbp._errors import LOUD
 from fbp._objective import Objective, ObjectiveParams
 from fbp._signals import Signals
 from fbp.explain import summary
-from fbp.train._loop import Fit, batches, evaluator, fit
+from fbp.train._arrays import batches, evaluator
+from fbp.train._loop import Fit, fit
 from fbp.train._opened import (
     draw_picture,
     fingerprint,
     go_on_with,
+    in_folder,
     noted,
-    opened,
-    prepared,
-    recipe_of,
-    require_in_backward,
+    of_every_run,
     resolved,
-    saver_of,
     say_which,
     unless_told,
 )
 from fbp.train._picture import draw_run
 from fbp.train._predict import answering
+from fbp.train._prepared import prepared, recipe_of, require_in_backward
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._tasks import Task, build_model
@@ -49,9 +48,7 @@ def train(
       WrongGradientError: a hand-written gradient disagrees with jax.grad; nothing is trained.
       FloatingPointError: the loss is not finite before the first update.
     """
-    signals = signals if signals is not None else Signals()
-    with opened(settings, task.name, report, signals) as (run, resume):
-        return run, _train_in(run, task, settings, report, signals, resume)
+    return in_folder(_train_in, task, settings, report, signals)
 
 
 def _train_in(
@@ -62,8 +59,7 @@ def _train_in(
     signals: Signals,
     resume: Checkpoint | None,
 ) -> Fit:
-    defaults = {"steps": task.steps, "batch": task.batch, "seed": 0, "lr": task.lr}
-    chosen = resolved(settings, defaults, task.chunks, resume)
+    chosen = resolved(settings, task, resume)
     steps, lr, seed = chosen["steps"], chosen["lr"], chosen["seed"]
     rows, left = _rows(task, seed)
     batch = min(chosen["batch"], len(rows[0]))
@@ -128,22 +124,15 @@ def _train_in(
         optimizer,
         draw,
         evaluate,
-        steps=steps,
-        eval_every=chosen["eval_every"],
         watch=watch,
         patience=settings.patience or task.patience,
         # About what always the same answer gives: targets are standardized, and a label's
         # surprise is a few times 1 at most.
         usual=1.0 if task.members is not None else 0.0,
-        key=jax.random.fold_in(jax.random.key(seed), 1),
-        in_backward=settings.in_backward,
-        max_seconds=settings.max_time,
         log=log,
         # On a CPU, XLA runs a convolution several times slower inside a loop than outside.
         scan=task.image is None,
-        saver=saver_of(run, settings, config),
-        resume=resume,
-        signals=signals,
+        **of_every_run(run, settings, config, resume, signals),
     )
     answers = build_model(task.model_spec())
     with signals.meanwhile(None):

@@ -20,7 +20,7 @@ from fbp.verify.rule._rule import first_line
 from fbp.verify.rule._subject import Subject
 from fbp.verify.rule._subject_of import subject_of
 from fbp.verify.sites._calls import in_float64, likeness, place_of, subject_of_call
-from fbp.verify.sites._harvest import Reached, harvest
+from fbp.verify.sites._reached import Reached, harvest
 from fbp.verify.sites._whole import Whole
 
 

@@ -14,7 +14,7 @@ from fbp.verify.report._card import Hint, Report
 from fbp.verify.rule._rule import KEEPS, first_line
 from fbp.verify.rule._subject import Subject
 from fbp.verify.sites._calls import is_sampler, place_of, reference_of_call, used_cotangents
-from fbp.verify.sites._harvest import Reached
+from fbp.verify.sites._reached import Reached
 from fbp.verify.sites._tied import (
     SYMMETRIC,
     TIED,

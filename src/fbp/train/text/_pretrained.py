@@ -16,6 +16,7 @@ from fbp.layers import Positions
 from fbp.ports import Tie
 from fbp.text import Tokenizer, tokenizer_of
 from fbp.train._run import CONFIG, Run
+from fbp.train._stored import load_text
 from fbp.train.checkpoints._disk import replaced_folder
 from fbp.train.tables._table import InputError
 from fbp.train.text._model import TextModel
@@ -104,7 +105,7 @@ def load_language_model(folder: str | Path) -> tuple[TextModel, Params, Tokenize
         return found.text_model, found.params, found.tokenizer
     if config.get("task") in KINDS and "tokenizer" not in config:
         raise InputError(f"{folder}: expected what was tuned in {folder / MODEL}, got none")
-    return Run(folder).load_text()
+    return load_text(Run(folder))
 
 
 def _vocab(model: Layer) -> int:

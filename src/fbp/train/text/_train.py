@@ -19,17 +19,15 @@ from fbp.train._opened import (
     draw_picture,
     fingerprint,
     go_on_with,
+    in_folder,
     noted,
-    opened,
-    prepared,
-    recipe_of,
-    require_in_backward,
+    of_every_run,
     resolved,
-    saver_of,
     say_which,
     unless_told,
 )
 from fbp.train._picture import draw_text_run
+from fbp.train._prepared import prepared, recipe_of, require_in_backward
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._trackers import Tracked
@@ -53,9 +51,7 @@ def train_text(
       WrongGradientError: a hand-written gradient disagrees with jax.grad; nothing is trained.
       FloatingPointError: the loss is not finite before the first update.
     """
-    signals = signals if signals is not None else Signals()
-    with opened(settings, task.name, report, signals) as (run, resume):
-        return run, _train_in(run, task, settings, report, signals, resume)
+    return in_folder(_train_in, task, settings, report, signals)
 
 
 def _train_in(
@@ -66,8 +62,7 @@ def _train_in(
     signals: Signals,
     resume: Checkpoint | None,
 ) -> Fit:
-    defaults = {"steps": task.steps, "batch": task.batch, "seed": 0, "lr": task.lr}
-    chosen = resolved(settings, defaults, task.chunks, resume)
+    chosen = resolved(settings, task, resume)
     steps, batch, lr, seed = (chosen[name] for name in ("steps", "batch", "lr", "seed"))
     text_model, params = start_of(task, seed)
     objective = NextToken(text_model.model)
@@ -147,16 +142,9 @@ def _train_in(
         optimizer,
         draw,
         evaluate,
-        steps=steps,
-        eval_every=chosen["eval_every"],
         patience=settings.patience,
-        key=jax.random.fold_in(jax.random.key(seed), 1),
-        in_backward=settings.in_backward,
-        max_seconds=settings.max_time,
         log=log,
-        saver=saver_of(run, settings, config),
-        resume=resume,
-        signals=signals,
+        **of_every_run(run, settings, config, resume, signals),
     )
     with signals.meanwhile(None), unless_told(result):
         if task.start is None:

@@ -14,7 +14,7 @@ from fbp.verify.program._interpreter import bind
 from fbp.verify.program._program import dtype_of, equations
 from fbp.verify.rule._rule import fingerprint
 from fbp.verify.rule._subject import Leaf, Subject
-from fbp.verify.sites._harvest import Reached, operands_of, sites_of
+from fbp.verify.sites._reached import Reached, operands_of, sites_of
 from fbp.verify.sites._remembered import remembered
 from fbp.verify.sites._sites import rule_source
 

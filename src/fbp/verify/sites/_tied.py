@@ -20,7 +20,8 @@ from fbp.verify.program._interpreter import Interpreter, bind
 from fbp.verify.program._numbers import largest
 from fbp.verify.program._program import opened, without_rules
 from fbp.verify.rule._subject import Subject
-from fbp.verify.sites._harvest import Harvest, Reached, operands_of, sites_of
+from fbp.verify.sites._harvest import Harvest
+from fbp.verify.sites._reached import Reached, operands_of, sites_of
 from fbp.verify.sites._whole import Whole
 
 TIED = "its operands depend on one another: their gradients together are right, each alone is not"

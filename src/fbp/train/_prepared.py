@@ -1,0 +1,61 @@
+"""What the user's settings make of a task: its objective, its batches and its recipe."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from fbp._errors import InputError
+from fbp._layer import PyTree
+from fbp._microbatch import Microbatch
+from fbp.ports import mixed_precision
+from fbp.step._step import one_step, state_of
+from fbp.train._recipe import Recipe
+from fbp.train._settings import Settings
+
+
+def prepared(
+    objective: Any, draw: Callable[[int, int], PyTree], batch: int, settings: Settings
+) -> tuple[Any, Callable[[int, int], PyTree]]:
+    """The objective and the batches as the settings want them."""
+    if settings.bf16:
+        objective = dataclasses.replace(objective, model=mixed_precision(objective.model))
+    if settings.accumulate > 1:
+        objective = Microbatch(objective, math.ceil(batch / settings.accumulate))
+    few = settings.overfit_batches
+    if few is None:
+        return objective, draw
+
+    def again(start: int, stop: int) -> PyTree:
+        kept = draw(0, few)
+        return jax.tree.map(lambda a: a[np.arange(start, stop) % few], kept)
+
+    return objective, again
+
+
+def require_in_backward(objective: Any, optimizer: Any, batch: PyTree, settings: Settings) -> None:
+    """Raises InputError where --in-backward cannot be, while nothing is written yet."""
+    if not settings.in_backward:
+        return
+    step = one_step(objective, optimizer, in_backward=True)
+
+    def first(key: Any) -> Any:
+        return step(state_of(objective.init(key), optimizer), batch, key)
+
+    try:
+        jax.eval_shape(first, jax.random.key(0))
+    except (TypeError, ValueError) as error:
+        line = str(error).splitlines()[0].removeprefix("in_backward: ")
+        raise InputError(f"--in-backward: {line}") from error
+
+
+def recipe_of(task: Recipe, settings: Settings) -> Recipe:
+    """The task's recipe with what the user gives."""
+    given = {name: value for name, value in settings.recipe.items() if value is not None}
+    if given.get("optimizer", task.optimizer) != task.optimizer:
+        # Those of the task's own optimizer mean nothing to another.
+        given = {"options": {}, "weight_decay": None, **given}
+    return dataclasses.replace(task, **given)
