@@ -1,6 +1,7 @@
 """What a run has learned, read back from its folder: nothing is believed unseen."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,12 +19,19 @@ from fbp.train.tables._encoding import Encoding
 from fbp.train.text._model import TextModel
 
 
-def load(run: Run) -> tuple[Layer, Params, Encoding]:
-    """Returns the model, its parameters and the encoding of its data.
+def load(run: Run | str | Path) -> tuple[Layer, Params, Encoding]:
+    """Reads the network of a run on a table.
+
+    Args:
+      run: its folder, such as `runs/digits`.
+
+    Returns:
+      `(model, params, encoding)`, which says what each input of the model means.
 
     Raises:
-      InputError: the folder is not a run, or a file in it is damaged.
+      InputError: the folder is not a run on a table, or a file in it is damaged.
     """
+    run = _opened(run)
     run.require_whole()
     config = run.config()
     if "recipe" in config and "encoding" not in config and "tokenizer" not in config:
@@ -44,12 +52,19 @@ def load(run: Run) -> tuple[Layer, Params, Encoding]:
     return model, _weights(run, model), encoding
 
 
-def load_text(run: Run) -> tuple[TextModel, Params, Tokenizer]:
-    """Returns the language model, its parameters and its tokenizer.
+def load_text(run: Run | str | Path) -> tuple[TextModel, Params, Tokenizer]:
+    """Reads the language model of a run, trained from the start.
+
+    Args:
+      run: its folder, such as `runs/gpt`.
+
+    Returns:
+      `(text_model, params, tokenizer)`.
 
     Raises:
       InputError: the folder is not a run on text, or a file in it is damaged.
     """
+    run = _opened(run)
     run.require_whole()
     config = run.config()
     if "tokenizer" not in config:
@@ -63,6 +78,10 @@ def load_text(run: Run) -> tuple[TextModel, Params, Tokenizer]:
         raise InputError(f"{run.folder / CONFIG}: expected a model that fits its tokenizer")
     params = jax.tree.map(jnp.asarray, _weights(run, text_model.model))
     return text_model, params, tokenizer
+
+
+def _opened(run: Run | str | Path) -> Run:
+    return run if isinstance(run, Run) else Run(Path(run))
 
 
 def _weights(run: Run, model: Layer) -> Params:
