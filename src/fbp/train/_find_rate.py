@@ -78,11 +78,11 @@ def find_rate(
     state = state_of(params, made)
     del params
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    run = Steps(objective, made, state, first_of(draw), key)
+    run = Steps(objective, made, state, first_of(draw), key, most=10)
     losses: list[float] = []
     while len(losses) < steps:
         at = len(losses)
-        taken = run.start(state, at, draw(at, min(at + min(run.most, 10), steps)))()
+        taken = run.start(state, at, draw(at, min(at + run.most, steps)))()
         state = taken.state
         losses += [float(loss) for loss in taken.losses if math.isfinite(loss)]
         smooth = _smooth(np.array(losses)) if losses else np.zeros(0)

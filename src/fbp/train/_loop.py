@@ -181,6 +181,7 @@ def fit(
                             at.state,
                             first_of(draw),
                             key,
+                            most=eval_every,
                             scan=scan,
                             in_backward=in_backward,
                         )

@@ -14,7 +14,7 @@ from fbp._tree import nbytes
 from fbp.step._step import State, all_finite, one_step
 
 # Of one call: its batches in bytes, and its steps.
-MOST_BYTES, MOST_STEPS = 2**23, 512
+MOST_BYTES, MOST_STEPS = 2**25, 4096
 # Up to this size in bytes, a copy of the state is kept while a call runs.
 SMALL = 2**25
 
@@ -46,6 +46,7 @@ class Steps:
     Args:
       objective, optimizer, in_backward: as for `fbp.step_of`.
       state, batch, key: of a step, or their shapes.
+      most: the number of steps that no call exceeds.
       scan: whether the steps are one program; XLA runs some slower in a loop than one by one.
     """
 
@@ -57,10 +58,11 @@ class Steps:
         batch: PyTree,
         key: Key,
         *,
+        most: int = MOST_STEPS,
         scan: bool = True,
         in_backward: bool = False,
     ):
-        self.most = max(1, min(MOST_STEPS, MOST_BYTES // max(1, nbytes(batch))))
+        self.most = max(1, min(most, MOST_STEPS, MOST_BYTES // max(1, nbytes(batch))))
         self._key = key
         # The same of the last call, of fewer steps: its batches are filled up.
         self._shapes = jax.tree.map(
