@@ -332,3 +332,11 @@ def test_an_interrupt_while_starting_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr("fbp.cli._main.main", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "fbp: interrupted\n"
+
+
+def test_it_is_a_module_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fbp", "train", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "usage: fbp train" in done.stdout

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 WITH_CODE = [page.stem for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
 # Of the room of training, what scripts call.
-OF_TRAINING = ["train.fit", "train.Fit", "train.batches"]
+OF_TRAINING = ["train.fit", "train.Fit", "train.batches", "train.load"]
+OF_TRAINING += ["train.load_language_model"]
 MODULES = {"models": fbp.models, "text": fbp.text, "verify.domains": fbp.verify.domains}
 
 

@@ -58,6 +58,21 @@ def test_where_it_is_cut_does_not_change_a_bit(scan, monkeypatch):
         assert_same(one.last, other.last)
 
 
+def test_evaluates_by_the_clock(monkeypatch):
+    """And where it is cut by it changes no number."""
+    clock = iter(np.arange(0.0, 1e6))
+    monkeypatch.setattr(_loop.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(_loop, "SECONDS_A_CALL", 0)
+    one, lines = train(optax.adam(0.03), steps=40, eval_every=40, eval_seconds=5.5)
+    at = [step for step, _ in lines]
+    assert (at[0], at[-1]) == (0, 40)
+    assert 5 < len(at) < 20
+    monkeypatch.undo()
+    other, lines = train(optax.adam(0.03), steps=40, eval_every=40)
+    assert [step for step, _ in lines] == [0, 40]
+    assert_same(one.last, other.last)
+
+
 def test_it_is_what_bare_steps_are():
     result, _ = train(optax.adam(0.03), steps=70, eval_every=7)
     optimizer = optax.adam(0.03)

@@ -274,6 +274,20 @@ def test_more_steps_and_what_may_not_change(here, capsys):
     assert logged(here / "runs/curve")[-1]["step"] == 70
 
 
+def test_evaluations_by_the_clock(here, capsys):
+    args = ["train", "curve", "--no-check", "--steps", "2000", "--eval-seconds"]
+    assert "expected --eval-seconds to be above 0" in failure(capsys, *args, 0)
+    assert "got both" in failure(capsys, *args, 1, "--eval-every", 10)
+    assert main([*args, "1e-9"]) == 0
+    steps = [line["step"] for line in logged(here / "runs/curve")]
+    assert len(steps) > 3
+    assert steps[-1] == 2000
+    # The other one may be given anew, and is then what holds.
+    again = ["train", "--resume", "runs/curve", "--steps", "2100", "--eval-every", "50"]
+    assert main(again) == 0
+    assert [line["step"] for line in logged(here / "runs/curve")][-3:] == [2000, 2050, 2100]
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("lr", 0.5), ("batch", 3), ("model", {"kind": "neuron"}), ("data", "0")]
 )

@@ -115,6 +115,7 @@ if TYPE_CHECKING:
     from fbp.step import Averaged as Averaged
     from fbp.step import Clipped as Clipped
     from fbp.step import LossScaled as LossScaled
+    from fbp.step import SpikesSkipped as SpikesSkipped
     from fbp.step import State as State
     from fbp.step import only as only
     from fbp.step import plan as plan
@@ -169,7 +170,8 @@ _ROOMS = {
         *["Update"],
     ],
     "step": [
-        *["Averaged", "Clipped", "LossScaled", "only", "plan", "State", "state_in_turn"],
+        *["Averaged", "Clipped", "LossScaled", "only", "plan", "SpikesSkipped", "State"],
+        *["state_in_turn"],
         *["state_of", "step_in_turn", "step_of", "steps_of", "with_batch_statistics"],
     ],
     "text": [],

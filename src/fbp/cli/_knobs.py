@@ -31,6 +31,8 @@ class Knobs:
     """What decays; matrices leaves out biases and the gains of norms."""
     clip: Annotated[float | None, _flag("NORM")] = None
     """The largest norm of a gradient."""
+    skip_spikes: Annotated[float | None, _flag("TIMES", "(default: none)")] = None
+    """Leave out a step whose gradient is TIMES larger than usual, such as 10."""
     average: Annotated[float | None, _flag("DECAY", "(default: none)")] = None
     """Keep a moving average of the weights, such as 0.999, instead of the weights."""
     accumulate: Annotated[int, _flag("N", "(default: 1)")] = 1
@@ -53,5 +55,6 @@ class Knobs:
     @property
     def recipe(self) -> dict[str, Any]:
         """What of the recipe is given."""
-        names = ("optimizer", "schedule", "warmup", "weight_decay", "decay", "clip", "average")
+        names = ["optimizer", "schedule", "warmup", "weight_decay", "decay", "clip"]
+        names += ["skip_spikes", "average"]
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

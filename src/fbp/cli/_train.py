@@ -19,7 +19,7 @@ _PRETRAINED = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 # What is not of the run, but of one call.
 _OF_A_CALL = ("resume", "name", "runs", "config", "print_config", "dry_run")
 # What a run that goes on takes anew.
-_ANEW = ("steps", "eval_every", "save_every", "keep", "max_time")
+_ANEW = ("steps", "eval_every", "eval_seconds", "save_every", "keep", "max_time")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,10 @@ class Train(Knobs, Flags):
             for name in (*_ANEW, "resume", "check")
             if getattr(self, name) != known[name].default
         }
+        # Of these two, the one that is given anew.
+        for one, other in (("eval_every", "eval_seconds"), ("eval_seconds", "eval_every")):
+            if one in given:
+                command = {name: value for name, value in command.items() if name != other}
         paths = {
             name: Path(command[name])
             for name in ("data", "weights", "runs")
@@ -100,6 +104,7 @@ class Train(Knobs, Flags):
             self.check,
             self.runs,
             self.eval_every,
+            self.eval_seconds,
             self.save_every,
             self.keep,
             self.resume,

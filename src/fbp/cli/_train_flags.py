@@ -103,11 +103,16 @@ class Flags:
     """Where the runs' folders are."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """Go on with a run that was stopped, as runs/digits, from its newest checkpoint. All settings
-    are the run's; only --steps, --eval-every, --save-every and --keep may be given anew."""
+    are the run's; only --steps, --eval-every, --eval-seconds, --save-every, --keep and --max-time
+    may be given anew."""
     eval_every: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_TASK)] = (
         None
     )
     """Steps between evaluations. The weights of the best one are kept."""
+    eval_seconds: Annotated[
+        float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: by steps)")
+    ] = None
+    """Seconds between evaluations, instead of steps: which are the best then goes by the clock."""
     save_every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 60.0
     """Time between checkpoints; 0 saves only at the end."""
     dry_run: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False

@@ -4,8 +4,9 @@ In: an objective, an optimizer, a state, a batch. Out: the next state and the lo
 plain step and the scan of many. `_in_backward` puts an `Update` around each Stack of a model, so
 that the optimizer runs inside the backward: `fbp/ports/_update.py` passes each gradient from
 `Stack.walk_back` to it. `_clipped` bounds the gradient's norm for both; `_plan` chooses what a
-Stack keeps by a budget of memory. `_scaled` and `_averaged` wrap an optimizer, `_in_turn` takes
-steps of several objectives on the same params. Pure: nothing here reads or writes a file.
+Stack keeps by a budget of memory. `_scaled`, `_averaged` and `_spikes` wrap an optimizer;
+`_in_turn` takes steps of several objectives on the same params. Pure: nothing here reads or writes
+a file.
 """
 
 from fbp.step._averaged import Averaged as Averaged
@@ -17,6 +18,7 @@ from fbp.step._in_turn import step_in_turn as step_in_turn
 from fbp.step._plan import Plan as Plan
 from fbp.step._plan import plan as plan
 from fbp.step._scaled import LossScaled as LossScaled
+from fbp.step._spikes import SpikesSkipped as SpikesSkipped
 from fbp.step._step import State as State
 from fbp.step._step import state_of as state_of
 from fbp.step._step import step_of as step_of

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from fbp._layer import Params
 from fbp.step._averaged import Average
+from fbp.step._spikes import Spikes
 from fbp.step._step import State, state_of
 from fbp.train._watch import Metrics, Watch
 from fbp.train.checkpoints import Checkpoint, Saver
@@ -77,6 +78,13 @@ def shown(state: State) -> Params:
     if not averages:
         return state.params
     return jax.tree.map(lambda a, p: a.astype(p.dtype), averages[0], state.params)
+
+
+def skipped_of(state: State) -> Metrics:
+    """How many steps a `SpikesSkipped` has not taken."""
+    leaves = jax.tree.leaves(state.opt_state, is_leaf=lambda leaf: isinstance(leaf, Spikes))
+    skipped = [int(leaf.skipped) for leaf in leaves if isinstance(leaf, Spikes)]
+    return {"skipped": float(sum(skipped))} if skipped else {}
 
 
 def copied(params: Params) -> Params:

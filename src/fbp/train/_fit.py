@@ -33,6 +33,7 @@ def fit(
     key: Key = None,
     evaluate: Callable[[Params], Metrics] | None = None,
     eval_every: int | None = None,
+    eval_seconds: float | None = None,
     watch: str | None = None,
     patience: int | None = None,
     save_every: float = 60.0,
@@ -61,8 +62,8 @@ def fit(
 
     Args:
       objective: what to minimize.
-      optimizer: any optax optimizer, or `fbp.Clipped`, `fbp.Averaged` or `fbp.LossScaled` of one.
-        Of an `Averaged`, the average is evaluated and kept.
+      optimizer: any optax optimizer, or `fbp.Clipped`, `fbp.SpikesSkipped`, `fbp.Averaged` or
+        `fbp.LossScaled` of one. Of an `Averaged`, the average is evaluated and kept.
       draw: `draw(start, stop)` returns the batches of these steps, stacked: a function of the steps
         alone, as `fbp.train.batches` and `fbp.text.random_windows` make.
       steps: the number of updates.
@@ -75,6 +76,7 @@ def fit(
       evaluate: returns metrics of the parameters, "loss" among them, as floats; by default the loss
         on the batch of step 0.
       eval_every: steps between evaluations; by default a twentieth of the run.
+      eval_seconds: evaluates after this time since the last one, too.
       watch: the metric whose lowest value is the best: by default val_loss, or else loss.
       patience: ends the run after this many evaluations that are not the best.
       save_every: seconds between checkpoints.
@@ -100,12 +102,13 @@ def fit(
     if key is None:
         key = jax.random.fold_in(jax.random.key(seed), 1)
     if eval_every is None:
-        eval_every = max(1, math.ceil(steps / 20))
+        eval_every = max(1, math.ceil(steps / 20)) if eval_seconds is None else steps
     if evaluate is None:
         evaluate = _loss_of(objective, draw)
     more: dict[str, Any] = {
         "steps": steps,
         "eval_every": eval_every,
+        "eval_seconds": math.inf if eval_seconds is None else eval_seconds,
         "key": key,
         "watch": watch,
         "patience": patience,

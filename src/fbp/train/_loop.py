@@ -13,7 +13,7 @@ from fbp._layer import Key, Params, PyTree
 from fbp._objective import ObjectiveLike
 from fbp._signals import Signals, name_of_signal
 from fbp.step._step import State
-from fbp.train._at import begin, shown
+from fbp.train._at import begin, shown, skipped_of
 from fbp.train._steps import Steps
 from fbp.train._troubles import diverges, kept, refused
 from fbp.train._watch import Metrics, Watch
@@ -68,6 +68,7 @@ def fit(
     *,
     steps: int,
     eval_every: int,
+    eval_seconds: float = math.inf,
     log: Callable[[int, Metrics], None],
     key: Key = None,
     watch: str | None = None,
@@ -98,6 +99,8 @@ def fit(
       steps: the number of updates.
       eval_every: the number of updates between evaluations; there is one before the first update
         and one after the last.
+      eval_seconds: there is one after this time since the last, too: which is the best then goes by
+        the clock.
       log: called with the number of updates and the metrics of each evaluation.
       key: for layers that draw noise in training; each step folds its number into it.
       watch: the metric whose lowest value is the best: by default "val_loss" where there is one,
@@ -129,9 +132,9 @@ def fit(
 
     def measured() -> Metrics:
         with heard.meanwhile(save):
-            return evaluate(shown(at.state))
+            return {**evaluate(shown(at.state)), **skipped_of(at.state)}
 
-    started = time.monotonic()
+    started = evaluated = time.monotonic()
     trouble: str | None = None
     ended: str | None = None
     pace, run, ahead = _Pace(), None, None
@@ -149,6 +152,7 @@ def fit(
                 saver.require_space(at.state)
             while True:
                 is_evaluation = at.step % eval_every == 0 or at.step >= steps
+                is_evaluation |= time.monotonic() - evaluated > eval_seconds
                 if is_evaluation and at.evaluated != at.step and heard.signum is None:
                     metrics = measured()
                     if not _finite(metrics):
@@ -160,6 +164,7 @@ def fit(
                         break
                     at.note(metrics)
                     log(at.step, metrics)
+                    evaluated = time.monotonic()
                 if at.watch.diverges:
                     trouble = diverges(at)
                 elif not at.watch.is_patient:

@@ -93,6 +93,8 @@ def resolved(settings: Settings, task: Any, resume: Checkpoint | None) -> dict[s
                 f"{defaults[name]}, got {value}"
             )
     found = {name: given[name] if given[name] is not None else defaults.get(name) for name in given}
+    if settings.eval_seconds is not None:
+        found["eval_every"] = found["steps"]
     found["eval_every"] = found["eval_every"] or math.ceil(int(found["steps"] or 1) / task.chunks)
     return found
 
@@ -153,6 +155,7 @@ def of_every_run(
         "steps": config["steps"],
         "eval_every": config["eval_every"],
         "key": jax.random.fold_in(jax.random.key(config["seed"]), 1),
+        "eval_seconds": math.inf if settings.eval_seconds is None else settings.eval_seconds,
         "in_backward": settings.in_backward,
         "max_seconds": settings.max_time,
         "saver": saver_of(run, settings, config),

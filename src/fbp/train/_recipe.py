@@ -10,7 +10,7 @@ import optax
 from fbp._errors import InputError
 from fbp._layer import Params
 from fbp._tree import named_leaves
-from fbp.step import Averaged, Clipped
+from fbp.step import Averaged, Clipped, SpikesSkipped
 
 SCHEDULES = ("cosine", "constant", "stable-decay")
 # Of a stable-decay schedule, the part at the end in which the rate falls.
@@ -31,6 +31,7 @@ class Recipe:
       decay: what decays: "all", "matrices", neither biases nor the gains of norms, or "network",
         all but the linear part of a table's networks.
       clip: the largest norm of a gradient.
+      skip_spikes: a step whose gradient is larger than usual by this factor is not taken.
       average: the decay of a moving average of the weights, which is then what is kept.
       options: more arguments of the optimizer.
     """
@@ -42,6 +43,7 @@ class Recipe:
     weight_decay: float | None = None
     decay: str = "all"
     clip: float | None = None
+    skip_spikes: float | None = None
     average: float | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -54,6 +56,8 @@ class Recipe:
             raise InputError(f"expected --warmup to be 0 or more, got {self.warmup}")
         if self.clip is not None and not self.clip > 0:
             raise InputError(f"expected --clip to be above 0, got {self.clip}")
+        if self.skip_spikes is not None and not self.skip_spikes > 1:
+            raise InputError(f"expected --skip-spikes to be above 1, got {self.skip_spikes}")
         if self.average is not None and not 0 <= self.average < 1:
             raise InputError(f"expected --average to be in [0, 1), got {self.average}")
         if self.weight_decay is not None and not 0 <= self.weight_decay < float("inf"):
@@ -80,6 +84,8 @@ class Recipe:
         made = make(rate, **options)
         if self.clip is not None:
             made = Clipped(made, self.clip)
+        if self.skip_spikes is not None:
+            made = SpikesSkipped(made, self.skip_spikes)
         return made if self.average is None else Averaged(made, self.average)
 
     def rate(self, lr: float, steps: int) -> Any:

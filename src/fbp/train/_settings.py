@@ -32,6 +32,7 @@ class Settings:
       check: whether the gradients are compared with jax.grad first.
       runs: where the runs' folders are.
       eval_every: steps between evaluations.
+      eval_seconds: seconds between evaluations, instead of steps.
       save_every: seconds between checkpoints; 0 saves only when the run ends.
       keep: how many of the newest checkpoints are kept.
       resume: the folder of a run to go on with.
@@ -55,6 +56,7 @@ class Settings:
     check: bool = True
     runs: Path = Path("runs")
     eval_every: int | None = None
+    eval_seconds: float | None = None
     save_every: float = 60.0
     keep: int = 2
     resume: Path | None = None
@@ -80,6 +82,10 @@ class Settings:
             raise InputError(f"expected --seed to be from 0 to {2**32 - 1}, got {self.seed}")
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
             raise InputError(f"expected --lr to be a positive number, got {self.lr}")
+        if self.eval_seconds is not None and not self.eval_seconds > 0:
+            raise InputError(f"expected --eval-seconds to be above 0, got {self.eval_seconds}")
+        if self.eval_seconds is not None and self.eval_every is not None:
+            raise InputError("expected --eval-every or --eval-seconds, got both")
         if not self.max_time > 0:
             raise InputError(f"expected --max-time to be above 0, got {self.max_time}")
         if not self.save_every >= 0:

@@ -149,8 +149,8 @@ def _train_in(
                 _score(run, task, predict, report)
                 draw_picture(run, report, lambda: draw_run(task, run.metrics(), predict))
             run.seal()
+            say_which(run, result, report)
         tracked.close()
-        say_which(run, result, report)
     if task.members is not None and result.step == 0 and result.signum is None:
         report.say(
             "no step was better on rows left out: the linear models that they began with are kept; "

@@ -1,0 +1,7 @@
+"""`python -m fbp` is `fbp`."""
+
+import sys
+
+from fbp.cli import main
+
+sys.exit(main())
