@@ -11,7 +11,7 @@ from cases import CASES, Case, Noise, by_name, draw
 import fbp
 from fbp._columns import size
 from fbp._tree import count, nbytes
-from fbp.explain._summary import _folded
+from fbp.explainer._summary import _folded
 
 
 def layers_in(layer: Any) -> int:

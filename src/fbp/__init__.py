@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fbp.combinators import Stack as Stack
     from fbp.combinators import Sum as Sum
     from fbp.combinators import map_layers as map_layers
-    from fbp.explain import summary as summary
+    from fbp.explainer import summary as summary
     from fbp.interop import from_jax as from_jax
     from fbp.interop import loss_from_jax as loss_from_jax
     from fbp.interop import objective_from_jax as objective_from_jax
@@ -142,7 +142,7 @@ _ROOMS = {
         *["Add", "Concat", "Each", "Graph", "map_layers", "On", "Parallel", "Pick"],
         *["Recurrent", "Remat", "Repeat", "Residual", "Serial", "Stack", "Sum"],
     ],
-    "explain": ["summary"],
+    "explainer": ["summary"],
     "interop": ["from_jax", "loss_from_jax", "objective_from_jax", "to_jax"],
     "layers": [
         *["Attention", "AvgPool2D", "BatchNorm", "Bias"],

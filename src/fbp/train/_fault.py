@@ -10,7 +10,7 @@ import numpy as np
 
 from fbp._layer import Key, Layer, Params, PyTree, name_of
 from fbp._objective import Objective
-from fbp.explain._probe import layers_inside
+from fbp.explainer._inside import layers_inside, with_layers
 from fbp.layers import Unembed
 from fbp.ports import Tie
 
@@ -95,16 +95,11 @@ class _Spy(Layer):
 
 def _spied(layer: Layer, path: str, faults: list[str]) -> Layer:
     """The model with a spy around every layer inside it."""
-    inside = copy.copy(layer)
-    for field, named in layers_inside(layer).items():
-        spied = [_spied(child, f"{path}.{name}".strip("."), faults) for name, child in named]
-        held = getattr(layer, field)
-        new: Any = tuple(spied)
-        if isinstance(held, Layer):
-            new = spied[0]
-        elif isinstance(held, dict):
-            new = dict(zip(held, spied, strict=True))
-        object.__setattr__(inside, field, new)
+    spies = {
+        field: [_spied(child, f"{path}.{name}".strip("."), faults) for name, child in named]
+        for field, named in layers_inside(layer).items()
+    }
+    inside = with_layers(layer, spies)
     return inside if isinstance(layer, Unembed) else _Spy(inside, path or "the model", faults)
 
 

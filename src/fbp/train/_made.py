@@ -12,7 +12,7 @@ from fbp._errors import InputError
 from fbp._layer import Layer, Loss, PyTree
 from fbp._objective import Objective
 from fbp._signals import Signals
-from fbp.explain import summary
+from fbp.explainer import summary
 from fbp.train._arrays import batches, evaluator
 from fbp.train._loop import Fit, Metrics, fit
 from fbp.train._opened import (

@@ -10,7 +10,7 @@ import fbp
 from fbp._errors import LOUD
 from fbp._objective import Objective, ObjectiveParams
 from fbp._signals import Signals
-from fbp.explain import summary
+from fbp.explainer import summary
 from fbp.train._arrays import batches, evaluator
 from fbp.train._loop import Fit, fit
 from fbp.train._opened import (

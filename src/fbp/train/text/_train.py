@@ -10,7 +10,7 @@ import optax
 import fbp
 from fbp._layer import Params
 from fbp._signals import Signals
-from fbp.explain import summary
+from fbp.explainer import summary
 from fbp.models import NextToken, with_lora
 from fbp.ports import trainable
 from fbp.text import Choice, random_windows

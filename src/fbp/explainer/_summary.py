@@ -9,7 +9,7 @@ import jax
 from fbp._columns import align, size
 from fbp._layer import Key, Layer, PyTree
 from fbp._tree import count, nbytes
-from fbp.explain._probe import Probe, Row, Trace, owned_leaves
+from fbp.explainer._probe import Probe, Row, Trace, owned_leaves
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,18 +5,16 @@ residuals with the layer's row. The marks are part of the trees and pass through
 combinators, so that each kept leaf names its layer.
 """
 
-import copy
 import dataclasses
 from typing import Any
 
 import jax
 
-from fbp._cell import Cell
 from fbp._layer import Array, Key, Layer, Params, PyTree, name_of
 from fbp._tree import path_of
-from fbp.combinators import Graph, Group
+from fbp.combinators import Graph
 from fbp.combinators._node import Node
-from fbp.ports import LoRA
+from fbp.explainer._inside import layers_inside, with_layers
 
 
 @dataclasses.dataclass
@@ -106,21 +104,15 @@ class Probe(Layer):
         fields = layers_inside(layer)
         trace.rows.append(Row(path, depth, name_of(layer), is_leaf=not fields))
         trace.children[number] = {}
-        inside = copy.copy(layer)
+        probes: dict[str, list[Probe]] = {}
         for field, named in fields.items():
-            probes = []
+            probes[field] = []
             for name, child in named:
                 below = f"{path}.{name}".strip(".")
                 probe = cls.around(child, below, depth + 1, trace)
                 trace.children[number][name] = probe.row
-                probes.append(probe)
-            held = getattr(layer, field)
-            new: Any = tuple(probes)
-            if isinstance(held, Layer):
-                new = probes[0]
-            elif isinstance(held, dict):
-                new = dict(zip(held, probes, strict=True))
-            object.__setattr__(inside, field, new)
+                probes[field].append(probe)
+        inside = with_layers(layer, probes)
         if isinstance(layer, Graph):
             trace.graphs.add(number)
             for node in layer.nodes:
@@ -158,27 +150,6 @@ def _input_of(graph: Graph, node: Node) -> str:
     if not computed:
         return "given"
     return "recomputed" if any(layer.cheap for layer in computed) else "kept"
-
-
-def layers_inside(layer: Layer) -> dict[str, list[tuple[str, Layer]]]:
-    """The fields of a layer that hold layers, each layer with its part of the params' path."""
-    fields: dict[str, list[tuple[str, Layer]]] = {}
-    if not dataclasses.is_dataclass(layer):
-        return fields
-    for field in dataclasses.fields(layer):
-        held = getattr(layer, field.name)
-        if isinstance(held, Cell) or isinstance(layer, LoRA):
-            # `Recurrent` and `LoRA` use attributes of their layer that a probe does not have.
-            continue
-        if isinstance(held, Layer):
-            # A wrapper holds its layer in a field `layer`, and its params are the layer's.
-            fields[field.name] = [("" if field.name == "layer" else field.name, held)]
-        elif isinstance(held, dict) and held and all(isinstance(x, Layer) for x in held.values()):
-            fields[field.name] = [(str(name), x) for name, x in held.items()]
-        elif isinstance(held, tuple | list) and held and all(isinstance(x, Layer) for x in held):
-            names = layer.names if isinstance(layer, Group) and layer.names else range(len(held))
-            fields[field.name] = [(str(n), x) for n, x in zip(names, held, strict=True)]
-    return fields
 
 
 def owned_leaves(tree: PyTree) -> list[tuple[int, tuple[Any, ...], Any]]:
