@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from fbp.combinators import Stack as Stack
     from fbp.combinators import Sum as Sum
     from fbp.combinators import map_layers as map_layers
+    from fbp.explainer import Explanation as Explanation
+    from fbp.explainer import explain as explain
     from fbp.explainer import summary as summary
     from fbp.interop import from_jax as from_jax
     from fbp.interop import loss_from_jax as loss_from_jax
@@ -142,7 +144,7 @@ _ROOMS = {
         *["Add", "Concat", "Each", "Graph", "map_layers", "On", "Parallel", "Pick"],
         *["Recurrent", "Remat", "Repeat", "Residual", "Serial", "Stack", "Sum"],
     ],
-    "explainer": ["summary"],
+    "explainer": ["explain", "Explanation", "summary"],
     "interop": ["from_jax", "loss_from_jax", "objective_from_jax", "to_jax"],
     "layers": [
         *["Attention", "AvgPool2D", "BatchNorm", "Bias"],

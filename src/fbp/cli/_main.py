@@ -10,6 +10,7 @@ from fbp.cli._audit import Audit
 from fbp.cli._bench import Bench
 from fbp.cli._check import Check
 from fbp.cli._config_file import with_config
+from fbp.cli._explain import Explain
 from fbp.cli._look import Compare, Plot, Runs
 from fbp.cli._lr_find import LrFind
 from fbp.cli._mutate import Mutate
@@ -28,7 +29,18 @@ def main(args: list[str] | None = None) -> int:
             print(f"fbp: {error}", file=sys.stderr)
             return 2
     command = tyro.cli(
-        Train | LrFind | Runs | Plot | Compare | Predict | Sample | Check | Audit | Mutate | Bench,
+        Train
+        | LrFind
+        | Runs
+        | Plot
+        | Compare
+        | Predict
+        | Sample
+        | Explain
+        | Check
+        | Audit
+        | Mutate
+        | Bench,
         prog="fbp",
         description="Functional backprop for JAX: backward passes written by hand.",
         args=args,

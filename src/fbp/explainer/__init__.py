@@ -1,4 +1,12 @@
-"""What a model is made of: a table of its layers, their outputs, parameters and kept residuals."""
+"""What a model is made of, and what happens in a step of it.
 
+`_summary` is a table of the layers, their outputs, parameters and kept residuals, from shapes alone.
+`_explain` has every number of a step: `_spies` wraps each layer, `_notes` brings what they note out
+of the compiled program, from inside scans too. `_rule` reads a layer's equations in its docstring,
+`_written` writes one number as the sum that made it, `_text` shows all of it in a terminal.
+"""
+
+from fbp.explainer._explain import Explanation as Explanation
+from fbp.explainer._explain import explain as explain
 from fbp.explainer._summary import Summary as Summary
 from fbp.explainer._summary import summary as summary

@@ -8,21 +8,11 @@ import jax
 import numpy as np
 
 from fbp._errors import InputError
-from fbp._layer import Params
-from fbp._objective import Objective
-from fbp.models import NextToken
 from fbp.step._step import state_of
-from fbp.text import random_windows
-from fbp.train._arrays import batches
+from fbp.train._learnable import learnable
 from fbp.train._loop import first_of
-from fbp.train._made import Made
 from fbp.train._picture import BLUE, ORANGE, draw_panels
-from fbp.train._recipe import Recipe
 from fbp.train._steps import Steps
-from fbp.train._tasks import Task, build_model
-from fbp.train.text._recipe import text_recipe
-from fbp.train.text._task import TextTask
-from fbp.train.text._train import start_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +60,7 @@ def find_rate(
         raise InputError(f"expected rates 0 < --low < --high, got {low} and {high}")
     if steps < 20:
         raise InputError(f"expected --steps to be 20 or more, got {steps}")
-    objective, params, draw, recipe = _learnable(task, batch, seed)
+    objective, params, draw, recipe = learnable(task, batch, seed)
     if optimizer is not None and optimizer != recipe.optimizer:
         recipe = dataclasses.replace(recipe, optimizer=optimizer, options={}, weight_decay=None)
     growth = math.log(high / low) / (steps - 1)
@@ -105,26 +95,6 @@ def draw_rates(found: Rates) -> bytes:
         ax.legend(frameon=False)
 
     return draw_panels("learning rate", [panel])
-
-
-def _learnable(task: Any, batch: int | None, seed: int) -> tuple[Any, Params, Any, Recipe]:
-    """The objective of a task, its first parameters, its batches and its recipe."""
-    if isinstance(task, TextTask):
-        text_model, params = start_of(task, seed)
-        draw = random_windows(task.train, batch or task.batch, task.context, seed)
-        recipe = dataclasses.replace(text_recipe(task.steps), warmup=0)
-        return NextToken(text_model.model), params, draw, recipe
-    if isinstance(task, Made):
-        objective, recipe = task.objective, Recipe(weight_decay=0.0)
-        if callable(task.data):
-            return objective, objective.init(jax.random.key(seed)), task.data, recipe
-        data = task.data
-    else:
-        assert isinstance(task, Task)
-        objective, recipe = Objective(build_model(task.model_spec()), task.loss()), task.recipe()
-        data = task.train
-    draw = batches(*data, min(batch or task.batch, len(data[0])), seed)
-    return objective, objective.init(jax.random.key(seed)), draw, recipe
 
 
 def _smooth(losses: np.ndarray, weight: float = 0.9) -> np.ndarray:

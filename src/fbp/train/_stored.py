@@ -49,7 +49,7 @@ def load(run: Run | str | Path) -> tuple[Layer, Params, Encoding]:
         raise InputError(f"{run.folder / CONFIG}: expected a run's config: {error}") from None
     if not fits:
         raise InputError(f"{run.folder / CONFIG}: expected a model that fits its encoding")
-    return model, _weights(run, model), encoding
+    return model, weights_of(run, model), encoding
 
 
 def load_text(run: Run | str | Path) -> tuple[TextModel, Params, Tokenizer]:
@@ -76,7 +76,7 @@ def load_text(run: Run | str | Path) -> tuple[TextModel, Params, Tokenizer]:
         raise InputError(f"{run.folder / CONFIG}: expected a run's config: {error}") from None
     if text_model.vocab != tokenizer.vocab:
         raise InputError(f"{run.folder / CONFIG}: expected a model that fits its tokenizer")
-    params = jax.tree.map(jnp.asarray, _weights(run, text_model.model))
+    params = jax.tree.map(jnp.asarray, weights_of(run, text_model.model))
     return text_model, params, tokenizer
 
 
@@ -84,7 +84,7 @@ def _opened(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else Run(Path(run))
 
 
-def _weights(run: Run, model: Layer) -> Params:
+def weights_of(run: Run, model: Layer) -> Params:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

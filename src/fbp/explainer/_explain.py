@@ -1,0 +1,282 @@
+"""`fbp.explain`: one step's forward and backward, layer by layer, with all its numbers."""
+
+import dataclasses
+from collections import defaultdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fbp._described import described
+from fbp._layer import Key, Layer, Params, PyTree, name_of
+from fbp._microbatch import Microbatch
+from fbp.explainer._inside import layers_inside, with_layers
+from fbp.explainer._notes import collected, spread
+from fbp.explainer._rule import rule_of
+from fbp.explainer._spies import BACKWARD, FORWARD, LOSS, RECOMPUTE, STEP, STEP_BACK, Log, spied
+from fbp.verify._at_numbers import AtNumbers, judge_of_loss, judge_of_rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """What one run of a layer was given and what it gave: trees of NumPy arrays.
+
+    Attributes:
+      params, x, key, y: of its forward.
+      res, dy, dparams, dx: of its backward.
+      proof: its rule beside autodiff, at these numbers.
+    """
+
+    params: PyTree = None
+    x: PyTree = None
+    key: PyTree = None
+    y: PyTree = None
+    res: PyTree = None
+    dy: PyTree = None
+    dparams: PyTree = None
+    dx: PyTree = None
+    proof: AtNumbers | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A layer of a model, and its passes: one, or in a `Stack`, `Repeat` or `Graph` one a copy.
+
+    Attributes:
+      path: where its parameters are; "" for the model itself.
+      depth: how many layers it is inside.
+      layer: the layer.
+      is_leaf: whether it has no layers inside.
+      rule: its equations, from its docstring.
+      passes: in the order of the forward.
+      steps: of a `Recurrent`, each step of its cell: z, state, y, res, and dy, da, dstate.
+    """
+
+    path: str
+    depth: int
+    layer: Layer
+    is_leaf: bool
+    rule: tuple[str, ...]
+    passes: tuple[Pass, ...]
+    steps: tuple[dict[str, PyTree], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedLoss:
+    """Where forward turns into backward.
+
+    Attributes:
+      loss: the loss.
+      rule: its equations.
+      params, y, target: what it was given.
+      value, dparams, dy: what it gave.
+      proof: its rule beside autodiff.
+    """
+
+    loss: Any
+    rule: tuple[str, ...]
+    params: PyTree
+    y: PyTree
+    target: PyTree
+    value: Any
+    dparams: PyTree
+    dy: PyTree
+    proof: AtNumbers | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """One thing that happens in a step.
+
+    Attributes:
+      kind: "forward", "loss", "recompute" or "backward".
+      layer: the number of the layer, -1 for the loss.
+      run: the number of its pass.
+    """
+
+    kind: str
+    layer: int
+    run: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """A step of backpropagation with all its numbers; `str()` is a table of it.
+
+    Attributes:
+      objective: what was explained.
+      params: its parameters.
+      value: the loss.
+      grads: the gradient.
+      layers: every layer, in the order of `fbp.summary`.
+      loss: the loss, with what it was given and gave.
+      events: what happened, in order, layers without layers inside alone.
+    """
+
+    objective: Any
+    params: Params
+    value: float
+    grads: Params
+    layers: tuple[Traced, ...]
+    loss: TracedLoss
+    events: tuple[Event, ...]
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """The paths of the layers whose own rule is not what autodiff says at these numbers."""
+        found = [
+            layer.path or name_of(layer.layer)
+            for layer in self.layers
+            if any(one.proof is not None and not one.proof.ok for one in layer.passes)
+        ]
+        if self.loss.proof is not None and not self.loss.proof.ok:
+            found.append("the loss")
+        return tuple(found)
+
+    def __str__(self) -> str:
+        from fbp.explainer._text import text_of
+
+        return text_of(self)
+
+
+def explain(
+    objective: Any, params: Params, batch: PyTree, key: Key = None, *, prove: bool = True
+) -> Explanation:
+    """Returns every number of one step's forward and backward, layer by layer.
+
+    The step is the one that trains, compiled as one program; each layer's x, y, res, dy, dparams
+    and dx come out beside the gradient, also from inside the scan of a `Stack`. With `prove` each
+    layer's own rule is compared with autodiff at these numbers, in float64.
+
+    Args:
+      objective: an `Objective`, a `NextToken`, or a `Microbatch` of one, which is taken whole.
+      params: its parameters.
+      batch: `(x, target)`, or what `prepare` takes.
+      key: a key for noise.
+      prove: whether to compare.
+
+    Raises:
+      TypeError: the objective is none of these.
+      Exception: whatever the objective raises for this batch.
+    """
+    if isinstance(objective, Microbatch):
+        objective = objective.objective
+    if not (isinstance(getattr(objective, "model", None), Layer) and hasattr(objective, "loss")):
+        raise TypeError(
+            "explain: expected an objective with a model and a loss, as fbp.Objective(model, loss) "
+            f"and fbp.models.NextToken(model), got {described(objective)}"
+        )
+    batch = jax.tree.map(jnp.asarray, batch)
+    log = Log()
+
+    def step(params: Params, batch: PyTree, key: Key) -> PyTree:
+        log.clear()
+        return collected(spied(objective, log).value_and_grad, params, batch, key)
+
+    (value, grads), notes = jax.tree.map(_plain, jax.jit(step)(params, batch, key))
+    passes, steps, loss, events = _assembled(log, notes)
+    layers = []
+    for number, layer in enumerate(log.layers):
+        seen = passes[number]
+        if prove:
+            seen = _proven(layer, seen)
+        layers.append(
+            Traced(
+                log.paths[number],
+                log.depths[number],
+                layer,
+                not log.inside[number],
+                rule_of(layer),
+                tuple(seen),
+                tuple(steps[number]),
+            )
+        )
+    turn = TracedLoss(
+        objective.loss,
+        rule_of(objective.loss),
+        *(loss[name] for name in ("params", "y", "target", "value", "dparams", "dy")),
+    )
+    if prove:
+        judge = judge_of_loss(turn.loss)
+        given = turn.params, turn.y, turn.target
+        proof = judge((turn.dparams, turn.dy), _key(loss.get("key")), *given)
+        turn = dataclasses.replace(turn, proof=proof)
+    return Explanation(objective, params, float(value), grads, tuple(layers), turn, tuple(events))
+
+
+def _plain(a: Any) -> Any:
+    return np.asarray(a)
+
+
+def _assembled(log: Log, notes: Any) -> tuple[Any, Any, Any, list[Event]]:
+    """The passes and steps of each layer, the loss, and the events, from what was noted."""
+    ran: list[tuple[int, dict[str, list[Any]]]] = []  # a call's number, and its leaves by name
+    latest: dict[int, int] = {}
+    for name, value in spread(notes):
+        call, what, leaf = name.split(".")
+        number = int(call)
+        at = latest.get(number)
+        # A call that begins again is another run of it, in the next step of a loop.
+        if at is None or int(leaf) < len(ran[at][1].get(what, ())):
+            at = latest[number] = len(ran)
+            ran.append((number, defaultdict(list)))
+        ran[at][1][what].append(value)
+
+    kinds: dict[str, dict[int, list[dict[str, PyTree]]]] = defaultdict(lambda: defaultdict(list))
+    events = []
+    loss: dict[str, PyTree] = {}
+    for number, leaves in ran:
+        call = log.calls[number]
+        trees = {
+            what: jax.tree.map(lambda i, what=what: leaves[what][i], form)
+            for what, form in call.noted.items()
+        }
+        if call.kind == LOSS:
+            loss = trees
+            events.append(Event(LOSS, -1, 0))
+            continue
+        kinds[call.kind][call.layer].append(trees)
+        if not log.inside[call.layer] and call.kind in (FORWARD, RECOMPUTE, BACKWARD):
+            events.append(Event(call.kind, call.layer, len(kinds[call.kind][call.layer]) - 1))
+    passes, steps = {}, {}
+    for layer in range(len(log.layers)):
+        forward, backward = kinds[FORWARD][layer], kinds[BACKWARD][layer]
+        # The backward takes the passes from the last to the first.
+        backward = backward[::-1] if len(backward) == len(forward) else [{}] * len(forward)
+        passes[layer] = [Pass(**{**f, **b}) for f, b in zip(forward, backward, strict=True)]
+        there, back = kinds[STEP][layer], kinds[STEP_BACK][layer][::-1]
+        back = back if len(back) == len(there) else [{}] * len(there)
+        steps[layer] = [{**f, **b} for f, b in zip(there, back, strict=True)]
+    last = {layer: len(seen) - 1 for layer, seen in passes.items()}
+    events = [
+        dataclasses.replace(event, run=last[event.layer] - event.run)
+        if event.kind == BACKWARD
+        else event
+        for event in events
+    ]
+    return passes, steps, loss, events
+
+
+def _proven(layer: Layer, passes: list[Pass]) -> list[Pass]:
+    """The passes, each with its proof, where its backward ran and gave a gradient."""
+
+    def inside(f: Any) -> Layer:
+        fields = layers_inside(layer)
+        return with_layers(
+            layer, {n: [f(child) for _, child in held] for n, held in fields.items()}
+        )
+
+    judge = judge_of_rule(layer, inside)
+    proven = []
+    for one in passes:
+        if one.dy is not None and jax.tree.leaves((one.dparams, one.dx)):
+            gradient = one.dparams, one.dx
+            proof = judge(gradient, _key(one.key), one.params, one.x, one.dy)
+            one = dataclasses.replace(one, proof=proof)
+        proven.append(one)
+    return proven
+
+
+def _key(data: PyTree) -> Key:
+    return None if data is None else jax.random.wrap_key_data(jnp.asarray(data))

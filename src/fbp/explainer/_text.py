@@ -1,0 +1,166 @@
+"""An explanation in the terminal: the chain of layers, or of one number's factors."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from fbp._columns import align
+from fbp._layer import PyTree, name_of
+from fbp.explainer._explain import Explanation, Pass, Traced
+from fbp.explainer._written import plain, written, written_loss
+
+# A gradient this much smaller than the loss's own, or larger, is pointed out.
+FAR = 1e4
+
+
+def text_of(explanation: Explanation) -> str:
+    """The whole of it."""
+    if _is_scalar(explanation):
+        return "\n".join([*_factors(explanation), *_proof(explanation)])
+    lines = [
+        f"loss {explanation.value:.6g}, {name_of(explanation.loss.loss)}; the root mean square of "
+        "each array:",
+        align(table(explanation)),
+        *_troubles(explanation),
+        *_proof(explanation),
+    ]
+    return "\n".join(lines)
+
+
+def table(explanation: Explanation) -> list[list[str]]:
+    """A row for each pass of each layer without layers inside, and one for the loss."""
+    rows = [["layer", "", "y", "dy", "dparams", "dx", "rule"]]
+    for layer, i, one in _leaves(explanation):
+        rows.append(
+            [
+                _place(layer, i),
+                name_of(layer.layer),
+                *(_size(tree) for tree in (one.y, one.dy, one.dparams, one.dx)),
+                _distance(one.proof),
+            ]
+        )
+    loss = explanation.loss
+    turned = [f"{explanation.value:.3g}", "", _size(loss.dparams), _size(loss.dy)]
+    rows.append(["loss", name_of(loss.loss), *turned, _distance(loss.proof)])
+    return rows
+
+
+def rms(tree: PyTree) -> float | None:
+    """The root mean square of all floats in a tree; None if there are none."""
+    leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(tree) if _is_float(a)]
+    count = sum(a.size for a in leaves)
+    return float(np.sqrt(sum(float((a**2).sum()) for a in leaves) / count)) if count else None
+
+
+def _leaves(explanation: Explanation) -> list[tuple[Traced, int, Pass]]:
+    """The passes of the layers without layers inside, in the order of the forward."""
+    seen = [(explanation.layers[e.layer], e.run) for e in explanation.events if e.kind == "forward"]
+    return [(layer, i, layer.passes[i]) for layer, i in seen]
+
+
+def _place(layer: Traced, i: int) -> str:
+    return layer.path if len(layer.passes) == 1 else f"{layer.path} [{i}]"
+
+
+def _size(tree: PyTree) -> str:
+    size = rms(tree)
+    return "" if size is None else f"{size:.3g}"
+
+
+def _distance(proof: Any) -> str:
+    if proof is None:
+        return ""
+    return f"{proof.units:.2g} eps" if proof.ok else "WRONG"
+
+
+def _troubles(explanation: Explanation) -> list[str]:
+    """Units that are 0 for every example, and gradients that vanish or blow up."""
+    lines = []
+    start = rms(explanation.loss.dy) or 0.0
+    for layer, i, one in _leaves(explanation):
+        y = one.y
+        if name_of(layer.layer) == "Relu" and np.ndim(y):
+            dead = (np.asarray(y).reshape(-1, y.shape[-1]) == 0).all(0)
+            if dead.any():
+                lines.append(
+                    f"{_place(layer, i)}: {dead.sum():,} of {dead.size:,} units are 0 for every "
+                    "example: no gradient passes through them"
+                )
+        size = rms(one.dx)
+        if size is not None and start and not start / FAR <= size <= start * FAR:
+            what = "vanishes" if size < start else "blows up"
+            lines.append(
+                f"{_place(layer, i)}: the gradient {what}: dx is {size / start:.1e} times the "
+                "loss's dy"
+            )
+        if not all(np.isfinite(a).all() for a in jax.tree.leaves((y, one.dx)) if _is_float(a)):
+            lines.append(f"{_place(layer, i)}: not finite")
+    return lines
+
+
+def _proof(explanation: Explanation) -> list[str]:
+    proofs = [one.proof for layer in explanation.layers for one in layer.passes]
+    proofs.append(explanation.loss.proof)
+    if not any(proofs):
+        return []
+    if wrong := explanation.wrong:
+        return [
+            f"WRONG: {', '.join(wrong)}: not what autodiff of the forward says at these numbers"
+        ]
+    units = [proof.units for proof in proofs if proof is not None]
+    return [
+        "each layer's own rule is what autodiff of its forward says at these numbers, to "
+        f"{np.nanmax(units):.2g} units of rounding"
+    ]
+
+
+def _factors(explanation: Explanation) -> list[str]:
+    """The chain rule of a network of single numbers, factor by factor."""
+    leaves = _leaves(explanation)
+    lines = ["forward"]
+    for layer, i, one in leaves:
+        lines.append(_line(_place(layer, i), "y", _written(layer, one, "y")))
+    loss = written_loss(explanation.loss)
+    lines += [_line("loss", "loss", loss["loss"]), "backward", _line("loss", "dy", loss["dy"])]
+    for layer, i, one in reversed(leaves):
+        for name, _ in _named(one.dparams, layer.path):
+            of = _written(layer, one, f"d{name}")
+            lines.append(_line(_place(layer, i), f"d{name}", f"upstream × local = {of}"))
+        lines.append(_line(_place(layer, i), "dx", _written(layer, one, "dx")))
+    return lines
+
+
+def _written(layer: Traced, one: Pass, what: str) -> str:
+    index = (0, 0) if what not in ("dw", "db") or np.ndim(one.dparams) == 2 else (0,)
+    made = written(layer.layer, one, what, index)
+    if made is not None:
+        return made
+    tree = getattr(one, what, None)
+    return " ".join(plain(a) for a in jax.tree.leaves(tree))
+
+
+def _line(where: str, what: str, text: str) -> str:
+    return f"  {where:12} {what:5} {text}"
+
+
+def _named(tree: PyTree, path: str) -> list[tuple[str, Any]]:
+    """The leaves of a layer's params by their last names; a single one has the layer's."""
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    last = path.rpartition(".")[2]
+    return [
+        (jax.tree_util.keystr(keys[-1:], simple=True) if keys else last, leaf)
+        for keys, leaf in found
+    ]
+
+
+def _is_scalar(explanation: Explanation) -> bool:
+    """Whether every array of a small network is one number."""
+    trees = [(one.x, one.y, one.params) for layer in explanation.layers for one in layer.passes]
+    return len(explanation.events) < 40 and all(
+        np.size(a) == 1 for a in jax.tree.leaves([*trees, explanation.loss.y])
+    )
+
+
+def _is_float(a: Any) -> bool:
+    return np.issubdtype(np.asarray(a).dtype, np.floating) or str(a.dtype) == "bfloat16"

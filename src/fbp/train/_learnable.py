@@ -1,0 +1,39 @@
+"""What a task learns by: its objective, its first parameters, its batches and its recipe."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from fbp._layer import Params
+from fbp._objective import Objective
+from fbp.models import NextToken
+from fbp.text import random_windows
+from fbp.train._arrays import batches
+from fbp.train._made import Made
+from fbp.train._recipe import Recipe
+from fbp.train._tasks import Task, build_model
+from fbp.train.text._recipe import text_recipe
+from fbp.train.text._task import TextTask
+from fbp.train.text._train import start_of
+
+
+def learnable(task: Any, batch: int | None, seed: int) -> tuple[Any, Params, Any, Recipe]:
+    """The objective of a task, its first parameters, its batches and its recipe."""
+    if isinstance(task, TextTask):
+        text_model, params = start_of(task, seed)
+        draw = random_windows(task.train, batch or task.batch, task.context, seed)
+        recipe = dataclasses.replace(text_recipe(task.steps), warmup=0)
+        return NextToken(text_model.model), params, draw, recipe
+    if isinstance(task, Made):
+        objective, recipe = task.objective, Recipe(weight_decay=0.0)
+        if callable(task.data):
+            return objective, objective.init(jax.random.key(seed)), task.data, recipe
+        data = task.data
+    else:
+        assert isinstance(task, Task)
+        model = build_model(task.model_spec(), side_by_side=True)
+        objective, recipe = Objective(model, task.loss()), task.recipe()
+        data = task.train
+    draw = batches(*data, min(batch or task.batch, len(data[0])), seed)
+    return objective, objective.init(jax.random.key(seed)), draw, recipe
