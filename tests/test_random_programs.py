@@ -11,12 +11,16 @@ from random_programs import program
 import fbp
 
 FEW, MORE, ALL = 2, 10, 500
+# Those that were once not as they should be.
+ONCE_WRONG = (226, 371, 499)
 
 
 def _marks(seed: int) -> list[Any]:
     if seed < FEW:
         return []
-    return [pytest.mark.slow] if seed < MORE else [pytest.mark.slow, pytest.mark.exhaustive]
+    if seed < MORE or seed in ONCE_WRONG:
+        return [pytest.mark.slow]
+    return [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 SEEDS = [pytest.param(seed, marks=_marks(seed)) for seed in range(ALL)]

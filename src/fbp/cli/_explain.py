@@ -74,7 +74,7 @@ def _neuron() -> int:
     print(f"update, against the gradient, by the learning rate {rate}")
     new = jax.tree.map(lambda p, d: p - rate * d, params, explanation.grads)
     for name, before in params.model.items():
-        step = f"{plain(before)} - {rate} · {number(explanation.grads.model[name])}"
+        step = f"{plain(before)} - {rate} * {number(explanation.grads.model[name])}"
         print(f"  {name:12} {step} = {plain(new.model[name])}")
     after = float(objective.value(new, batch))
     print(f"  {'loss':12} {plain(explanation.value)} -> {after:.6g}")

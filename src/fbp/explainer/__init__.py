@@ -1,6 +1,6 @@
 """What a model is made of, and what happens in a step of it.
 
-`_summary` is a table of the layers, their outputs, parameters and kept residuals, from shapes alone.
+`_summary` is a table of the layers, their outputs, parameters and what is kept, from shapes alone.
 `_explain` has every number of a step: `_spies` wraps each layer, `_notes` brings what they note out
 of the compiled program, from inside scans too. `_rule` reads a layer's equations in its docstring,
 `_written` writes one number as the sum that made it, `_text` shows all of it in a terminal.

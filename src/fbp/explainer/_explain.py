@@ -214,8 +214,8 @@ def _assembled(log: Log, notes: Any) -> tuple[Any, Any, Any, list[Event]]:
     ran: list[tuple[int, dict[str, list[Any]]]] = []  # a call's number, and its leaves by name
     latest: dict[int, int] = {}
     for name, value in spread(notes):
-        call, what, leaf = name.split(".")
-        number = int(call)
+        at_call, what, leaf = name.split(".")
+        number = int(at_call)
         at = latest.get(number)
         # A call that begins again is another run of it, in the next step of a loop.
         if at is None or int(leaf) < len(ran[at][1].get(what, ())):
@@ -228,10 +228,7 @@ def _assembled(log: Log, notes: Any) -> tuple[Any, Any, Any, list[Event]]:
     loss: dict[str, PyTree] = {}
     for number, leaves in ran:
         call = log.calls[number]
-        trees = {
-            what: jax.tree.map(lambda i, what=what: leaves[what][i], form)
-            for what, form in call.noted.items()
-        }
+        trees = {what: _tree(form, leaves[what]) for what, form in call.noted.items()}
         if call.kind == LOSS:
             loss = trees
             events.append(Event(LOSS, -1, 0))
@@ -256,6 +253,10 @@ def _assembled(log: Log, notes: Any) -> tuple[Any, Any, Any, list[Event]]:
         for event in events
     ]
     return passes, steps, loss, events
+
+
+def _tree(form: PyTree, leaves: list[Any]) -> PyTree:
+    return jax.tree.map(lambda i: leaves[i], form)
 
 
 def _proven(layer: Layer, passes: list[Pass]) -> list[Pass]:

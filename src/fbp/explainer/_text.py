@@ -126,7 +126,7 @@ def _factors(explanation: Explanation) -> list[str]:
     for layer, i, one in reversed(leaves):
         for name, _ in _named(one.dparams, layer.path):
             of = _written(layer, one, f"d{name}")
-            lines.append(_line(_place(layer, i), f"d{name}", f"upstream × local = {of}"))
+            lines.append(_line(_place(layer, i), f"d{name}", f"upstream * local = {of}"))
         lines.append(_line(_place(layer, i), "dx", _written(layer, one, "dx")))
     return lines
 

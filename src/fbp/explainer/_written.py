@@ -24,7 +24,7 @@ def written(layer: Layer, one: Pass, what: str, index: tuple[int, ...]) -> str |
         return None
     value = sum(float(np.prod(factors)) for factors in terms)
     terms = sorted(terms, key=lambda factors: -abs(float(np.prod(factors))))
-    shown = [" · ".join(map(number, factors)) for factors in terms[:MOST]]
+    shown = [" * ".join(map(number, factors)) for factors in terms[:MOST]]
     more = [f"{len(terms) - MOST} smaller ones"] if len(terms) > MOST else []
     if len(terms) == 1 and len(terms[0]) == 1:
         return plain(value)
@@ -38,7 +38,7 @@ def written_loss(loss: TracedLoss) -> dict[str, str]:
     if isinstance(loss.loss, MeanSquaredError):
         return {
             "loss": f"({plain(y)} - {number(target)})^2 = {plain(value)}",
-            "dy": f"2 · ({plain(y)} - {number(target)}) = {plain(dy)}",
+            "dy": f"2 * ({plain(y)} - {number(target)}) = {plain(dy)}",
         }
     return {"loss": plain(value), "dy": plain(dy)}
 
@@ -57,7 +57,7 @@ def _terms(
     layer: Layer, one: Pass, what: str, index: tuple[int, ...]
 ) -> list[tuple[float, ...]] | None:
     """The products whose sum it is, each as its factors."""
-    x, y, dy = (None if a is None else _rows(a) for a in (one.x, one.y, one.dy))
+    x, dy = _rows(one.x), _rows(one.dy)
     p: Any = one.params
     if isinstance(layer, Scale | Bias):
         *place, i = index

@@ -75,8 +75,8 @@ def step_of_text(folder: Path, text: str, step: int | None) -> StepOfRun:
         raise InputError(f"expected --text to have two tokens or more, got {len(ids)}")
     if longest is not None and len(ids) > longest + 1:
         raise InputError(
-            f"expected --text to have at most {longest + 1} tokens, the context and one to predict, "
-            f"got {len(ids)}"
+            f"expected --text to have at most {longest + 1} tokens, the context and one to "
+            f"predict, got {len(ids)}"
         )
     if step is not None:
         params = _at_step(Run(folder), params, step)

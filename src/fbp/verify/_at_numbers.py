@@ -15,6 +15,7 @@ from fbp._custom_vjp import layer_function
 from fbp._layer import Array, Key, Layer, Loss, Params, PyTree
 from fbp._turn import value_and_grad_of, value_of
 from fbp.verify.judge._measure import leaf_checks
+from fbp.verify.program._wide import narrow_dtypes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,10 @@ class AtNumbers:
 
     ok: bool
     units: float
+
+
+class _NotWider(Exception):
+    """What cannot be computed in float64."""
 
 
 Judge = Callable[..., AtNumbers]
@@ -50,7 +55,7 @@ def judge_of_rule(layer: Layer, inside: Callable[[Callable[[Layer], Layer]], Lay
         return layer.backward(params, x, res, dy)
 
     def auto(key: Key, params: Params, x: PyTree, dy: PyTree) -> PyTree:
-        y, pull = jax.vjp(lambda *of: reference.forward(*of, key)[0], params, x)
+        y, pull = jax.vjp(lambda p, x: reference.forward(p, x, key)[0], params, x)
         return pull(_cotangent(dy, y))
 
     return _judge(rule, auto)
@@ -64,7 +69,7 @@ def judge_of_loss(loss: Loss) -> Judge:
         return dparams, dy
 
     def auto(key: Key, params: Params, y: PyTree, target: PyTree) -> PyTree:
-        value, pull = jax.vjp(lambda *of: value_of(loss, *of, target, key), params, y)
+        value, pull = jax.vjp(lambda p, y: value_of(loss, p, y, target, key), params, y)
         return pull(jnp.ones_like(value))
 
     return _judge(rule, auto)
@@ -100,11 +105,17 @@ def _judge(rule: Callable[..., PyTree], auto: Callable[..., PyTree]) -> Judge:
 
     def judge(gradient: PyTree, key: Key, *given: PyTree) -> AtNumbers:
         got = _numbers(_named(gradient))
-        if key is not None:  # float64 would draw other noise
-            exact = _numbers(control(key, *given))
-            return _judged(got, exact, got, exact, exact)
-        with jax.enable_x64(True):
-            rule64, exact = _numbers(both(None, *_float64(given)))
+        try:
+            if key is not None:
+                raise _NotWider  # float64 would draw other noise
+            with jax.enable_x64(True):
+                wide = _float64(given)
+                if narrow_dtypes(both.trace(None, *wide).jaxpr):
+                    raise _NotWider  # a cast inside
+                rule64, exact = _numbers(both(None, *wide))
+        except Exception:
+            # Also a layer that refuses another dtype.
+            return _coarsely(got, _numbers(control(key, *given)), given)
         quick = _judged(rule64, exact, got, exact, exact)
         # What one's own digits explain, autodiff's digits show.
         if quick.ok:
@@ -112,6 +123,21 @@ def _judge(rule: Callable[..., PyTree], auto: Callable[..., PyTree]) -> Judge:
         return _judged(rule64, exact, got, _numbers(control(None, *given)), exact)
 
     return judge
+
+
+def _coarsely(got: PyTree, auto: PyTree, given: PyTree) -> AtNumbers:
+    """Compares with autodiff in the working dtype: to two thirds of its digits, or of those of the
+    narrowest dtype among the numbers."""
+    dtypes = {a.dtype for a in jax.tree.leaves((got, given)) if is_float(a)}
+    eps = max((float(jnp.finfo(dtype).eps) for dtype in dtypes), default=0.0)
+    size = max(map(_size, jax.tree.leaves(auto)), default=0.0)
+    ok, units = True, 0.0
+    for a, b in zip(*map(jax.tree.leaves, (got, auto)), strict=True):
+        off = _size(a.astype(np.float64) - b.astype(np.float64))
+        own = max(_size(b), eps ** (1 / 3) * size)
+        ok = ok and bool(off <= eps ** (2 / 3) * own or not np.isfinite(off))
+        units = max(units, _units(a, b))
+    return AtNumbers(ok, units)
 
 
 def _judged(
@@ -131,10 +157,14 @@ def _numbers(tree: PyTree) -> PyTree:
 
 def _units(got: np.ndarray, want: np.ndarray) -> float:
     """max|got - want| in units of the dtype's eps times max|want|."""
-    off = np.abs(got.astype(np.float64) - want.astype(np.float64)).max(initial=0.0)
-    size = np.abs(want.astype(np.float64)).max(initial=0.0)
-    eps = float(jnp.finfo(got.dtype).eps)
-    return 0.0 if not off else float(off / (eps * size)) if size else float("inf")
+    off, size = _size(got.astype(np.float64) - want.astype(np.float64)), _size(want)
+    if not off:
+        return 0.0
+    return off / (float(jnp.finfo(got.dtype).eps) * size) if size else float("inf")
+
+
+def _size(a: np.ndarray) -> float:
+    return float(np.abs(a.astype(np.float64)).max(initial=0.0))
 
 
 def _named(gradient: tuple[Params, PyTree]) -> PyTree:

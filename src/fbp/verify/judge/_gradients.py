@@ -137,6 +137,8 @@ class Gradients:
         runs = [(working.rule_grads[k], pair.rule_grads[k])]
         if working.grads:
             runs.append((working.grads[k], pair.grads[k]))
+            if self.runs.draws:  # float64 draws other numbers, and shows no rounding
+                runs = [(working.rule_grads[k], working.grads[k])]
         lost = max(lost_to_rounding(narrow[known], wide[known]) for narrow, wide in runs)
         usual = max(self.leaves[k].usual, self.narrow.saturated(pair, k))
         return algebra_allowed(eps, self.narrow.unit(k), scale, lost, usual)

@@ -210,9 +210,11 @@ class Whole:
             narrow = jax.device_get(run(*self.subject.values))
         except Exception:
             return [0.0] * len(self.exact)
-        return [
-            rounding_of_cancelling(
-                EPS64, float(jax.numpy.finfo(g.dtype).eps), lost_to_rounding(g, w)
-            )
-            for g, w in zip(narrow, self.exact, strict=True)
-        ]
+        lost = [lost_to_rounding(g, w) for g, w in zip(narrow, self.exact, strict=True)]
+        units = [float(jax.numpy.finfo(g.dtype).eps) for g in narrow]
+        if narrow_dtypes(self.program):
+            # A rule and its function may hold one table rounded to two dtypes, as NumPy's float64
+            # and JAX's float32: its digits are lost in float64 too, of terms as large as any.
+            most = max(map(largest, self.exact))
+            return [max(a, u * most) for u, a in zip(units, lost, strict=True)]
+        return [rounding_of_cancelling(EPS64, u, a) for u, a in zip(units, lost, strict=True)]
