@@ -135,7 +135,10 @@ def _coarsely(got: PyTree, auto: PyTree, given: PyTree) -> AtNumbers:
     for a, b in zip(*map(jax.tree.leaves, (got, auto)), strict=True):
         off = _size(a.astype(np.float64) - b.astype(np.float64))
         own = max(_size(b), eps ** (1 / 3) * size)
-        ok = ok and bool(off <= eps ** (2 / 3) * own or not np.isfinite(off))
+        if np.isfinite(off):
+            ok = ok and off <= eps ** (2 / 3) * own
+        else:
+            ok = ok and np.array_equal(np.isfinite(a), np.isfinite(b))
         units = max(units, _units(a, b))
     return AtNumbers(ok, units)
 
