@@ -215,7 +215,7 @@ def test_a_step_reads_and_writes_no_files(path: Path) -> None:
 VERIFY = (
     *("report", "program", "rule", "probe", "judge", "diagnose", "sites"),
     *("domains.py", "_deadline.py", "_summing_up.py", "_other_sizes.py", "_stages.py"),
-    *("_check.py", "_audit_site.py", "_audit.py", "_cross_check.py"),
+    *("_check.py", "_audit_site.py", "_audit.py", "_at_numbers.py", "_cross_check.py"),
     *("registry", "pytest_plugin.py", "mutate"),
 )
 

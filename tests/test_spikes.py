@@ -68,18 +68,37 @@ def test_what_stays_large_becomes_usual():
 
 
 def test_a_skipped_step_changes_nothing():
-    """Not even the momentum, nor the step of a schedule; infinity is a spike too."""
+    """Not even the momentum, nor the step of a schedule; also where the norm overflows."""
     inner = optax.adamw(optax.linear_schedule(1.0, 0.0, 10), weight_decay=0.1)
     optimizer = fbp.SpikesSkipped(inner, warmup=1)
     params = grads(1.0)
     updates, before = optimizer.update(grads(1.0), optimizer.init(params), params)
-    for large in (1e3, np.inf):
+    for large in (1e3, 1e30):
         spike = jax.tree.map(lambda g, large=large: jnp.full_like(g, large), grads(1.0))
         updates, after = optimizer.update(spike, before, params)
         assert not any(np.any(u) for u in jax.tree.leaves(updates))
         jax.tree.map(np.testing.assert_array_equal, after.state, before.state)
         assert np.isfinite(after.norm)
         assert int(after.skipped) == 1
+
+
+def test_a_gradient_that_is_not_finite_is_no_spike():
+    """A training must stop at it."""
+    optimizer = fbp.SpikesSkipped(optax.sgd(1.0), warmup=1)
+    params = grads(1.0)
+    _, before = optimizer.update(grads(1.0), optimizer.init(params), params)
+    for bad in (np.inf, np.nan):
+        updates, after = optimizer.update(grads(bad), before, params)
+        assert not np.isfinite(optax.tree.norm(updates))
+        assert (after.norm, after.seen, after.skipped) == (before.norm, before.seen, 0)
+
+
+@pytest.mark.parametrize("first", [0.0, np.inf])
+def test_where_nothing_is_usual_nothing_is_skipped(first):
+    sizes, state = walked([first] * 20 + [1.0] * 50)
+    assert (sizes[20:] == 1).all()
+    assert int(state.skipped) == 0
+    assert 0 < state.norm <= 1
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

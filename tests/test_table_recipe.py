@@ -11,7 +11,7 @@ import pytest
 import fbp
 from fbp.cli import main
 from fbp.train import Settings, predict, table_task, train
-from fbp.train._members import Average, Members
+from fbp.train._members import MeanOfMembers, Members
 from fbp.train._picture import draw_run
 from fbp.train._predict import answering
 from fbp.train._recipe import network
@@ -29,7 +29,7 @@ def test_members_and_their_mean_have_right_gradients():
     params = Members(MLP, 4).init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (6, 4, 3))
     fbp.check(Members(MLP, 4), params, x).raise_if_wrong()
-    fbp.check(Average(MLP, 4), params, x[:, 0]).raise_if_wrong()
+    fbp.check(MeanOfMembers(MLP, 4), params, x[:, 0]).raise_if_wrong()
 
 
 def test_each_member_sees_its_own_rows_and_their_mean_is_the_answer():
@@ -39,7 +39,7 @@ def test_each_member_sees_its_own_rows_and_their_mean_is_the_answer():
     alone = [MLP.forward(jax.tree.map(lambda p, i=i: p[i], params), x[:, i])[0] for i in range(4)]
     np.testing.assert_allclose(y, np.stack(alone, 1), rtol=1e-5, atol=1e-6)
     same = jnp.broadcast_to(x[:, :1], x.shape)
-    mean, _ = Average(MLP, 4).forward(params, x[:, 0])
+    mean, _ = MeanOfMembers(MLP, 4).forward(params, x[:, 0])
     y, _ = Members(MLP, 4).forward(params, same)
     np.testing.assert_allclose(mean, y.mean(1), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match=r"expected x of shape \(\.\.\., 4, n_in\)"):
@@ -141,7 +141,7 @@ def test_a_last_layer_of_zeros_adds_nothing():
     params = model.init(jax.random.key(0))
     params["network"]["dense_3"] = jax.tree.map(jnp.zeros_like, params["network"]["dense_3"])
     x = np.random.default_rng(0).normal(size=(476, 19)).astype(np.float32)
-    line, _ = Average(model.layer.layers[0], 5).forward(params["linear"], x)
+    line, _ = MeanOfMembers(model.layer.layers[0], 5).forward(params["linear"], x)
     np.testing.assert_allclose(answering(model, params)(x), line, rtol=1e-4, atol=1e-5)
 
 

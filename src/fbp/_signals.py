@@ -35,6 +35,11 @@ class Signals:
         self._hook: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
 
+    @property
+    def ends(self) -> bool:
+        """Whether a signal ends the process, and not only the work at hand."""
+        return self._end is not None
+
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
             return self
@@ -54,11 +59,12 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self._before and not hasattr(self, "_wakeup"):
+        if not hasattr(self, "_wakeup"):
             return
-        signal.set_wakeup_fd(self._wakeup)
+        # The handlers first: a signal between the two must not vanish.
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
         self._mouth.close()  # which ends the thread
 
     @contextlib.contextmanager
@@ -94,6 +100,8 @@ class Signals:
                 return
             try:
                 self._hook()
+            except Exception as error:  # told to the user; the work at hand meets it again
+                self.said = f"; {error}"
             finally:
                 if self._end is not None:
                     self._end(number)

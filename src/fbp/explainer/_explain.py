@@ -9,99 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from fbp._described import described
-from fbp._layer import Key, Layer, Params, PyTree, name_of
+from fbp._layer import Key, Layer, Params, PyTree
 from fbp._microbatch import Microbatch
 from fbp.explainer._inside import layers_inside, with_layers
 from fbp.explainer._notes import collected, spread
 from fbp.explainer._rule import rule_of
 from fbp.explainer._spies import BACKWARD, FORWARD, LOSS, RECOMPUTE, STEP, STEP_BACK, Log, spied
-from fbp.verify._at_numbers import AtNumbers, judge_of_loss, judge_of_rule
+from fbp.explainer._text import text_of
+from fbp.explainer._traced import Event, Pass, Traced, TracedLoss, TracedStep
+from fbp.verify._at_numbers import judge_of_loss, judge_of_rule
 
 
 @dataclasses.dataclass(frozen=True)
-class Pass:
-    """What one run of a layer was given and what it gave: trees of NumPy arrays.
-
-    Attributes:
-      params, x, key, y: of its forward.
-      res, dy, dparams, dx: of its backward.
-      proof: its rule beside autodiff, at these numbers.
-    """
-
-    params: PyTree = None
-    x: PyTree = None
-    key: PyTree = None
-    y: PyTree = None
-    res: PyTree = None
-    dy: PyTree = None
-    dparams: PyTree = None
-    dx: PyTree = None
-    proof: AtNumbers | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Traced:
-    """A layer of a model, and its passes: one, or in a `Stack`, `Repeat` or `Graph` one a copy.
-
-    Attributes:
-      path: where its parameters are; "" for the model itself.
-      depth: how many layers it is inside.
-      layer: the layer.
-      is_leaf: whether it has no layers inside.
-      rule: its equations, from its docstring.
-      passes: in the order of the forward.
-      steps: of a `Recurrent`, each step of its cell: z, state, y, res, and dy, da, dstate.
-    """
-
-    path: str
-    depth: int
-    layer: Layer
-    is_leaf: bool
-    rule: tuple[str, ...]
-    passes: tuple[Pass, ...]
-    steps: tuple[dict[str, PyTree], ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class TracedLoss:
-    """Where forward turns into backward.
-
-    Attributes:
-      loss: the loss.
-      rule: its equations.
-      params, y, target: what it was given.
-      value, dparams, dy: what it gave.
-      proof: its rule beside autodiff.
-    """
-
-    loss: Any
-    rule: tuple[str, ...]
-    params: PyTree
-    y: PyTree
-    target: PyTree
-    value: Any
-    dparams: PyTree
-    dy: PyTree
-    proof: AtNumbers | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """One thing that happens in a step.
-
-    Attributes:
-      kind: "forward", "loss", "recompute" or "backward".
-      layer: the number of the layer, -1 for the loss.
-      run: the number of its pass.
-    """
-
-    kind: str
-    layer: int
-    run: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
+class Explanation(TracedStep):
     """A step of backpropagation with all its numbers; `str()` is a table of it.
 
     Attributes:
@@ -114,29 +34,7 @@ class Explanation:
       events: what happened, in order, layers without layers inside alone.
     """
 
-    objective: Any
-    params: Params
-    value: float
-    grads: Params
-    layers: tuple[Traced, ...]
-    loss: TracedLoss
-    events: tuple[Event, ...]
-
-    @property
-    def wrong(self) -> tuple[str, ...]:
-        """The paths of the layers whose own rule is not what autodiff says at these numbers."""
-        found = [
-            layer.path or name_of(layer.layer)
-            for layer in self.layers
-            if any(one.proof is not None and not one.proof.ok for one in layer.passes)
-        ]
-        if self.loss.proof is not None and not self.loss.proof.ok:
-            found.append("the loss")
-        return tuple(found)
-
     def __str__(self) -> str:
-        from fbp.explainer._text import text_of
-
         return text_of(self)
 
 

@@ -7,14 +7,14 @@ import numpy as np
 
 from fbp._columns import align
 from fbp._layer import PyTree, name_of
-from fbp.explainer._explain import Explanation, Pass, Traced
+from fbp.explainer._traced import Pass, Traced, TracedStep
 from fbp.explainer._written import plain, written, written_loss
 
 # A gradient this much smaller than the loss's own, or larger, is pointed out.
 FAR = 1e4
 
 
-def text_of(explanation: Explanation) -> str:
+def text_of(explanation: TracedStep) -> str:
     """The whole of it."""
     if _is_scalar(explanation):
         return "\n".join([*_factors(explanation), *_proof(explanation)])
@@ -28,7 +28,7 @@ def text_of(explanation: Explanation) -> str:
     return "\n".join(lines)
 
 
-def table(explanation: Explanation) -> list[list[str]]:
+def table(explanation: TracedStep) -> list[list[str]]:
     """A row for each pass of each layer without layers inside, and one for the loss."""
     rows = [["layer", "", "y", "dy", "dparams", "dx", "rule"]]
     for layer, i, one in _leaves(explanation):
@@ -53,7 +53,7 @@ def rms(tree: PyTree) -> float | None:
     return float(np.sqrt(sum(float((a**2).sum()) for a in leaves) / count)) if count else None
 
 
-def _leaves(explanation: Explanation) -> list[tuple[Traced, int, Pass]]:
+def _leaves(explanation: TracedStep) -> list[tuple[Traced, int, Pass]]:
     """The passes of the layers without layers inside, in the order of the forward."""
     seen = [(explanation.layers[e.layer], e.run) for e in explanation.events if e.kind == "forward"]
     return [(layer, i, layer.passes[i]) for layer, i in seen]
@@ -74,7 +74,7 @@ def _distance(proof: Any) -> str:
     return f"{proof.units:.2g} eps" if proof.ok else "WRONG"
 
 
-def _troubles(explanation: Explanation) -> list[str]:
+def _troubles(explanation: TracedStep) -> list[str]:
     """Units that are 0 for every example, and gradients that vanish or blow up."""
     lines = []
     start = rms(explanation.loss.dy) or 0.0
@@ -99,7 +99,7 @@ def _troubles(explanation: Explanation) -> list[str]:
     return lines
 
 
-def _proof(explanation: Explanation) -> list[str]:
+def _proof(explanation: TracedStep) -> list[str]:
     proofs = [one.proof for layer in explanation.layers for one in layer.passes]
     proofs.append(explanation.loss.proof)
     if not any(proofs):
@@ -115,7 +115,7 @@ def _proof(explanation: Explanation) -> list[str]:
     ]
 
 
-def _factors(explanation: Explanation) -> list[str]:
+def _factors(explanation: TracedStep) -> list[str]:
     """The chain rule of a network of single numbers, factor by factor."""
     leaves = _leaves(explanation)
     lines = ["forward"]
@@ -154,7 +154,7 @@ def _named(tree: PyTree, path: str) -> list[tuple[str, Any]]:
     ]
 
 
-def _is_scalar(explanation: Explanation) -> bool:
+def _is_scalar(explanation: TracedStep) -> bool:
     """Whether every array of a small network is one number."""
     trees = [(one.x, one.y, one.params) for layer in explanation.layers for one in layer.passes]
     return len(explanation.events) < 40 and all(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from fbp._layer import Layer
-from fbp.explainer._explain import Pass, TracedLoss
+from fbp.explainer._traced import Pass, TracedLoss
 from fbp.layers import Bias, Dense, Scale, Unembed
 from fbp.losses import MeanSquaredError
 

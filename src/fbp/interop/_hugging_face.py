@@ -55,7 +55,7 @@ def from_pretrained(
     layers = next(leaf.shape[0] for path, leaf in paths.items() if path.startswith("blocks."))
     require_all_used(folder, tensors, {path: names[path] for path in paths}, layers)
     if dtype is None:
-        dtype = stored_dtype(tensors)
+        dtype = stored_dtype(folder, tensors)
     model = model_of(folder, config, dtype, dropout=dropout)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     leaves = []
@@ -94,7 +94,7 @@ def save_pretrained(folder: str | Path, model: Layer, params: Params) -> None:
                 f"save_pretrained: expected {path} of shape {wanted[path].shape}, got {leaf.shape}"
             )
         tensors.update(_write(names[path], np.asarray(leaf)))
-    dtype = str(stored_dtype(tensors))
+    dtype = str(stored_dtype(folder, tensors))
     text, files = _around(model, config, dtype)
     if os.path.lexists(folder / CONFIG):
         raise FolderError(f"{folder / CONFIG} is there already and is kept: choose another folder")

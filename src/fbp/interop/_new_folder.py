@@ -29,6 +29,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
                 flush(path)
             if folder.is_dir() and any(folder.iterdir()):
                 _move_into(partial, folder)
+                for path in (folder, *filter(Path.is_dir, folder.rglob("*"))):
+                    flush(path)
             else:
                 os.replace(partial, folder)
             flush(folder.parent)

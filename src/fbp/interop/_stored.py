@@ -85,7 +85,13 @@ def _require_tied(folder: Path, tensors: Mapping[str, np.ndarray], embed: str) -
             )
 
 
-def stored_dtype(tensors: Mapping[str, np.ndarray]) -> np.dtype:
-    """The smallest dtype that holds every tensor as it is."""
+def stored_dtype(folder: Path, tensors: Mapping[str, np.ndarray]) -> np.dtype:
+    """The smallest dtype that holds every tensor as it is.
+
+    Raises:
+      FolderError: there is none.
+    """
+    if not tensors:
+        raise FolderError(f"{folder}: expected safetensors files with tensors, got none")
     found = {tensors[name].dtype for name in tensors if not name.endswith(_TABLES)}
     return np.dtype(jnp.result_type(*found)) if len(found) > 1 else found.pop()

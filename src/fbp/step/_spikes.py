@@ -10,6 +10,7 @@ from fbp._layer import Array, Params, PyTree
 from fbp.ports._squares import sum_of_squares
 from fbp.ports._update_of import update_of
 from fbp.step._scaled import LossScaled
+from fbp.step._step import all_finite
 
 
 class Spikes(NamedTuple):
@@ -38,7 +39,8 @@ class SpikesSkipped:
     where ||g|| is the norm over all parameters together. A skipped step changes neither the params
     nor the optimizer's state, and is counted in `state.opt_state.skipped`. What stays large becomes
     usual: the norm grows with each skipped step too. It begins as the mean of the first gradients,
-    `warmup` of which are always taken.
+    `warmup` of which are always taken. A gradient that is not finite is no spike: it is passed on,
+    as a mistake that a training should stop at.
 
     Args:
       optimizer: an optax optimizer; it may be `Clipped`, which then clips what is not skipped.
@@ -77,7 +79,9 @@ class SpikesSkipped:
         norm = jnp.sqrt(sum_of_squares(grads)).astype(state.norm.dtype)
         most = self.times * state.norm
         warm = state.seen >= self.warmup
-        skips = warm & (norm > most)
+        # A norm may overflow where the gradient does not.
+        finite = all_finite(grads)
+        skips = warm & (norm > most) & finite
 
         def taken() -> tuple[Params, PyTree]:
             return update_of(self.optimizer)(grads, state.state, params, **extra)
@@ -88,10 +92,10 @@ class SpikesSkipped:
             return jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), updates), state.state
 
         updates, inner = jax.lax.cond(skips, skipped, taken)
-        seen = state.seen + 1
+        # A gradient that is not finite, or 0, is not what is usual.
+        seen = state.seen + (finite & (norm > 0))
         # The plain mean of the first ones, and then the moving average.
-        part = jnp.where(warm, 1 - self.decay, 1 / seen)
+        part = jnp.where(warm, 1 - self.decay, 1 / jnp.maximum(seen, 1))
         usual = state.norm + part * (jnp.where(skips, most, norm) - state.norm)
-        # A gradient that is not finite is not what is usual.
         usual = jnp.where(jnp.isfinite(usual), usual, state.norm)
         return updates, Spikes(inner, usual, seen, state.skipped + skips)

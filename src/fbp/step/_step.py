@@ -86,7 +86,8 @@ def step_of(
     Args:
       objective: the objective to minimize: an `Objective`, a `Microbatch`, a
         `fbp.models.NextToken`, or any other value with their methods.
-      optimizer: any optax optimizer, or `fbp.Clipped`, `fbp.LossScaled` or `fbp.Averaged` of one.
+      optimizer: any optax optimizer, or `fbp.Clipped`, `fbp.SpikesSkipped`,
+        `fbp.LossScaled` or `fbp.Averaged` of one.
       has_aux: whether the step reports what the objective's `aux` computes.
       in_backward: whether each Stack's parameters are updated within its backward.
 
@@ -115,20 +116,6 @@ def steps_of(
         return lax.scan(lambda state, batch: step(state, batch, key), state, batches)
 
     return jax.jit(steps, donate_argnums=0)
-
-
-def one_by_one(objective: ObjectiveLike, optimizer: Any) -> Callable[..., tuple[State, Array]]:
-    """Like `steps_of`, but by n calls of one step: for programs that XLA runs slower in a loop."""
-    step = step_of(objective, optimizer)
-
-    def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Array]:
-        values = []
-        for i in range(jax.tree.leaves(batches)[0].shape[0]):
-            state, value = step(state, jax.tree.map(lambda a, i=i: a[i], batches), key)
-            values.append(value)
-        return state, jnp.stack(values)
-
-    return steps
 
 
 def one_step(

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from fbp._layer import Params
 from fbp.step._averaged import Average
@@ -77,7 +78,17 @@ def shown(state: State) -> Params:
     averages = [leaf.average for leaf in leaves if isinstance(leaf, Average)]
     if not averages:
         return state.params
-    return jax.tree.map(lambda a, p: a.astype(p.dtype), averages[0], state.params)
+    # What an optimizer is masked for has no average: it does not change.
+    return jax.tree.map(
+        lambda a, p: p if _is_masked(a) else a.astype(p.dtype),
+        averages[0],
+        state.params,
+        is_leaf=_is_masked,
+    )
+
+
+def _is_masked(a: Any) -> bool:
+    return isinstance(a, optax.MaskedNode)
 
 
 def skipped_of(state: State) -> Metrics:

@@ -1,5 +1,6 @@
 """Training from a script: what `fbp train` does, for any objective and any data."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from fbp._objective import ObjectiveLike
 from fbp._signals import Signals
 from fbp.train._loop import Fit, Metrics
 from fbp.train._loop import fit as take_steps
-from fbp.train._opened import go_on_with, opened, saver_of, unless_told
+from fbp.train._opened import go_on_with, opened, require_same, saver_of, unless_told
 from fbp.train._run import Run
 from fbp.train._settings import Settings
 
@@ -141,7 +142,10 @@ def fit(
     whole = {"fbp": fbp.__version__, "steps": steps, "eval_every": eval_every, "seed": seed}
     whole |= {"config": config}
     with Signals() as signals, opened(settings, folder.name, report, signals) as (run, checkpoint):
+        has_ended = False
         if checkpoint is not None and checkpoint.step >= steps:
+            has_ended = True
+            require_same(run, whole, checkpoint)
             say(f"{folder}: has taken all its {checkpoint.step:,} steps")
         else:
             go_on_with(run, whole, checkpoint, report)
@@ -157,7 +161,7 @@ def fit(
             draw,
             evaluate,
             log=noted,
-            saver=saver_of(run, settings, whole),
+            saver=None if has_ended else saver_of(run, settings, whole),
             resume=checkpoint,
             signals=signals,
             **more,
@@ -165,6 +169,8 @@ def fit(
         with signals.meanwhile(None), unless_told(result):
             _save_weights(run, result)
             run.seal()
+        if result.signum is None and signals.signum is not None:  # while these were written
+            result = dataclasses.replace(result, signum=signals.signum)
         _tell(result, say)
     return result
 

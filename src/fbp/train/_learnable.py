@@ -13,6 +13,7 @@ from fbp.train._arrays import batches
 from fbp.train._made import Made
 from fbp.train._recipe import Recipe
 from fbp.train._tasks import Task, build_model
+from fbp.train._train import first_params, rows_of_task
 from fbp.train.text._recipe import text_recipe
 from fbp.train.text._task import TextTask
 from fbp.train.text._train import start_of
@@ -34,6 +35,8 @@ def learnable(task: Any, batch: int | None, seed: int) -> tuple[Any, Params, Any
         assert isinstance(task, Task)
         model = build_model(task.model_spec(), side_by_side=True)
         objective, recipe = Objective(model, task.loss()), task.recipe()
-        data = task.train
+        rows, left = rows_of_task(task, seed)
+        draw = batches(*rows, min(batch or task.batch, len(rows[0])), seed)
+        return objective, first_params(task, objective, rows, left, seed), draw, recipe
     draw = batches(*data, min(batch or task.batch, len(data[0])), seed)
     return objective, objective.init(jax.random.key(seed)), draw, recipe

@@ -12,8 +12,8 @@ import jax
 from fbp._layer import Key, Params, PyTree
 from fbp._objective import ObjectiveLike
 from fbp._signals import Signals, name_of_signal
-from fbp.step._step import State
-from fbp.train._at import begin, shown, skipped_of
+from fbp.step._step import State, all_finite
+from fbp.train._at import begin, copied, shown, skipped_of
 from fbp.train._steps import Steps
 from fbp.train._troubles import diverges, kept, refused
 from fbp.train._watch import Metrics, Watch
@@ -137,6 +137,7 @@ def fit(
     started = evaluated = time.monotonic()
     trouble: str | None = None
     ended: str | None = None
+    is_whole = False  # the state before the trouble
     pace, run, ahead = _Pace(), None, None
 
     def cut(start: int) -> int:
@@ -204,21 +205,26 @@ def fit(
                     at.step += len(taken.losses) - 1
                     with heard.meanwhile(save):
                         trouble = refused(at, float(taken.losses[-1]), objective, draw, key)
+                    is_whole = bool(all_finite(at.state.params))
                     break
                 at.step = stop
                 pace.took(len(taken.losses), time.perf_counter() - began)
                 if progress is not None:
                     progress(at.step, float(taken.losses[-1]))
-            if trouble is None:
+            if trouble is None or is_whole:
                 save()
+            elif saver is not None:
+                saver.finish()
         except SaveError as error:
-            trouble = str(error)
+            trouble = str(error) if trouble is None else f"{trouble}; {error}"
+    if at.evaluated < 0:  # stopped before anything was measured
+        at.best = copied(shown(at.state))
     if trouble is None and heard.signum is not None:
         saved = "" if saver is None else f", saved in {folder_of(saver.steps, at.step)}"
         trouble = f"stopped by {name_of_signal(heard.signum)} after step {at.step:,}{saved}"
     return Fit(
         at.best,
-        at.watch.best_step,
+        max(at.watch.best_step, 0),
         at.best_metrics,
         at.state,
         at.step,

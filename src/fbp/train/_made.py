@@ -142,7 +142,8 @@ def _train_in(
         "name": run.folder.name,
         **chosen,
         "recipe": recipe.to_json(),
-        "data": fingerprint(first if callable(task.data) else task.data),
+        "model": repr(objective),
+        "data": fingerprint((first if callable(task.data) else task.data, task.held_out)),
         **noted(settings),
     }
     require_in_backward(objective, recipe.made(lr, steps), first, settings)

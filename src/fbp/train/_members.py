@@ -61,7 +61,7 @@ class Members(_Several):
 
 
 @dataclasses.dataclass(frozen=True)
-class Average(_Several):
+class MeanOfMembers(_Several):
     """The mean of n networks that were trained as `Members`, on one x.
 
         y    = 1/n sum_i f(p_i, x)

@@ -34,7 +34,11 @@ def opened(
     Until the training itself begins, a signal ends the process and leaves nothing.
     """
     if settings.resume is None:
-        with new_run(settings.runs, settings.name, task) as run, signals.meanwhile(run.discard):
+        with (
+            new_run(settings.runs, settings.name, task) as run,
+            # Where the process goes on, the run ends as one that was stopped before its first step.
+            signals.meanwhile(run.discard if signals.ends else None),
+        ):
             yield run, None
         return
     run = Run(settings.resume)
@@ -107,17 +111,12 @@ def go_on_with(
     Raises:
       InputError: the configuration is not that of the checkpoint, or a log is damaged.
     """
-    config = json.loads(json.dumps(config))  # as it was read, without tuples
+    config = _as_json(config)
     if resume is None:
         run.clear_logs()
     else:
         then = resume.content["config"]
-        for key, value in config.items():
-            if key not in MAY_CHANGE and then.get(key) != value:
-                raise InputError(
-                    f"{run.folder}: cannot go on: {key} is {_short(value)} now, and was "
-                    f"{_short(then.get(key))}"
-                )
+        require_same(run, config, resume)
         # A run that was killed after its last step still has its weights to write.
         if resume.step >= config["steps"] and run.is_sealed:
             raise InputError(
@@ -135,6 +134,23 @@ def go_on_with(
                     "are not those of an uninterrupted run"
                 )
     run.save_config(config)
+
+
+def require_same(run: Run, config: dict[str, Any], resume: Checkpoint) -> None:
+    """Raises InputError unless a checkpoint was made with this configuration, but for what may
+    change."""
+    then = resume.content["config"]
+    for key, value in _as_json(config).items():
+        if key not in MAY_CHANGE and then.get(key) != value:
+            raise InputError(
+                f"{run.folder}: cannot go on: {key} is {_short(value)} now, and was "
+                f"{_short(then.get(key))}"
+            )
+
+
+def _as_json(config: dict[str, Any]) -> dict[str, Any]:
+    """As it is read again, without tuples."""
+    return dict(json.loads(json.dumps(config)))
 
 
 def noted(settings: Settings) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Recipe:
     Attributes:
       optimizer: its name in optax or optax.contrib, such as adamw, sgd, lion or muon.
       schedule: of the rate after the warm-up: "cosine" to `end`, "constant", or "stable-decay",
-        constant and then down to `end` along a line in the last fifth.
+        constant and then down to `end` along a line in the last fifth of the steps after it.
       warmup: steps in which the rate rises.
       end: the last rate, as a part of the highest.
       weight_decay: None leaves it to the optimizer.
@@ -82,23 +82,18 @@ class Recipe:
         if unknown:
             raise InputError(f"--optimizer {self.optimizer}: it takes no {unknown[0]}")
         made = make(rate, **options)
-        if self.clip is not None:
+        if self.average is not None:
+            made = Averaged(made, self.average)
+        if self.clip is not None:  # around the average: a step in the backward clips outermost
             made = Clipped(made, self.clip)
-        if self.skip_spikes is not None:
-            made = SpikesSkipped(made, self.skip_spikes)
-        return made if self.average is None else Averaged(made, self.average)
+        return made if self.skip_spikes is None else SpikesSkipped(made, self.skip_spikes)
 
     def rate(self, lr: float, steps: int) -> Any:
         """The rate of each step."""
         warmup = min(self.warmup, max(steps - 1, 0))
-        if self.schedule == "cosine":
-            if not warmup:
-                return optax.cosine_decay_schedule(lr, steps, alpha=self.end)
-            first = lr / (warmup + 1)
-            return optax.warmup_cosine_decay_schedule(
-                first, lr, warmup, steps, end_value=lr * self.end
-            )
         parts, at = [optax.constant_schedule(lr)], []
+        if self.schedule == "cosine":
+            parts = [optax.cosine_decay_schedule(lr, steps - warmup, alpha=self.end)]
         if warmup:
             parts.insert(0, optax.linear_schedule(lr / (warmup + 1), lr, warmup))
             at.append(warmup)
@@ -106,7 +101,7 @@ class Recipe:
             fall = max(1, round(FALL * (steps - warmup)))
             parts.append(optax.linear_schedule(lr, lr * self.end, fall))
             at.append(steps - fall)
-        return optax.join_schedules(parts, at) if at else lr
+        return optax.join_schedules(parts, at) if at else parts[0]
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

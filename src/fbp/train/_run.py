@@ -25,7 +25,7 @@ import numpy as np
 from fbp._layer import Params
 from fbp._tree import named_leaves
 from fbp.train.checkpoints import checkpoints_in
-from fbp.train.checkpoints._disk import replace_durably
+from fbp.train.checkpoints._disk import replace_durably, sync_folder
 from fbp.train.checkpoints._logs import append
 from fbp.train.checkpoints._manifest import from_bytes, of_files, to_bytes
 from fbp.train.checkpoints._write import tidy
@@ -40,6 +40,7 @@ PICTURE = "picture.png"
 SAMPLES = "samples.txt"
 STEPS = "steps"
 MANIFEST = "manifest.json"
+MODEL = "model"
 # What does not change when a run has ended.
 SEALED = (CONFIG, METRICS, SAMPLES, WEIGHTS, LAST, SCORES, PICTURE)
 
@@ -66,6 +67,7 @@ class Run:
                 plain = name or (task if number == 1 else f"{task}-{number}")
                 try:
                     (runs / plain).mkdir()
+                    sync_folder(runs)
                     return cls(runs / plain)
                 except FileExistsError:
                     if cls(runs / plain)._is_abandoned():
@@ -90,8 +92,12 @@ class Run:
 
     def seal(self) -> None:
         """Notes the SHA-256 of the files of a run that has ended; `load` compares them."""
-        files = of_files(self.folder, SEALED)
+        files = of_files(self.folder, self._sealed())
         self._write(MANIFEST, to_bytes({"files": files}))
+
+    def _sealed(self) -> list[str]:
+        tuned = sorted(path for path in (self.folder / MODEL).rglob("*") if path.is_file())
+        return [*SEALED, *(path.relative_to(self.folder).as_posix() for path in tuned)]
 
     @property
     def is_sealed(self) -> bool:
@@ -112,7 +118,7 @@ class Run:
         if not path.exists():
             return
         said = from_bytes(str(path), path.read_bytes())["files"]
-        for name, entry in of_files(self.folder, SEALED).items():
+        for name, entry in of_files(self.folder, self._sealed()).items():
             if name not in said or said.pop(name) != entry:
                 raise InputError(
                     f"{self.folder / name}: damaged: its SHA-256 is not that of {MANIFEST}"
@@ -242,8 +248,15 @@ class Run:
 @contextlib.contextmanager
 def new_run(runs: Path, name: str | None, task: str) -> Iterator[Run]:
     """A new run's folder; if the run fails before it logs metrics, the folder is removed."""
-    run = Run.create(runs, name, task)
-    with run.locked():
+    with contextlib.ExitStack() as held:
+        while True:
+            run = Run.create(runs, name, task)
+            try:
+                held.enter_context(run.locked())
+                break
+            except InputError:  # of the same moment: it took the folder for an abandoned one
+                if name is not None:
+                    raise
         try:
             yield run
         except BaseException:

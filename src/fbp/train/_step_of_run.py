@@ -40,7 +40,7 @@ class StepOfRun:
 
 
 def step_of_table(run: Run, task: Any, rows: int, step: int | None) -> StepOfRun:
-    """A step on the first rows of a run's training data.
+    """A step on a batch of so many rows of a run's training data.
 
     Raises:
       InputError: there is no such checkpoint, or a file is damaged.
@@ -52,11 +52,7 @@ def step_of_table(run: Run, task: Any, rows: int, step: int | None) -> StepOfRun
         params = _at_step(run, first, step)
     else:
         params = ObjectiveParams(weights_of(run, objective.model), first.loss)
-    given = getattr(task, "train", None) or getattr(task, "data", None)
-    if isinstance(given, tuple):
-        batch = jax.tree.map(lambda a: np.asarray(a[:rows]), given)
-    else:
-        batch = jax.tree.map(lambda a: a[0], draw(0, 1))
+    batch = jax.tree.map(lambda a: a[0], draw(0, 1))
     there = len(jax.tree.leaves(batch)[0])
     return StepOfRun(objective, params, batch, None, f"{run.folder}, {there} rows{_said(step)}")
 

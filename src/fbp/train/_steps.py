@@ -92,6 +92,12 @@ class Steps:
         self._careful = careful  # compiled only when it is needed
         self._copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
         self._finite = jax.jit(all_finite)
+        # A gradient that is not finite may stay in the optimizer's state alone, as where only its
+        # sign is used. Some begin with infinity there.
+        fresh = jax.tree.leaves(state)[0]
+        self._looks_at_all = isinstance(fresh, jax.ShapeDtypeStruct) or bool(
+            self._finite(state.opt_state)
+        )
 
     def start(self, state: State, step: int, batches: PyTree) -> Callable[[], Taken]:
         """Begins to take the steps of these batches; what it returns waits for them.
@@ -106,7 +112,8 @@ class Steps:
         def wait() -> Taken:
             taken = np.asarray(losses)[:n]
             if kept is not None:
-                if np.isfinite(taken).all() and bool(self._finite(state.params)):
+                seen = (state.params, state.opt_state) if self._looks_at_all else state.params
+                if np.isfinite(taken).all() and bool(self._finite(seen)):
                     return Taken(state, taken, True)
                 return _taken(*self._careful(kept, padded, jnp.int32(n), self._key), step, n)
             return _taken(state, taken, step, n)

@@ -12,7 +12,7 @@ from fbp._layer import Layer, Loss
 from fbp.combinators import Serial, Sum
 from fbp.layers import Dense, Relu, Unflatten
 from fbp.losses import MeanSquaredError, SoftmaxCrossEntropy
-from fbp.train._members import Average, Members
+from fbp.train._members import MeanOfMembers, Members
 from fbp.train._recipe import Recipe
 from fbp.train.tables._decide import split_rows
 from fbp.train.tables._encoding import Column, Encoding
@@ -96,7 +96,7 @@ def build_model(spec: dict[str, Any], side_by_side: bool = False) -> Layer:
         if "members" not in spec:
             return network
         line = Dense(spec["sizes"][0], spec["sizes"][-1])
-        several = Members if side_by_side else Average
+        several = Members if side_by_side else MeanOfMembers
         return several(Sum(linear=line, network=network), int(spec["members"]))
     if spec.get("kind") == "convnet":
         (n_in, *widths, n_out), image = spec["sizes"], tuple(spec["image"])

@@ -1,5 +1,7 @@
 """Where metrics go beside `metrics.jsonl`: TensorBoard, or Weights & Biases."""
 
+import functools
+import hashlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -48,8 +50,10 @@ class WeightsAndBiases:
             import wandb
         except ModuleNotFoundError:
             raise InputError("--track wandb needs it: pip install wandb") from None
+        where = str(run.folder.resolve()).encode()
+        known_as = f"{run.folder.name}-{hashlib.sha256(where).hexdigest()[:8]}"
         self._run = wandb.init(
-            name=run.folder.name, id=run.folder.name, dir=run.folder, config=config, resume="allow"
+            name=run.folder.name, id=known_as, dir=run.folder, config=config, resume="allow"
         )
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -71,24 +75,28 @@ class Tracked:
             kinds: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
             if name not in kinds:
                 raise InputError(f"expected --track to be one of {', '.join(TRACKERS)}, got {name}")
-            self._tracker = kinds[name](run, config)
+            self._try(lambda: self._begin(kinds[name](run, config)))
+
+    def _begin(self, tracker: Tracker) -> None:
+        self._tracker = tracker
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Adds a line to metrics.jsonl, and tells the tracker."""
         self._run.log(step, metrics)
         if self._tracker is not None:
-            self._try(lambda tracker: tracker.log(step, metrics))
+            self._try(functools.partial(self._tracker.log, step, metrics))
 
     def close(self) -> None:
         """Ends the tracker."""
         if self._tracker is not None:
-            self._try(lambda tracker: tracker.close())
+            self._try(self._tracker.close)
 
-    def _try(self, call: Callable[[Tracker], None]) -> None:
-        assert self._tracker is not None
+    def _try(self, call: Callable[[], None]) -> None:
         try:
-            call(self._tracker)
+            call()
+        except InputError:
+            raise
         except Exception as error:
             self._tracker = None
             lines = str(error).splitlines() or [repr(error)]
-            self._say(f"no longer tracked: {lines[0]}")
+            self._say(f"not tracked any more: {lines[0]}")

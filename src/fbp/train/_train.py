@@ -61,7 +61,7 @@ def _train_in(
 ) -> Fit:
     chosen = resolved(settings, task, resume)
     steps, lr, seed = chosen["steps"], chosen["lr"], chosen["seed"]
-    rows, left = _rows(task, seed)
+    rows, left = rows_of_task(task, seed)
     batch = min(chosen["batch"], len(rows[0]))
     model = build_model(task.model_spec(), side_by_side=True)
     objective = Objective(model, task.loss())
@@ -100,7 +100,7 @@ def _train_in(
         "label_smoothing": task.label_smoothing,
         "model": task.model_spec(),
         "encoding": task.encoding.to_json(),
-        "data": fingerprint(task.train),
+        "data": fingerprint((task.train, task.held_out)),
         **noted(settings),
     }
     require_in_backward(objective, optimizer, first, settings)
@@ -120,7 +120,7 @@ def _train_in(
     trained, draw = prepared(objective, draw, batch, settings)
     result = fit(
         trained,
-        lambda: _first_params(task, objective, rows, left, seed),
+        lambda: first_params(task, objective, rows, left, seed),
         optimizer,
         draw,
         evaluate,
@@ -159,14 +159,14 @@ def _train_in(
     return result
 
 
-def _rows(task: Task, seed: int) -> tuple[Arrays, Arrays | None]:
+def rows_of_task(task: Task, seed: int) -> tuple[Arrays, Arrays | None]:
     """The rows to train on, and those that choose the best weights."""
     if task.members is None:
         return task.train, task.validation
     return folds(*task.train, task.members, seed)
 
 
-def _first_params(
+def first_params(
     task: Task, objective: Objective, rows: Arrays, left: Arrays | None, seed: int
 ) -> ObjectiveParams:
     key = jax.random.key(seed)

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from fbp._errors import InputError
+
 Metrics = dict[str, float]
 
 # A loss this many times the first one's size above the best, at this many evaluations in a row, is
@@ -39,6 +41,8 @@ class Watch:
     def seen(self, step: int, metrics: Metrics) -> "Watch":
         """The same after one more evaluation."""
         name = self.name or ("val_loss" if "val_loss" in metrics else "loss")
+        if name not in metrics:
+            raise InputError(f"expected to watch one of {', '.join(metrics)}, got {name}")
         value = metrics[name]
         first = value if self.best_step < 0 else self.first
         if value < self.best:

@@ -21,7 +21,8 @@ The steps of one check, `fbp.check(f, *args)`, and the folders they live in:
 
 `fbp.audit` (`_audit`, `_audit_site`) finds the rules of a program and what reaches them (sites/),
 and takes each rule through steps 2 to 9. `fbp.cross_check` (`_cross_check`) compares the gradient
-of a whole objective with `jax.grad`. `fbp.register`, the command line and the pytest plugin name
+of a whole objective with `jax.grad`, `_at_numbers` one layer's rule with autodiff of that layer,
+for `fbp.explain`. `fbp.register`, the command line and the pytest plugin name
 the rules to check (registry/). mutate/ inserts bugs in a rule to see whether tests find them.
 
 `domains` has ready domains, and needs none of these.

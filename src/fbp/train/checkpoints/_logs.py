@@ -62,11 +62,11 @@ def append(path: Path, text: str) -> None:
       SaveError: it cannot be written.
     """
     try:
-        with open(path, "ab") as file:
-            before = file.tell()
+        with open(path, "ab", buffering=0) as file:
+            before, left = file.tell(), memoryview(text.encode(errors="replace"))
             try:
-                file.write(text.encode(errors="replace"))
-                file.flush()
+                while left:
+                    left = left[file.write(left) :]
             except OSError:
                 os.truncate(path, before)
                 raise

@@ -11,7 +11,7 @@ import numpy as np
 
 from fbp._layer import PyTree
 from fbp._tree import nbytes
-from fbp.train.checkpoints._disk import SaveError, require_space
+from fbp.train.checkpoints._disk import SaveError, require_space, sync_folder
 from fbp.train.checkpoints._logs import lengths
 from fbp.train.checkpoints._named import named
 from fbp.train.checkpoints._read import checkpoints_in
@@ -31,12 +31,12 @@ class Saver:
     """Saves the state of a run again and again.
 
     A save copies the state to the host; a thread writes the copy while the training goes on. The
-    newest checkpoints are kept, and the one of the best evaluation while it is there.
+    newest checkpoints are kept, and the one at the step of the best evaluation if there is one.
 
     Args:
       steps: the folder of the checkpoints.
-      every: seconds between saves, infinity for none of these; more where a save takes more than a
-        fiftieth of that.
+      every: seconds between saves, and at least 50 times what the last save took; with infinity
+        there is one at the end alone.
       keep: how many of the newest are kept, 1 or more.
       content: what each manifest says of the run, such as its configuration.
       logs: files that grow while the run goes on; a checkpoint notes how far they were.
@@ -61,10 +61,12 @@ class Saver:
         tidy(steps)
 
     def require_space(self, state: PyTree) -> None:
-        """Raises SaveError unless there is room for two checkpoints of this state and its best
-        weights: the one that is kept until the next is whole."""
+        """Raises SaveError unless there is room for the checkpoints that are kept, each a state and
+        its best weights, and for one more, until it is whole."""
         self.steps.mkdir(parents=True, exist_ok=True)
-        require_space(self.steps, 2 * (nbytes(state) + BESIDE))
+        sync_folder(self.steps.parent)
+        size = nbytes((state, getattr(state, "params", ()))) + BESIDE
+        require_space(self.steps, (self.keep + 1) * size)
 
     def is_due(self) -> bool:
         """Whether it is time for a save, and the one before it is done.
@@ -87,7 +89,7 @@ class Saver:
         self.finish()
         if step == self._saved:
             return
-        self._saved, self._last = step, time.monotonic()
+        self._last = time.monotonic()
         content = {**self._content, **content}
         args = step, named(tree), content, best_step, lengths(self._logs)
         # As a daemon it does not hold up a process that must end at once: what it leaves half
@@ -121,6 +123,7 @@ class Saver:
         began = time.monotonic()
         try:
             write_checkpoint(self.steps, step, arrays, content, logs)
+            self._saved = step
             # One of a later step, of a run that was taken up from before it, is none of this run.
             there = checkpoints_in(self.steps)
             kept = [path for path in there if int(path.name) <= step][: self.keep]

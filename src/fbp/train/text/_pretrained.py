@@ -11,18 +11,16 @@ from fbp import models
 from fbp._layer import Layer, Params
 from fbp.interop import FolderError, expect, read_config, read_tensors
 from fbp.interop._model_of import left_out_dropout
-from fbp.interop._stored import stored_dtype
+from fbp.interop._stored import require_plain, stored_dtype
 from fbp.layers import Positions
 from fbp.ports import Tie
 from fbp.text import Tokenizer, tokenizer_of
-from fbp.train._run import CONFIG, Run
+from fbp.train._run import CONFIG, MODEL, Run
 from fbp.train._stored import load_text
 from fbp.train.checkpoints._disk import replaced_folder
 from fbp.train.tables._table import InputError
 from fbp.train.text._model import TextModel
 
-# The subfolder of a run's folder that holds a fine-tuned model.
-MODEL = "model"
 KINDS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 
@@ -60,7 +58,9 @@ class Pretrained:
         there = config.get("model_type")
         if kind is not None and there != kind:
             raise FolderError(f"{folder}: expected a {kind}, got model_type {there!r}")
-        stored = str(stored_dtype(read_tensors(folder)))
+        tensors = read_tensors(folder)
+        require_plain(folder, tensors)
+        stored = str(stored_dtype(folder, tensors))
         wide = jnp.result_type(stored, jnp.float32)
         model, params = models.from_pretrained(folder, wide, dropout=True)
         tokenizer = tokenizer_of(folder)
@@ -98,6 +98,7 @@ def load_language_model(folder: str | Path) -> tuple[TextModel, Params, Tokenize
     if not folder.is_dir():
         raise InputError(f"{folder}: expected the folder of a run or of a model, got none")
     if (folder / MODEL / CONFIG).exists():
+        Run(folder).require_whole()
         folder = folder / MODEL
     config = read_config(folder)
     if "model_type" in config:

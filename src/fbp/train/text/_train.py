@@ -95,7 +95,7 @@ def _train_in(
         "recipe": recipe.to_json(),
         "lora": task.lora,
         "model": task.model_spec,
-        "tokens": fingerprint(task.train),
+        "tokens": fingerprint((task.train, task.val)),
         **noted(settings),
         # A pretrained model's tokenizer is saved with the model instead.
         **({} if task.start else {"tokenizer": task.tokenizer.to_json()}),
