@@ -16,6 +16,7 @@ import fbp
 from fbp._layer import Array, Params, PyTree
 from fbp.cli import main
 from fbp.explainer._written import written
+from fbp.train._members import MeanOfMembers, Members
 
 KEY = jax.random.key(0)
 NUMBERS = np.random.default_rng(0)
@@ -97,6 +98,20 @@ def test_an_unknown_layer_is_a_box() -> None:
     (one,) = found.layers
     assert one.is_leaf
     assert not found.wrong
+
+
+def test_layers_under_vmap_are_shown_as_one() -> None:
+    """The rule inside sees one of many; the layer around it is looked at as it is."""
+    inside = fbp.Serial(a=fbp.Dense(3, 4), b=fbp.Relu(), c=fbp.Dense(4, 1))
+    model = fbp.Serial(first=fbp.Dense(3, 3), many=MeanOfMembers(inside, 5), last=fbp.Scale())
+    found = explained(
+        fbp.Objective(model, fbp.MeanSquaredError()), (np.ones((2, 3)), np.ones((2, 1)))
+    )
+    assert [layer.path for layer in found.layers] == ["", "first", "many", "last"]
+    assert not found.wrong
+    alone = fbp.Objective(Members(inside, 5), fbp.MeanSquaredError())
+    (one,) = explained(alone, (np.ones((2, 5, 3)), np.ones((2, 5, 1)))).layers
+    assert one.is_leaf
 
 
 OBJECTIVES = {

@@ -300,7 +300,7 @@ def test_a_tracker_costs_no_run_and_knows_runs_apart(tmp_path, monkeypatch):
 
     wandb.init = fails
     tracked = Tracked(Run(tmp_path / "a" / "it"), "wandb", {}, said.append)
-    assert said == ["not tracked any more: no network"]
+    assert said == ["no longer tracked: no network"]
     tracked.log(1, {"loss": 1.0})
     tracked.close()
 

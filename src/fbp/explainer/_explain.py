@@ -67,12 +67,12 @@ def explain(
         )
     batch = jax.tree.map(jnp.asarray, batch)
     log = Log()
-
-    def step(params: Params, batch: PyTree, key: Key) -> PyTree:
-        log.clear()
-        return collected(spied(objective, log).value_and_grad, params, batch, key)
-
-    (value, grads), notes = jax.tree.map(_plain, jax.jit(step)(params, batch, key))
+    while True:
+        (value, grads), notes = _run(objective, log, params, batch, key)
+        batched = _batched(log, notes)
+        if not batched:
+            break
+        log = Log(log.closed | batched)
     passes, steps, loss, events = _assembled(log, notes)
     layers = []
     for number, layer in enumerate(log.layers):
@@ -103,8 +103,26 @@ def explain(
     return Explanation(objective, params, float(value), grads, tuple(layers), turn, tuple(events))
 
 
-def _plain(a: Any) -> Any:
-    return np.asarray(a)
+def _run(objective: Any, log: Log, params: Params, batch: PyTree, key: Key) -> PyTree:
+    """The loss and the gradient, and what was noted."""
+
+    def step(params: Params, batch: PyTree, key: Key) -> PyTree:
+        log.clear()
+        return collected(spied(objective, log).value_and_grad, params, batch, key)
+
+    return jax.tree.map(np.asarray, jax.jit(step)(params, batch, key))
+
+
+def _batched(log: Log, notes: Any) -> frozenset[tuple[str, int]]:
+    """The layers that run a layer inside them under `vmap`, as its arrays have more axes than its
+    rule sees. Such a layer is shown as one."""
+    found = set()
+    for name, value in spread(notes):
+        at_call, what, leaf = name.split(".")
+        call = log.calls[int(at_call)]
+        if call.kind != LOSS and value.shape != call.shapes[what][int(leaf)]:
+            found.add(log.around(call.layer))
+    return frozenset(found)
 
 
 def _assembled(log: Log, notes: Any) -> tuple[Any, Any, Any, list[Event]]:

@@ -49,10 +49,14 @@ def note(name: str, tree: PyTree) -> PyTree:
 
 
 def _named(name: str, a: Any) -> Any:
-    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
-        checkpoint_name(jax.random.key_data(a), _PREFIX + name)
-        return a
-    return checkpoint_name(a, _PREFIX + name)
+    noted = checkpoint_name(plain(a), _PREFIX + name)
+    return a if plain(a) is not a else noted
+
+
+def plain(a: Any) -> Any:
+    """An array; of a key of `jax.random`, its numbers."""
+    is_key = jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(a) if is_key else a
 
 
 def collected(f: Callable[..., PyTree], *args: PyTree) -> tuple[PyTree, list[Note | Loop]]:

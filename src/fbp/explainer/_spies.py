@@ -11,7 +11,7 @@ from fbp._layer import Array, Key, Layer, Loss, Params, PyTree
 from fbp._turn import value_and_grad_of
 from fbp.combinators import Recurrent
 from fbp.explainer._inside import layers_inside, with_layers
-from fbp.explainer._notes import note
+from fbp.explainer._notes import note, plain
 from fbp.layers import Unembed
 from fbp.models import NextToken
 from fbp.ports import Tie
@@ -29,17 +29,24 @@ class Call:
       layer: number of the layer.
       kind: which rule.
       noted: the trees that it notes, by name, as trees of leaves' numbers.
+      shapes: of those leaves, as the rule sees them.
     """
 
     layer: int
     kind: str
     noted: dict[str, PyTree] = dataclasses.field(default_factory=dict)
+    shapes: dict[str, list[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
 
 
 class Log:
-    """The layers of a model, and the calls of their rules in the order of the program."""
+    """The layers of a model, and the calls of their rules in the order of the program.
 
-    def __init__(self) -> None:
+    Attributes:
+      closed: paths and depths of layers that are not looked into.
+    """
+
+    def __init__(self, closed: frozenset[tuple[str, int]] = frozenset()) -> None:
+        self.closed = closed
         self.clear()
 
     def clear(self) -> None:
@@ -49,6 +56,12 @@ class Log:
         self.inside: list[bool] = []
         self.calls: list[Call] = []
         self.turned = False
+
+    def around(self, number: int) -> tuple[str, int]:
+        """The path and depth of the layer that a layer is in."""
+        depth = self.depths[number] - 1
+        at = max(i for i in range(number) if self.depths[i] == depth)
+        return self.paths[at], depth
 
     def call(self, layer: int, kind: str) -> "_Noting":
         self.calls.append(Call(layer, kind))
@@ -62,6 +75,7 @@ class _Noting:
     def note(self, what: str, tree: PyTree) -> PyTree:
         leaves, form = jax.tree.flatten(tree)
         self._call.noted[what] = jax.tree.unflatten(form, list(range(len(leaves))))
+        self._call.shapes[what] = [plain(a).shape for a in leaves]
         return note(f"{self._number}.{what}", tree)
 
 
@@ -194,7 +208,7 @@ def spied(objective: Any, log: Log) -> Any:
 
 def _around(layer: Layer, path: str, depth: int, log: Log) -> Layer:
     number = len(log.layers)
-    fields = layers_inside(layer)
+    fields = {} if (path, depth) in log.closed else layers_inside(layer)
     log.layers.append(layer)
     log.paths.append(path)
     log.depths.append(depth)

@@ -60,7 +60,8 @@ def _leaves(explanation: TracedStep) -> list[tuple[Traced, int, Pass]]:
 
 
 def _place(layer: Traced, i: int) -> str:
-    return layer.path if len(layer.passes) == 1 else f"{layer.path} [{i}]"
+    path = layer.path or "the model"
+    return path if len(layer.passes) == 1 else f"{path} [{i}]"
 
 
 def _size(tree: PyTree) -> str:

@@ -99,4 +99,4 @@ class Tracked:
         except Exception as error:
             self._tracker = None
             lines = str(error).splitlines() or [repr(error)]
-            self._say(f"not tracked any more: {lines[0]}")
+            self._say(f"no longer tracked: {lines[0]}")
