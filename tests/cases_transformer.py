@@ -24,7 +24,7 @@ def _qkv(
     values: int | None = None,
     seen: Any = None,
 ) -> Callable[[np.random.Generator], Any]:
-    """q, k, v and perhaps a mask, which keys may be seen."""
+    """q, k, v and perhaps a mask, which keys may be seen, or of which document each place is."""
 
     def draw(rng: np.random.Generator) -> Any:
         q = rng.normal(size=(*batch, t, heads, size))
@@ -33,6 +33,42 @@ def _qkv(
         return (q, k, v) if seen is None else (q, k, v, np.broadcast_to(seen, (*batch, s)))
 
     return draw
+
+
+def _documents(*sizes: int) -> np.ndarray:
+    """The number of the document that each place is of, for documents of these sizes."""
+    return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+
+
+def _packed() -> list[Case]:
+    """Attention to one's own document alone."""
+    full, causal = fbp.Attention(), fbp.Attention(causal=True)
+    two = np.stack([_documents(3, 1, 2, 1), _documents(2, 5)])
+    scattered = np.array([3, -1, 3, 0, -1], np.int8)
+    return [
+        Case("attention/documents", causal, _qkv((2,), 7, 7, 6, 2, 3, 5, seen=two)),
+        Case("attention/documents_both_ways", full, _qkv((2,), 7, 7, 3, 3, 4, 2, seen=two)),
+        Case("attention/documents_no_batch", full, _qkv((), 5, 5, 2, 1, 3, seen=scattered), 0),
+        Case("attention/one_document", causal, _qkv((3,), 3, 3, 3, 3, 3, seen=_documents(3))),
+        Case(
+            "attention/documents_of_one_place",
+            causal,
+            _qkv((2, 3), 3, 3, 1, 1, 3, seen=_documents(1, 1, 1)),
+            batch=2,
+            notes="p is 1: dq and dk are 0",
+        ),
+        Case("attention/a_document_of_one", causal, _qkv((1,), 1, 1, 1, 1, 1, seen=_documents(1))),
+        Case(
+            "attention/documents_everything",
+            fbp.Attention(causal=True, window=2, softcap=1.5, scale=0.9),
+            _qkv((2,), 7, 7, 6, 2, 3, 2, seen=two),
+        ),
+        Case(
+            "attention/documents_blocks",
+            fbp.Attention(causal=True, window=40),
+            _qkv((1,), 131, 131, 4, 2, 3, seen=_documents(33, 1, 64, 31, 2)),
+        ),
+    ]
 
 
 def _two(
@@ -152,6 +188,7 @@ def make_cases() -> list[Case]:
             _qkv((2,), 11, 11, 2, 1, 8),
         ),
         *_scaled_ropes(),
+        *_packed(),
         Case("attention", full, _qkv((2,), 7, 5, 3, 3, 4, 2)),
         Case("attention/no_batch", full, _qkv((), 5, 7, 2, 2, 3), batch=0),
         Case("attention/two_batch_axes", full, _qkv((2, 3), 3, 3, 3, 3, 3), batch=2),
@@ -202,5 +239,5 @@ def make_cases() -> list[Case]:
 CORE = {
     *("embedding", "unembed", "positions", "layer_norm", "rms_norm", "swiglu", "split_heads"),
     *("sinusoidal", "split_heads/one_of_three", "cross_attention/masked"),
-    *("merge_heads", "rope", "attention/everything"),
+    *("merge_heads", "rope", "attention/everything", "attention/documents_everything"),
 }

@@ -370,6 +370,11 @@ def test_what_does_not_fit_them_goes_without(monkeypatch: pytest.MonkeyPatch) ->
     assert not has_kernels(layer, other, few, few)
     assert not has_kernels(layer, x(0, 2, 8), few, few)
     assert not has_kernels(layer, few, few, few, jnp.ones(9, bool))
+    packed = few, few, few, jnp.zeros(9, int)
+    assert not has_kernels(layer, *packed)
+    y, res = layer.forward((), packed)
+    backward = jax.make_jaxpr(lambda *x: layer.backward((), x, res, y))(*packed)
+    assert "pallas_call" not in str(backward)
     assert not has_kernels(layer, x(0, 2, 8), x(0, 2, 8), x(0, 2, 8))
     assert not has_kernels(fbp.Attention(fused=False), few, few, few)
 

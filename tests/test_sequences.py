@@ -215,6 +215,106 @@ def test_attention_with_a_softcap_and_padding(x64: None) -> None:
     np.testing.assert_array_equal(y[1], 0)
 
 
+def of_documents(q: Any, k: Any, v: Any, numbers: Any, options: dict[str, Any]) -> Any:
+    """Attention by dense scores (T, T) of each head, with an explicit mask."""
+    places = np.arange(q.shape[1])
+    behind = places[:, None] - places
+    seen = numbers[:, :, None] == numbers[:, None, :]
+    if options.get("causal"):
+        seen = seen & (behind >= 0) & (behind < options.get("window", len(places)))
+    each = q.shape[2] // k.shape[2]
+    k, v = (jnp.repeat(a, each, 2) for a in (k, v))
+    s = jnp.einsum("bthk,bshk->bhts", q, k) * options.get("scale", q.shape[-1] ** -0.5)
+    if cap := options.get("softcap"):
+        s = cap * jnp.tanh(s / cap)
+    p = jax.nn.softmax(jnp.where(seen[:, None], s, -jnp.inf), -1)
+    return jnp.einsum("bhts,bshk->bthk", p, v)
+
+
+NUMBERS = {
+    "prime": (7, [3, 2, 1, 1]),
+    "equal": (9, [3, 3, 3]),
+    "one": (7, [7]),
+    "of_one_place": (5, [1] * 5),
+    "in_blocks": (131, [31, 1, 66, 33]),
+}
+
+
+@pytest.mark.parametrize("sizes", NUMBERS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"causal": True}, {"causal": True, "window": 3, "softcap": 1.5, "scale": 0.8}],
+    ids=["both_ways", "causal", "window_softcap"],
+)
+def test_attention_to_one_s_own_document(options: dict[str, Any], sizes: str, x64: None) -> None:
+    t, lengths = NUMBERS[sizes]
+    x = tuple(map(jnp.asarray, qkv(t, 6, 2, 4)))
+    numbers = np.repeat(np.arange(len(lengths)), lengths)
+    numbers = jnp.asarray(np.stack([numbers, numbers[::-1] + 5]))  # another row, other boundaries
+    dy = normal_like(1, x[0])
+    want, pull = jax.vjp(lambda *x: of_documents(*x, numbers, options), *x)
+    layer = fbp.Attention(**options)
+    y, res = jax.jit(layer.forward)((), (*x, numbers))
+    _, (*dx, none) = jax.jit(layer.backward)((), (*x, numbers), res, dy)
+    assert none is None
+    assert_close(y, want, CLOSE)
+    assert_close(tuple(dx), pull(dy), CLOSE, floor=CLOSE)
+
+
+def test_documents_side_by_side_are_documents_alone(x64: None) -> None:
+    """And what one document holds, however large, changes no other's y or gradient."""
+    x = tuple(map(jnp.asarray, qkv(131, 4, 2, 3)))
+    dy = normal_like(1, x[0])
+    layer, numbers = fbp.Attention(causal=True), jnp.asarray([0] * 61 + [1] + [2] * 69)
+    numbers = jnp.broadcast_to(numbers, (2, 131))
+
+    def both(x: Any, dy: Any) -> Any:
+        y, res = layer.forward((), x)
+        return y, layer.backward((), x, res, dy)[1][:3]
+
+    got = jax.jit(both)((*x, numbers), dy)
+    for start, stop in ((0, 61), (61, 62), (62, 131)):
+        here = jax.tree.map(lambda a: a[:, start:stop], (x, dy, got))  # noqa: B023
+        assert_close(here[2], both(*here[:2]), CLOSE, floor=CLOSE)
+    huge = tuple(a.at[:, 61].set(1e50) for a in x)
+    other = jax.jit(both)((*huge, numbers), dy)
+    apart = jax.tree.map(lambda a: jnp.delete(a, 61, 1), (got, other))
+    jax.tree.map(np.testing.assert_array_equal, *apart)
+
+
+def test_a_backward_across_documents_is_found() -> None:
+    class Leaks(fbp.Attention):
+        def backward(self, params: Any, x: Any, res: Any, dy: Any) -> Any:
+            _, dx = super().backward(params, x[:3], res, dy)
+            return (), (*dx, None)
+
+    x = (*(jnp.asarray(a[0], jnp.float32) for a in qkv(5, 2, 1, 3)), jnp.asarray([0, 0, 1, 2, 2]))
+    for kind, verdict in ((fbp.Attention, "OK"), (Leaks, "WRONG")):
+        assert fbp.check(kind(causal=True), (), x, budget="fast").verdict == verdict
+
+
+def test_attention_of_documents_a_few_heads_at_a_time(monkeypatch: Any, x64: None) -> None:
+    layer, x = fbp.Attention(causal=True), tuple(map(jnp.asarray, qkv(5, 6, 3, 4)))
+    x = (*x, jnp.asarray([[0, 0, 1, 2, 2], [7, 1, 1, 1, 7]]))
+    dy = normal_like(1, x[0])
+    want = layer.forward((), x), rule(layer, (), x, dy)
+    monkeypatch.setattr(attention, "_MOST_SCORES", 50)
+    monkeypatch.setattr(attention, "_FEWEST_SCORES", 8)
+    assert _loops(lambda *x: layer.forward((), x), *x) == {"cpu": [6], None: []}
+    assert_close((layer.forward((), x), rule(layer, (), x, dy)), want, CLOSE)
+
+
+def test_attention_of_documents_is_exported_for_batches_of_any_size() -> None:
+    layer = fbp.Attention(causal=True)
+    (b,) = jax.export.symbolic_shape("b")
+    a = jax.ShapeDtypeStruct((b, 64, 2, 4), jnp.float32)
+    x = a, a, a, jax.ShapeDtypeStruct((b, 64), jnp.int32)
+    exported = jax.export.export(jax.jit(lambda *x: layer.forward((), x)[0]))(*x)
+    q, k, v = (jnp.asarray(a, jnp.float32) for a in qkv(64, 2, 2, 4))
+    x = q, k, v, jnp.asarray(np.stack([np.arange(64) // 9, np.arange(64) // 20]), jnp.int32)
+    assert_close(exported.call(*x), jax.jit(layer.forward)((), x)[0], 1e-5)
+
+
 def test_a_query_that_sees_nothing_has_no_gradient() -> None:
     x = (*map(jnp.asarray, qkv(3, 1, 1, 2)), jnp.zeros((2, 3), bool))
     attention = fbp.Attention(causal=True)
@@ -407,6 +507,11 @@ Q, KV = jnp.zeros((2, 4, 3)), jnp.zeros((2, 2, 3))
             (Q, KV, KV, jnp.zeros(3, bool)),
             r"Attention: expected a mask of shape \(2,\), got \(3,\)",
         ),
+        (
+            fbp.Attention(),
+            (Q[:1], KV, KV, jnp.zeros(2, int)),
+            "Attention: expected as many keys as queries with a mask of integers, the documents of ",
+        ),
         (fbp.LayerNorm(3), jnp.zeros((2, 4)), "LayerNorm: expected last axis of x to be 3, got"),
     ],
 )
@@ -430,7 +535,7 @@ def test_bad_settings_get_one_clear_line() -> None:
             fbp.models.cross_attention(**wrong)
     with pytest.raises(ValueError, match=r"^gpt2: expected heads to divide the width, got 3 of 8$"):
         fbp.models.gpt2(vocab=5, context=5, width=8, heads=3, layers=1)
-    with pytest.raises(TypeError, match=r"^Attention: expected a mask of bools, got int32$"):
-        fbp.Attention().forward((), (Q, KV, KV, jnp.zeros(2, int)))
+    with pytest.raises(TypeError, match=r"^Attention: expected a mask of bools or integers, got f"):
+        fbp.Attention().forward((), (Q, KV, KV, jnp.zeros(2)))
     with pytest.raises(TypeError, match=r"^Embedding: expected x to be an integer array, got"):
         fbp.Embedding(5, 3).forward({"w": jnp.zeros((5, 3))}, jnp.zeros(3))

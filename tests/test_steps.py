@@ -96,6 +96,8 @@ def test_what_cannot_go_in_parts_is_refused() -> None:
         fbp.Attention().start((), (q, q, q), 3)
     with pytest.raises(ValueError, match=r"^Attention: expected causal=True and x = \(q, k, v\)"):
         fbp.Attention(causal=True).start((), (q, q, q, jnp.ones((), bool)), 3)
+    with pytest.raises(ValueError, match=r"^Attention: expected causal=True and x = \(q, k, v\)"):
+        fbp.Attention(causal=True).start((), (q, q, q, jnp.ones((), int)), 3)
     with pytest.raises(ValueError, match=r"^Positions: expected at most 3 places, got 4$"):
         fbp.Positions(3, 4).start({"w": jnp.ones((3, 4))}, q, 4)
 

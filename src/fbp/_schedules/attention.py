@@ -3,7 +3,7 @@
 The equations are in `Attention._attend` and `Attention._gradients`, for some queries and the keys
 that they may see. Here they are called block by block. The leading axes of all arrays are (..., G):
 q (..., G, T R, K), k (..., G, S, K), v (..., G, S, M), mask (..., G, S),
-dy (..., G, T R, M).
+dy (..., G, T R, M). A mask of integers numbers the documents of the keys, and of the queries.
 """
 
 import functools
@@ -26,11 +26,19 @@ Rule = Callable[..., Any]
 
 
 class Places(NamedTuple):
-    """Positions of the queries (T,) and of the keys (S,) of a block, and a mask of the keys."""
+    """What queries may see in a block.
+
+    Attributes:
+      queries, keys: their positions, (T R,) and (S,).
+      mask: of the keys (..., G, S), of bools, or of integers, the numbers of their documents.
+      documents: the numbers of the documents of the queries (..., G, T R), if the mask has those of
+        the keys.
+    """
 
     queries: Array
     keys: Array
     mask: Array | None = None
+    documents: Array | None = None
 
 
 # Causal queries are split into at most 4 blocks of at least 32 positions, or at most 8 of at least
@@ -133,9 +141,16 @@ def _summed(parts: Sequence[Array], seen: Sequence[slice], like: Array) -> Array
 
 
 def _places(q: Array, k: Array, mask: Array | None, rows: slice, keys: slice) -> Places:
-    queries = jnp.arange(rows.start, rows.stop) // queries_a_key(q, k)
-    seen = None if mask is None else mask[..., keys]
-    return Places(queries, jnp.arange(keys.start, keys.stop), seen)
+    each = queries_a_key(q, k)
+    queries = jnp.arange(rows.start, rows.stop) // each
+    places = Places(queries, jnp.arange(keys.start, keys.stop))
+    if mask is None:
+        return places
+    documents = None
+    if mask.dtype != bool:
+        here = mask[..., rows.start // each : rows.stop // each]
+        documents = jnp.repeat(here, each, -1)
+    return places._replace(mask=mask[..., keys], documents=documents)
 
 
 def _a_few_heads(

@@ -41,8 +41,9 @@ class Attention(Layer):
     GPU kernels replace the code below.
 
     Shapes: x = (q, k, v) or (q, k, v, mask): q (..., T, H, K), k (..., S, G, K), v (..., S, G, M),
-    mask (..., S) of bools, True for keys that may be seen, False for padding. G divides H.
-    y (..., T, H, M). With `causal`, S = T.
+    mask (..., S) of bools, True for keys that may be seen, False for padding; or of integers, the
+    number of the document that each place is of, and a query sees the keys of its own document
+    alone. G divides H. y (..., T, H, M). With `causal`, or a mask of integers, S = T.
 
     Args:
       causal: whether a query sees only keys up to its own position.
@@ -53,7 +54,7 @@ class Attention(Layer):
 
     Raises:
       ValueError: shapes do not match; G does not divide H; a window without `causal`.
-      TypeError: q, k or v is not a float array, or the mask is not of bools.
+      TypeError: q, k or v is not a float array, or the mask is not of bools or integers.
 
     Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017; recomputing p is due to
     Rabe and Staats, arXiv:2112.05682, and Dao et al., "FlashAttention", NeurIPS 2022.
@@ -131,7 +132,10 @@ class Attention(Layer):
                 sees &= behind < self.window
             s = jnp.where(sees, s, -jnp.inf)
         if places.mask is not None:
-            s = jnp.where(places.mask[..., None, :], s, -jnp.inf)
+            sees = places.mask[..., None, :]
+            if places.documents is not None:
+                sees = sees == places.documents[..., None]
+            s = jnp.where(sees, s, -jnp.inf)
         return s
 
     def scale_of(self, q: Array) -> float:

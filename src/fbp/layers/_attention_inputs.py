@@ -41,11 +41,18 @@ def unpacked(layer: Any, x: Any) -> tuple[Array, Array, Array, Array | None]:
         raise ValueError(f"{name_of(layer)}: expected as many keys as causal queries, got {shapes}")
     mask = x[3] if len(x) == 4 else None
     if mask is not None:
-        if mask.dtype != bool:
-            raise TypeError(f"{name_of(layer)}: expected a mask of bools, got {mask.dtype}")
+        if mask.dtype != bool and not jnp.issubdtype(mask.dtype, jnp.integer):
+            raise TypeError(
+                f"{name_of(layer)}: expected a mask of bools or integers, got {mask.dtype}"
+            )
         if mask.shape != k.shape[:-2]:
             raise ValueError(
                 f"{name_of(layer)}: expected a mask of shape {k.shape[:-2]}, got {mask.shape}"
+            )
+        if mask.dtype != bool and q.shape[-3] != k.shape[-3]:
+            raise ValueError(
+                f"{name_of(layer)}: expected as many keys as queries with a mask of integers, the "
+                f"documents of both, got {shapes}"
             )
         mask = jnp.broadcast_to(mask[..., None, :], (*k.shape[:-3], k.shape[-2], k.shape[-3]))
     q, k, v = (by_head(a, k.shape[-2]) for a in (q, k, v))

@@ -35,6 +35,7 @@ from fbp.ports import Cast, Freeze, LoRA, Tie
 # Time, width, heads, heads of keys, head width, vocabulary: all different, so that no two axes can
 # be confused.
 _T, _D, _H, _G, _K, _V = 5, 3, 6, 2, 4, 7
+_DOCUMENTS = np.asarray([4, 4, 0, 1, 1], np.int32)
 
 
 def sequence_layers() -> dict[str, tuple[Layer, Any]]:
@@ -62,6 +63,7 @@ def sequence_layers() -> dict[str, tuple[Layer, Any]]:
         "Rope": (Rope(), _qkv()),
         "Attention": (Attention(), _qkv()),
         "Attention, causal": (Attention(causal=True, window=3, softcap=2.0), _qkv()),
+        "Attention, documents": (Attention(causal=True), (*_qkv(), _DOCUMENTS)),
         "LSTMCell": (LSTMCell(_D, _D), (x[0], LSTMState(jnp.asarray(state), jnp.asarray(-state)))),
         "GRUCell": (GRUCell(_D, _D), (x[0], state)),
         "Recurrent": (Recurrent(LSTMCell(_D, 2)), x),
