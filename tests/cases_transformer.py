@@ -7,6 +7,7 @@ import numpy as np
 from _case import Case
 
 import fbp
+from fbp.models._documents import AttentionInDocuments, PositionsInDocuments
 
 
 def _ids(n: int, *shape: int) -> Callable[[np.random.Generator], Any]:
@@ -67,6 +68,35 @@ def _packed() -> list[Case]:
             "attention/documents_blocks",
             fbp.Attention(causal=True, window=40),
             _qkv((1,), 131, 131, 4, 2, 3, seen=_documents(33, 1, 64, 31, 2)),
+        ),
+    ]
+
+
+def _of_documents() -> list[Case]:
+    """What is handed the numbers of the documents beside x."""
+    two = np.stack([_documents(3, 1, 2, 1), _documents(2, 5)])
+
+    def numbered(numbers: np.ndarray, size: int) -> Callable[[np.random.Generator], Any]:
+        return lambda rng: (rng.normal(size=(*numbers.shape, size)), numbers)
+
+    def attended(rng: np.random.Generator) -> Any:
+        return _qkv((2,), 7, 7, 6, 2, 3)(rng), two
+
+    model = fbp.models.llama(vocab=5, width=4, heads=2, kv_heads=1, layers=2, hidden=3)
+    return [
+        Case("positions/documents", PositionsInDocuments(11, 3), numbered(two, 3)),
+        Case(
+            "positions/documents_no_batch",
+            PositionsInDocuments(5, 5),
+            numbered(_documents(3, 1, 1), 5),
+            batch=0,
+        ),
+        Case("positions/a_document_of_one", PositionsInDocuments(1, 1), numbered(two[:, :1], 1)),
+        Case("attention/in_documents", AttentionInDocuments(fbp.Attention(True)), attended),
+        Case(
+            "llama/documents",
+            fbp.models.with_documents(model),
+            lambda rng: (_ids(5, 2, 7)(rng), two),
         ),
     ]
 
@@ -189,6 +219,7 @@ def make_cases() -> list[Case]:
         ),
         *_scaled_ropes(),
         *_packed(),
+        *_of_documents(),
         Case("attention", full, _qkv((2,), 7, 5, 3, 3, 4, 2)),
         Case("attention/no_batch", full, _qkv((), 5, 7, 2, 2, 3), batch=0),
         Case("attention/two_batch_axes", full, _qkv((2, 3), 3, 3, 3, 3, 3), batch=2),
@@ -240,4 +271,5 @@ CORE = {
     *("embedding", "unembed", "positions", "layer_norm", "rms_norm", "swiglu", "split_heads"),
     *("sinusoidal", "split_heads/one_of_three", "cross_attention/masked"),
     *("merge_heads", "rope", "attention/everything", "attention/documents_everything"),
+    *("positions/documents",),
 }

@@ -168,6 +168,18 @@ def test_logits_loss_and_every_gradient(
     print(name, precision, f"{max(errors.values()):.1e}")
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_row_of_documents_is_each_of_them_alone(name: str, tmp_path: Path, x64: None) -> None:
+    theirs, model, params = loaded(name, torch.float64, tmp_path)
+    ids = np.random.default_rng(1).integers(61, size=(1, 17))
+    documents = np.repeat([[0, 1, 2]], [9, 1, 7], axis=1)
+    packed = fbp.models.with_documents(model)
+    ours = jax.jit(packed.forward)(params, (jnp.asarray(ids), jnp.asarray(documents)))[0]
+    with torch.no_grad():
+        alone = [theirs(torch.tensor(ids[documents == i][None])).logits for i in range(3)]
+    assert close(ours, torch.cat(alone, 1).numpy()) <= LIMITS["float64"]
+
+
 def close(got: Any, want: Any) -> float:
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     assert got.shape == want.shape

@@ -510,7 +510,7 @@ Q, KV = jnp.zeros((2, 4, 3)), jnp.zeros((2, 2, 3))
         (
             fbp.Attention(),
             (Q[:1], KV, KV, jnp.zeros(2, int)),
-            "Attention: expected as many keys as queries with a mask of integers, the documents of ",
+            "Attention: expected as many keys as queries with a mask of integers, the documents of",
         ),
         (fbp.LayerNorm(3), jnp.zeros((2, 4)), "LayerNorm: expected last axis of x to be 3, got"),
     ],

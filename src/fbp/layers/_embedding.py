@@ -147,13 +147,7 @@ class Positions(Layer):
         return {"w": self.w_init(key, (self.n, self.size), self.dtype)}
 
     def forward(self, params: dict[str, Array], x: Array, key: Key = None) -> tuple[Array, Any]:
-        require_trailing(self, x, (self.size,))
-        require_params(self, params, w=(self.n, self.size))
-        if x.ndim < 2 or x.shape[-2] > self.n:
-            raise ValueError(
-                f"{name_of(self)}: expected x (..., T, {self.size}) with T of at most {self.n}, "
-                f"got shape {x.shape}"
-            )
+        self.require(params, x)
         return x + params["w"][: x.shape[-2]], ()
 
     def backward(
@@ -162,6 +156,16 @@ class Positions(Layer):
         dw = at_least_float32(dy).sum(range(dy.ndim - 2))
         dw = jnp.pad(dw, ((0, self.n - len(dw)), (0, 0)))
         return like({"w": dw}, params), dy.astype(x.dtype)
+
+    def require(self, params: dict[str, Array], x: Array) -> None:
+        """Raises unless x and params have the shapes that `Positions` documents."""
+        require_trailing(self, x, (self.size,))
+        require_params(self, params, w=(self.n, self.size))
+        if x.ndim < 2 or x.shape[-2] > self.n:
+            raise ValueError(
+                f"{name_of(self)}: expected x (..., T, {self.size}) with T of at most {self.n}, "
+                f"got shape {x.shape}"
+            )
 
     def start(self, params: dict[str, Array], x: Array, length: int) -> Array:
         if length > self.n:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from fbp.models._char_lstm import char_lstm as char_lstm
 from fbp.models._convnet import convnet as convnet
 from fbp.models._cross_attention import cross_attention as cross_attention
+from fbp.models._documents import with_documents as with_documents
 from fbp.models._gpt2 import gpt2 as gpt2
 from fbp.models._head import NextToken as NextToken
 from fbp.models._llama import llama as llama
