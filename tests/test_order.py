@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from fbp.train import _order
+from fbp import _order
+from fbp._order import rows_of
 from fbp.train._arrays import batches
-from fbp.train._order import rows_of
 
 SIZES = [1, 2, 3, 5, 7, 12, 64, 100, 997, 1024, 4099]
 

@@ -87,8 +87,13 @@ def test_the_marks_of_a_folder(
 def test_documents_have_their_marks(tmp_path: Path) -> None:
     words_like_llama(tmp_path)
     tokenizer = text.tokenizer_of(with_json(tmp_path, config={"eos_token_id": 2}))
-    assert tokens_of(tokenizer, ["the quick", "brown"]).tolist() == [1, 4, 5, 2, 1, 6, 2]
-    assert tokens_of(text.ByteTokenizer(), ["a", "b"]).tolist() == [97, 10, 98]
+    for apart in (False, True):
+        ids, ends = tokens_of(tokenizer, ["the quick", "brown"], apart)
+        assert ids.tolist() == [1, 4, 5, 2, 1, 6, 2]
+        assert ends.tolist() == [4, 7]
+    for apart, want in ((False, ([97, 10, 98], [3])), (True, ([97, 98], [1, 2]))):
+        ids, ends = tokens_of(text.ByteTokenizer(), ["a", "b"], apart)
+        assert (ids.tolist(), ends.tolist()) == want
 
 
 def test_a_prompt_begins_once(tmp_path: Path) -> None:

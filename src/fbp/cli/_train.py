@@ -155,6 +155,8 @@ class Train(Knobs, Flags):
             near = difflib.get_close_matches(self.task, known, 1)
             hint = f": did you mean {near[0]}?" if near else ", or pkg.module:make"
             raise InputError(f"{self.task}: expected one of {', '.join(known)}{hint}")
+        if self.pack and self.task not in (*_TEXT, *_PRETRAINED):
+            raise InputError(f"--pack is of gpt, llama and their like, not of {self.task}")
         if ":" in self.task:
             return self._made()
         sizes = {name: getattr(self, name) for name in Sizes.__dataclass_fields__}
@@ -193,8 +195,9 @@ class Train(Knobs, Flags):
         if is_text:
             if self.weights is not None:
                 start = Pretrained.load(self.weights, self.task)
-                return tuning_task(start, self.data, self.context, self.lora)
-            return text_task(self.task, self.data, Sizes(**sizes), self.tokenizer or "bytes")
+                return tuning_task(start, self.data, self.context, self.lora, self.pack)
+            tokenizer = self.tokenizer or "bytes"
+            return text_task(self.task, self.data, Sizes(**sizes), tokenizer, self.pack)
         if self.data is None:
             return TASKS[self.task]()
         if self.target is None:

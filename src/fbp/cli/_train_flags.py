@@ -89,6 +89,9 @@ class Flags:
     ] = None
     """Of lstm, gpt and llama: what a token is. bpe:8192 trains a tokenizer of 8,192 ids on the
     text; a folder has a tokenizer.json."""
+    pack: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Of gpt, llama and their like: pack whole documents into an example, each of which is read as
+    if it were alone; instead of as many tokens as fit, from anywhere."""
     weights: Annotated[
         Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(required by them)")
     ] = None

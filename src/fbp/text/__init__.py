@@ -7,6 +7,9 @@ from fbp.text._corpus import stdlib_text as stdlib_text
 from fbp.text._generate import Choice as Choice
 from fbp.text._generate import generate as generate
 from fbp.text._marks import Marks as Marks
+from fbp.text._packing import Packing as Packing
+from fbp.text._packing import pack as pack
+from fbp.text._packing import packed_windows as packed_windows
 from fbp.text._tokenizer import ByteTokenizer as ByteTokenizer
 from fbp.text._tokenizer import CharTokenizer as CharTokenizer
 from fbp.text._tokenizer import FileTokenizer as FileTokenizer

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +95,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     return found if isinstance(found, dict) else {}
-
-
-def joined(documents: Iterable[np.ndarray], marks: Marks, dtype: np.dtype) -> np.ndarray:
-    """The documents one after another, each between its marks."""
-    parts = [marks.around(ids).astype(dtype) for ids in documents]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype)

@@ -7,8 +7,8 @@ import numpy as np
 
 from fbp._layer import Array, PyTree
 from fbp._objective import Objective, ObjectiveParams
+from fbp._order import rows_of
 from fbp.losses import SoftmaxCrossEntropy
-from fbp.train._order import rows_of
 from fbp.train._watch import Metrics
 
 

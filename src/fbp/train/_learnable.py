@@ -7,13 +7,12 @@ import jax
 
 from fbp._layer import Params
 from fbp._objective import Objective
-from fbp.models import NextToken
-from fbp.text import random_windows
 from fbp.train._arrays import batches
 from fbp.train._made import Made
 from fbp.train._recipe import Recipe
 from fbp.train._tasks import Task, build_model
 from fbp.train._train import first_params, rows_of_task
+from fbp.train.text._learned import learned
 from fbp.train.text._recipe import text_recipe
 from fbp.train.text._task import TextTask
 from fbp.train.text._train import start_of
@@ -23,9 +22,9 @@ def learnable(task: Any, batch: int | None, seed: int) -> tuple[Any, Params, Any
     """The objective of a task, its first parameters, its batches and its recipe."""
     if isinstance(task, TextTask):
         text_model, params = start_of(task, seed)
-        draw = random_windows(task.train, batch or task.batch, task.context, seed)
+        learns = learned(task, text_model.model, batch or task.batch, seed)
         recipe = dataclasses.replace(text_recipe(task.steps), warmup=0)
-        return NextToken(text_model.model), params, draw, recipe
+        return learns.objective, params, learns.draw, recipe
     if isinstance(task, Made):
         objective, recipe = task.objective, Recipe(weight_decay=0.0)
         if callable(task.data):

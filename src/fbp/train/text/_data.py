@@ -8,7 +8,7 @@ import numpy as np
 
 from fbp._errors import InputError
 from fbp.text import Tokenizer, open_tokens, read_text, stdlib_text
-from fbp.text._marks import joined
+from fbp.text._boundaries import ends_by_marks, joined
 from fbp.text._tokens import dtype_for
 
 Source = str | Path | Sequence[str | Path]
@@ -27,6 +27,7 @@ class Data:
       train, val: ids (N,).
       bytes_per_token: UTF-8 bytes per token of the validation text.
       said: lines for the user.
+      ends: where the documents of train, and of val, end, if they are kept apart.
     """
 
     name: str
@@ -35,15 +36,20 @@ class Data:
     val: np.ndarray
     bytes_per_token: float
     said: tuple[str, ...]
+    ends: tuple[np.ndarray, np.ndarray] | None = None
 
 
-def read_data(data: Source | None, make: Callable[[Sequence[str] | None], Tokenizer]) -> Data:
+def read_data(
+    data: Source | None, make: Callable[[Sequence[str] | None], Tokenizer], apart: bool = False
+) -> Data:
     """Reads data, or the standard library's source if it is None.
 
     Args:
       data: text, as for `read_text`; a `.npy` or `.bin` file of token ids, the latter of uint16;
         or a folder with such files named train and val. Files of tokens are mapped into memory.
       make: returns the tokenizer, from the texts to train on; from None if there are only tokens.
+      apart: whether documents are kept apart: nothing but marks stands between them, and it is
+        known where each ends. In files of tokens the tokenizer's marks say so.
 
     Raises:
       InputError: the data cannot be used; the message is one line.
@@ -53,26 +59,34 @@ def read_data(data: Source | None, make: Callable[[Sequence[str] | None], Tokeni
         if path.suffix in ENDINGS and path.is_file():
             ids = _opened(path)
             cut = len(ids) - len(ids) // 10
-            return _of_tokens(path.stem, ids[:cut], ids[cut:], make(None), str(path))
+            return _of_tokens(path.stem, ids[:cut], ids[cut:], make(None), path, apart)
         for ending in ENDINGS:
             parts = [path / f"{part}{ending}" for part in ("train", "val")]
             if all(part.is_file() for part in parts):
                 train, val = map(_opened, parts)
-                return _of_tokens(path.resolve().name, train, val, make(None), str(path))
+                return _of_tokens(path.resolve().name, train, val, make(None), path, apart)
     corpus = stdlib_text() if data is None else read_text(data)
     tokenizer = make(corpus.train_texts)
-    train, val = (tokens_of(tokenizer, t) for t in (corpus.train_texts, corpus.val_texts))
-    size = len(corpus.val.encode("utf-8", "replace"))
-    return Data(corpus.name, tokenizer, train, val, size / max(1, len(val)), corpus.said)
+    train, of_train = tokens_of(tokenizer, corpus.train_texts, apart)
+    val, of_val = tokens_of(tokenizer, corpus.val_texts, apart)
+    size = sum(len(text.encode("utf-8", "replace")) for text in corpus.val_texts)
+    if not apart:
+        size = len(corpus.val.encode("utf-8", "replace"))
+    ends = (of_train, of_val) if apart else None
+    return Data(corpus.name, tokenizer, train, val, size / max(1, len(val)), corpus.said, ends)
 
 
-def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
-    """The ids of documents one after another, in the fewest bytes that hold the vocabulary.
+def tokens_of(
+    tokenizer: Tokenizer, texts: Sequence[str], apart: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of documents one after another, in the fewest bytes that hold the vocabulary, and
+    where each ends.
 
-    Each begins and ends as the tokenizer marks it; without marks, each is on lines of its own.
+    Each begins and ends as the tokenizer marks it; without marks, each is on lines of its own, in
+    one document, unless they are kept apart.
     """
     marks, dtype = tokenizer.marks, dtype_for(tokenizer.vocab)
-    if marks.end is None and not marks.begin:
+    if marks.end is None and not marks.begin and not apart:
         texts = ["\n".join(texts)]
     return joined(map(tokenizer.encode, texts), marks, dtype)
 
@@ -90,7 +104,12 @@ def _opened(path: Path) -> np.ndarray:
 
 
 def _of_tokens(
-    name: str, train: np.ndarray, val: np.ndarray, tokenizer: Tokenizer, source: str
+    name: str,
+    train: np.ndarray,
+    val: np.ndarray,
+    tokenizer: Tokenizer,
+    source: Path,
+    apart: bool,
 ) -> Data:
     for ids in (train, val):
         largest = max(
@@ -104,4 +123,8 @@ def _of_tokens(
     part = val[:_SAMPLE]
     size = len(tokenizer.decode(part).encode("utf-8", "replace"))
     said = (f"tokens of {source}, mapped into memory",)
-    return Data(name, tokenizer, train, val, size / max(1, len(part)), said)
+    ends = None
+    if apart:
+        of_train, of_val = ends_by_marks((train, val), tokenizer.marks, str(source))
+        ends = of_train, of_val
+    return Data(name, tokenizer, train, val, size / max(1, len(part)), said, ends)

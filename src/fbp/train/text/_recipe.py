@@ -6,15 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from fbp._layer import Array, Params
-from fbp._objective import ObjectiveLike
-from fbp.text import fixed_windows
-from fbp.text._windows import Windows
+from fbp._layer import Array, Params, PyTree
+from fbp.models import NextToken
 from fbp.train._loop import Metrics
 from fbp.train._recipe import Recipe
+from fbp.train.text._learned import Batch, measured
 from fbp.train.text._task import TextTask
 
 WEIGHT_DECAY = 0.1
@@ -45,25 +43,28 @@ def text_optimizer(lr: float, steps: int) -> Any:
     return text_recipe(steps).made(lr, steps)
 
 
-def text_evaluator(
-    objective: ObjectiveLike, task: TextTask, batch: int
-) -> Callable[[Params], Metrics]:
+def text_evaluator(objective: NextToken, task: TextTask, batch: int) -> Callable[[Params], Metrics]:
     """Returns `evaluate(params)`: the loss on windows of the training text, val_loss on windows of
     the held-out text, and bits_per_byte, which can be compared between tokenizers:
 
         bits_per_byte = val_loss / ln 2 * tokens / bytes
     """
     parts = {
-        "loss": _in_batches(_windows_of(task.train, task.context, TOKENS_OF_TRAIN), batch),
-        "val_loss": _in_batches(_windows_of(task.val, task.context, TOKENS_OF_VAL), batch),
+        "loss": _in_batches(measured(task, False, TOKENS_OF_TRAIN), batch),
+        "val_loss": _in_batches(measured(task, True, TOKENS_OF_VAL), batch),
     }
 
+    def mean(params: Params, batches: PyTree) -> Array:
+        values = lax.map(lambda part: objective.value(params, part), batches)
+        if task.ends is None:
+            return values.mean()
+        # Rows of documents have not as many labels each.
+        weights = lax.map(objective.weight, batches)
+        return (weights * values).sum() / jnp.maximum(weights.sum(), 1)
+
     @jax.jit
-    def measure(params: Params, parts: dict[str, tuple[Array, Array]]) -> dict[str, Array]:
-        return {
-            name: lax.map(lambda part: objective.value(params, part), windows).mean()
-            for name, windows in parts.items()
-        }
+    def measure(params: Params, parts: dict[str, PyTree]) -> dict[str, Array]:
+        return {name: mean(params, batches) for name, batches in parts.items()}
 
     def evaluate(params: Params) -> Metrics:
         measured = {name: float(value) for name, value in measure(params, parts).items()}
@@ -73,14 +74,8 @@ def text_evaluator(
     return evaluate
 
 
-def _windows_of(tokens: np.ndarray, context: int, most: int) -> Windows:
-    """Fixed windows with at most `most` tokens in all, but at least one window."""
-    return fixed_windows(tokens, context, max(1, most // context))
-
-
-def _in_batches(windows: Windows, batch: int) -> tuple[Array, Array]:
+def _in_batches(windows: Batch, batch: int) -> PyTree:
     """Windows (W, T) as (W / batch, batch, T), so that memory is bounded by one batch."""
-    batch = min(batch, len(windows[0]))
-    whole = len(windows[0]) // batch * batch
-    ids, labels = (jnp.asarray(a[:whole].reshape(-1, batch, a.shape[-1])) for a in windows)
-    return ids, labels
+    batch = min(batch, len(windows[1]))
+    whole = len(windows[1]) // batch * batch
+    return jax.tree.map(lambda a: jnp.asarray(a[:whole].reshape(-1, batch, a.shape[-1])), windows)

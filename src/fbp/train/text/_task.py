@@ -91,6 +91,8 @@ class TextTask:
       said: lines to print on decisions made about the data.
       start: the model to start from, or None for random parameters.
       lora: the rank of LoRA to tune it with; None tunes every parameter.
+      ends: where the documents to train on, and to validate on, end, to be packed into rows; None
+        for windows from anywhere.
     """
 
     name: str
@@ -108,6 +110,7 @@ class TextTask:
     said: tuple[str, ...] = ()
     start: Pretrained | None = None
     lora: int | None = None
+    ends: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def text_task(
@@ -115,6 +118,7 @@ def text_task(
     data: Source | None = None,
     sizes: Sizes = Sizes(),
     tokenizer: Tokenizer | str = "bytes",
+    pack: bool = False,
 ) -> TextTask:
     """A task from text or from files of tokens, or from Python's own source code.
 
@@ -123,10 +127,13 @@ def text_task(
       data: as for `read_data`; None is 1 MiB of the standard library's source.
       sizes: of the network, where they differ from the preset.
       tokenizer: of the text, or a name of `named_tokenizer`; by default its tokens are bytes.
+      pack: whether rows are packed with whole documents, each of which is read as if it were alone.
 
     Raises:
       InputError: the text or a size cannot be used; the message is one line.
     """
+    if pack and kind == "lstm":
+        raise InputError("--pack is of attention, which can leave a document out: lstm has none")
     name, *others = TEXT_TASKS[kind]
     if sizes.preset is not None and sizes.preset not in TEXT_TASKS[kind]:
         known = ", ".join([name, *others])
@@ -138,6 +145,7 @@ def text_task(
         lambda texts: (
             named_tokenizer(tokenizer, texts) if isinstance(tokenizer, str) else tokenizer
         ),
+        pack,
     )
     spec = {"kind": kind, "vocab": read.tokenizer.vocab, **spec}
     return _task(kind, read, spec, sizes.context or preset.context, preset)
@@ -187,6 +195,7 @@ def tuning_task(
     data: Source | None = None,
     context: int | None = None,
     lora: int | None = None,
+    pack: bool = False,
 ) -> TextTask:
     """A task that fine-tunes a model on a file or a folder of text.
 
@@ -195,6 +204,7 @@ def tuning_task(
       data: as for `text_task`.
       context: tokens per window; by default 128, or fewer if the model reads fewer.
       lora: the rank of LoRA, or None to tune every parameter.
+      pack: as for `text_task`.
 
     Raises:
       InputError: the text or a setting cannot be used; the message is one line.
@@ -209,14 +219,15 @@ def tuning_task(
     spec = {"kind": start.kind, "vocab": start.text_model.vocab, "folder": folder}
     lr = _TUNING.lr if lora is None else _LORA_LR
     preset = dataclasses.replace(_TUNING, lr=lr)
-    read = read_data(data, lambda _: start.tokenizer)
+    read = read_data(data, lambda _: start.tokenizer, pack)
     task = _task(start.kind, read, spec, context, preset)
     return dataclasses.replace(task, start=start, lora=lora, said=(*start.said, *task.said))
 
 
 def _task(kind: str, data: Data, spec: dict[str, Any], context: int, preset: Preset) -> TextTask:
-    require_window(data.train, context, f"the text to train on of {data.name}")
-    require_window(data.val, context, f"the text held out of {data.name}")
+    if data.ends is None:  # or else rows need not be full
+        require_window(data.train, context, f"the text to train on of {data.name}")
+        require_window(data.val, context, f"the text held out of {data.name}")
     return TextTask(
         kind,
         data.name,
@@ -230,4 +241,5 @@ def _task(kind: str, data: Data, spec: dict[str, Any], context: int, preset: Pre
         batch=preset.batch,
         lr=preset.lr,
         said=data.said,
+        ends=data.ends,
     )

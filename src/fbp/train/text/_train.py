@@ -11,9 +11,9 @@ import fbp
 from fbp._layer import Params
 from fbp._signals import Signals
 from fbp.explainer import summary
-from fbp.models import NextToken, with_lora
+from fbp.models import with_lora
 from fbp.ports import trainable
-from fbp.text import Choice, random_windows
+from fbp.text import Choice
 from fbp.train._loop import Fit, Metrics, fit
 from fbp.train._opened import (
     draw_picture,
@@ -32,6 +32,7 @@ from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._trackers import Tracked
 from fbp.train.checkpoints import Checkpoint
+from fbp.train.text._learned import learned
 from fbp.train.text._model import TextModel
 from fbp.train.text._recipe import text_evaluator, text_recipe
 from fbp.train.text._task import TextTask
@@ -65,22 +66,22 @@ def _train_in(
     chosen = resolved(settings, task, resume)
     steps, batch, lr, seed = (chosen[name] for name in ("steps", "batch", "lr", "seed"))
     text_model, params = start_of(task, seed)
-    objective = NextToken(text_model.model)
-    draw = random_windows(task.train, batch, task.context, seed)
+    learns = learned(task, text_model.model, batch, seed)
+    objective, draw = learns.objective, learns.draw
 
     report.say(
         f"{task.name}: {len(task.train):,} tokens of {task.data} to train on, "
         f"{len(task.val):,} held out, {task.tokenizer.vocab} kinds of them"
     )
-    for line in task.said:
+    for line in (*task.said, *learns.said):
         report.say(line)
-    ids, labels = (a[0] for a in draw(0, 1))
-    kept = summary(text_model.model, ids)
+    first = jax.tree.map(lambda a: a[0], draw(0, 1))
+    kept = summary(objective.model, first[0])
     report.table(kept.table())
     report.say(kept.total())
     if settings.check and resume is None:
         report.say("hand-written gradients beside jax.grad, on a piece of the first batch:")
-        check = cross_check(objective, params, (ids[:2, :32], labels[:2, :32]))
+        check = cross_check(objective, params, jax.tree.map(lambda a: a[:2, :32], first))
         report.table(check.table())
         check.raise_if_wrong()
 
@@ -95,12 +96,13 @@ def _train_in(
         "recipe": recipe.to_json(),
         "lora": task.lora,
         "model": task.model_spec,
-        "tokens": fingerprint((task.train, task.val)),
+        "tokens": fingerprint((task.train, task.val, *(task.ends or ()))),
+        **({"pack": True} if task.ends else {}),
         **noted(settings),
         # A pretrained model's tokenizer is saved with the model instead.
         **({} if task.start else {"tokenizer": task.tokenizer.to_json()}),
     }
-    require_in_backward(objective, recipe.made(lr, steps), (ids, labels), settings)
+    require_in_backward(objective, recipe.made(lr, steps), first, settings)
     go_on_with(run, config, resume, report)
     tracked = Tracked(run, settings.track, config, report.say)
     optimizer = recipe.made(lr, steps)
