@@ -24,12 +24,16 @@ CODE = (
     "from fbp.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 TEXT = "\n".join(f"the number {i} comes before {i + 1}." for i in range(400))
-# Four kinds of runs: each some seconds long, with a checkpoint at every chance.
+# Five kinds of runs: each some seconds long, with a checkpoint at every chance.
 OFTEN = ("--save-every", "0.05", "--no-check")
 KINDS = {
     "table": ["digits", "--steps", "3000", "--eval-every", "100"],
     "convnet": ["convnet", "--steps", "120", "--eval-every", "20"],
     "gpt": ["gpt", "--preset", "tiny", "--steps", "150", "--eval-every", "30", "--data", "t.txt"],
+    "packed": [
+        *("gpt", "--preset", "tiny", "--steps", "150", "--eval-every", "30"),
+        *("--data", "d.jsonl", "--pack"),
+    ],
     "lora": [
         *("gpt2", "--weights", "gpt2", "--lora", "2", "--data", "t.txt", "--context", "16"),
         *("--steps", "400", "--batch", "4", "--eval-every", "50"),
@@ -55,9 +59,13 @@ def finished(folder, *args):
 
 
 def prepared(folder):
-    """A text, and a small GPT-2 to tune."""
+    """A text, and the same in documents."""
     folder.mkdir(exist_ok=True)
     (folder / "t.txt").write_text(TEXT)
+    documents = [
+        json.dumps({"text": line[: 9 + i % 20]}) for i, line in enumerate(TEXT.split("\n"))
+    ]
+    (folder / "d.jsonl").write_text("\n".join(documents))
     return folder
 
 
@@ -130,7 +138,10 @@ def killed_and_resumed(folder, args, seconds, rng):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
-    [k if k in ("table", "gpt") else pytest.param(k, marks=pytest.mark.exhaustive) for k in KINDS],
+    [
+        k if k in ("table", "gpt", "packed") else pytest.param(k, marks=pytest.mark.exhaustive)
+        for k in KINDS
+    ],
 )
 def test_a_run_that_is_killed_goes_on_bit_for_bit(kind, tmp_path, request):
     args = of_kind(kind, tmp_path / "a", request)

@@ -108,19 +108,10 @@ def pack(
     Raises:
       InputError: no document has two tokens, or the ends are not those of documents.
     """
-    ends = np.asarray(ends, np.int64)
-    sizes = np.diff(ends, prepend=0)
-    if (sizes < 0).any() or (len(ends) and ends[-1] > len(tokens)):
-        raise InputError(
-            f"expected ascending ends of documents, up to {len(tokens)}, the tokens of {what}"
-        )
+    sizes = sizes_of(tokens, ends, what)
+    ends = np.cumsum(sizes)
     # As many as hold all tokens that have a next one.
     pieces = -(-np.maximum(sizes - 1, 0) // context)
-    if not pieces.sum():
-        raise InputError(
-            f"expected {what} to have a document of two tokens or more, got {len(ends)} documents "
-            f"and {len(tokens)} tokens"
-        )
     document = np.repeat(np.arange(len(ends)), pieces)
     start = (ends - sizes)[document] + context * _counted(pieces)
     size = np.minimum(context, ends[document] - start)
@@ -133,6 +124,25 @@ def pack(
     is_end = start + size == ends[document[order]]
     cut = int((sizes > context).sum())
     return Packing(tokens, context, len(ends), cut, start, size, at, is_end, first)
+
+
+def sizes_of(tokens: np.ndarray, ends: np.ndarray, what: str) -> np.ndarray:
+    """How many tokens each document has.
+
+    Raises:
+      InputError: as for `pack`.
+    """
+    sizes = np.diff(np.asarray(ends, np.int64), prepend=0)
+    if (sizes < 0).any() or sizes.sum() > len(tokens):
+        raise InputError(
+            f"expected ascending ends of documents, up to {len(tokens)}, the tokens of {what}"
+        )
+    if sizes.max(initial=0) < 2:
+        raise InputError(
+            f"expected {what} to have a document of two tokens or more, got {len(ends)} documents "
+            f"and {len(tokens)} tokens"
+        )
+    return sizes
 
 
 def packed_windows(packing: Packing, batch: int, seed: int) -> Callable[[int, int], Rows]:

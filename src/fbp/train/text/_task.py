@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fbp.text import Tokenizer, named_tokenizer
+from fbp.text._packing import sizes_of
 from fbp.text._windows import require_window
 from fbp.train.tables._table import InputError
 from fbp.train.text._data import Data, Source, read_data
@@ -225,9 +226,12 @@ def tuning_task(
 
 
 def _task(kind: str, data: Data, spec: dict[str, Any], context: int, preset: Preset) -> TextTask:
-    if data.ends is None:  # or else rows need not be full
-        require_window(data.train, context, f"the text to train on of {data.name}")
-        require_window(data.val, context, f"the text held out of {data.name}")
+    whats = f"the text to train on of {data.name}", f"the text held out of {data.name}"
+    for tokens, what, i in zip((data.train, data.val), whats, (0, 1), strict=True):
+        if data.ends is None:
+            require_window(tokens, context, what)
+        else:
+            sizes_of(tokens, data.ends[i], what)
     return TextTask(
         kind,
         data.name,
