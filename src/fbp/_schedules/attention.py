@@ -147,7 +147,7 @@ def _places(q: Array, k: Array, mask: Array | None, rows: slice, keys: slice) ->
     if mask is None:
         return places
     documents = None
-    if mask.dtype != bool:
+    if jnp.issubdtype(mask.dtype, jnp.integer):
         here = mask[..., rows.start // each : rows.stop // each]
         documents = jnp.repeat(here, each, -1)
     return places._replace(mask=mask[..., keys], documents=documents)
