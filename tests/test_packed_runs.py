@@ -15,7 +15,6 @@ from fbp.cli import main
 from fbp.text._boundaries import ends_by_marks
 from fbp.train import Run, Sizes, text_task
 from fbp.train._fault import first_fault
-from fbp.train._find_rate import find_rate
 from fbp.train.text._learned import learned, measured
 from fbp.train.text._recipe import text_evaluator
 
@@ -132,8 +131,9 @@ def test_one_document_and_a_learning_rate(here: Path, capsys: Any) -> None:
     said = capsys.readouterr().out
     assert "packed: 1 documents in 38 rows of 32 tokens, " in said
     assert "; 1 documents are longer than a row, and cut" in said
-    task = text_task("gpt", here / "d.jsonl", Sizes("tiny"), pack=True)
-    assert find_rate(task, batch=4, steps=20, low=1e-3, high=1e-2).losses.shape == (20,)
+    args = "lr-find", "gpt", "--data", "d.jsonl", "--preset", "tiny", "--batch", 4, "--steps", 40
+    assert run(*args, "--pack", "--low", 1e-3, "--high", 1e-2) == 0
+    assert "--lr " in capsys.readouterr().out
 
 
 @pytest.mark.slow

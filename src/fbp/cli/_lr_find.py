@@ -32,6 +32,8 @@ class LrFind:
     """Of gpt2 and llama: the folder of the model to start from."""
     lora: Annotated[int | None, tyro.conf.arg(metavar="RANK", help_behavior_hint="")] = None
     """Of gpt2 and llama: tune by LoRA of this rank."""
+    pack: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Of gpt, llama and their like: pack whole documents into an example."""
     batch: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_TASK)] = None
     """How many examples an update."""
     optimizer: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=_OF_TASK)] = (
@@ -66,6 +68,7 @@ class LrFind:
             preset=self.preset,
             weights=self.weights,
             lora=self.lora,
+            pack=self.pack,
         )
         found = find_rate(
             train.made_task(),
