@@ -210,3 +210,15 @@ def test_where_it_cannot_be_it_is_refused(
     (here / "short.jsonl").write_text('{"text": "a"}\n' * 9)
     assert words in failure(capsys, "train", *args, "--pack", *TINY[2:])
     assert not (here / "runs").exists()
+
+
+def test_the_held_out_loss_does_not_depend_on_the_batch(here: Path) -> None:
+    """Also where the windows are no multiple of it."""
+    task = text_task("gpt", here / "one.txt", Sizes("tiny"))
+    model = fbp.train.TextModel.from_spec(task.model_spec).model
+    objective = fbp.models.NextToken(model)
+    params = objective.init(jax.random.key(0))
+    found = [text_evaluator(objective, task, batch)(params) for batch in (1, 3, 10_000)]
+    for other in found[1:]:
+        assert other["val_loss"] == pytest.approx(found[0]["val_loss"], rel=1e-5)
+        assert other["loss"] == pytest.approx(found[0]["loss"], rel=1e-5)

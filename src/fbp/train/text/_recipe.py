@@ -54,16 +54,15 @@ def text_evaluator(objective: NextToken, task: TextTask, batch: int) -> Callable
         "val_loss": _in_batches(measured(task, True, TOKENS_OF_VAL), batch),
     }
 
-    def mean(params: Params, batches: PyTree) -> Array:
-        values = lax.map(lambda part: objective.value(params, part), batches)
-        if task.ends is None:
-            return values.mean()
-        # Rows of documents have not as many labels each.
-        weights = lax.map(objective.weight, batches)
-        return (weights * values).sum() / jnp.maximum(weights.sum(), 1)
+    def mean(params: Params, parts: list[PyTree]) -> Array:
+        # The last windows may be fewer, and rows of documents have not as many labels each.
+        values = [lax.map(lambda p: objective.value(params, p), part) for part in parts]
+        weights = [lax.map(objective.weight, part) for part in parts]
+        v, w = jnp.concatenate(values), jnp.concatenate(weights)
+        return (w * v).sum() / jnp.maximum(w.sum(), 1)
 
     @jax.jit
-    def measure(params: Params, parts: dict[str, PyTree]) -> dict[str, Array]:
+    def measure(params: Params, parts: dict[str, Any]) -> dict[str, Array]:
         return {name: mean(params, batches) for name, batches in parts.items()}
 
     def evaluate(params: Params) -> Metrics:
@@ -74,8 +73,17 @@ def text_evaluator(objective: NextToken, task: TextTask, batch: int) -> Callable
     return evaluate
 
 
-def _in_batches(windows: Batch, batch: int) -> PyTree:
-    """Windows (W, T) as (W / batch, batch, T), so that memory is bounded by one batch."""
-    batch = min(batch, len(windows[1]))
-    whole = len(windows[1]) // batch * batch
-    return jax.tree.map(lambda a: jnp.asarray(a[:whole].reshape(-1, batch, a.shape[-1])), windows)
+def _in_batches(windows: Batch, batch: int) -> list[PyTree]:
+    """Windows (W, T) as (W / batch, batch, T), so that memory is bounded by one batch; what is left
+    over as (1, W mod batch, T)."""
+    n = len(windows[1])
+    batch = min(batch, n)
+    whole = n // batch * batch
+
+    def cut(start: int, stop: int, size: int) -> PyTree:
+        return jax.tree.map(
+            lambda a: jnp.asarray(a[start:stop].reshape(-1, size, a.shape[-1])), windows
+        )
+
+    rest = [cut(whole, n, n - whole)] if whole < n else []
+    return [cut(0, whole, batch), *rest]
