@@ -167,3 +167,23 @@ def test_a_model_of_one_layer_is_named():
     params = objective.init(jax.random.key(0))
     batch = np.ones((3, 5), np.float32), np.ones((3, 2), np.float32)
     assert first_fault(objective, params, batch, None) == "backward of the model, Faulty"
+
+
+@pytest.mark.slow
+def test_windows_of_a_text_are_named_by_their_tokens():
+    tokens = np.arange(200) % 7
+    model = fbp.models.gpt2(vocab=7, context=8, layers=1, heads=1, width=4)
+    objective = fbp.models.NextToken(model)
+    params = objective.init(jax.random.key(0))
+    params["positions"] = jax.tree.map(lambda a: a * np.inf, params["positions"])
+    draw = fbp.text.random_windows(tokens, 3, 8, 0)
+    with pytest.raises(FloatingPointError, match="before the first update"):
+        fit(objective, params, optax.sgd(0.1), draw, lambda p: {"loss": np.nan}, **ENDS)
+    result = fit(objective, params, optax.sgd(0.1), draw, lambda p: {"loss": 1.0}, **ENDS)
+    places = ", ".join(map(str, draw.rows(0).tolist()))
+    assert (
+        f"first in forward of positions, Positions; windows at tokens {places};" in result.trouble
+    )
+
+
+ENDS = {"steps": 2, "eval_every": 2, "log": lambda step, metrics: None}

@@ -137,6 +137,10 @@ def test_windows_are_a_function_of_the_step() -> None:
     np.testing.assert_array_equal(labels, ids + 1)
     np.testing.assert_array_equal(np.diff(ids, axis=-1), 1)
     np.testing.assert_array_equal(draw(3, 5)[0], ids[3:])
+    for step in range(3):  # where they begin, for a run to say
+        ids, _ = draw(step, step + 1)
+        for i, first in enumerate(draw.rows(step)):
+            np.testing.assert_array_equal(ids[0, i], tokens[first : first + 8])
     other = text.random_windows(tokens, batch=4, context=8, seed=4)
     assert (other(0, 5)[0] != ids).any()
     starts = draw(0, 500)[0][..., 0]

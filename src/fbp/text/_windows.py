@@ -24,13 +24,15 @@ def random_windows(
     """
     require_window(tokens, context, "the text to train on")
 
+    def starts_of(step: int) -> np.ndarray:
+        return np.random.default_rng((seed, step)).integers(len(tokens) - context, size=batch)
+
     def draw(start: int, stop: int) -> Windows:
-        starts = [
-            np.random.default_rng((seed, step)).integers(len(tokens) - context, size=batch)
-            for step in range(start, stop)
-        ]
+        starts = [starts_of(step) for step in range(start, stop)]
         return _windows(tokens, np.array(starts), context)
 
+    # For a run to say of what the batch of a step is made.
+    draw.rows, draw.unit = starts_of, "windows at token"  # type: ignore[attr-defined]
     return draw
 
 

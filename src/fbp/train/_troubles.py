@@ -27,7 +27,8 @@ def refused(
         bad = bad_rows(batch)
         named = rows[bad] if bad else rows
         shown = ", ".join(map(str, named[:8].tolist())) + (", ..." if len(named) > 8 else "")
-        of = f"; training row{'' if len(named) == 1 else 's'} {shown}"
+        unit = getattr(draw, "unit", "training row")
+        of = f"; {unit}{'' if len(named) == 1 else 's'} {shown}"
     return (
         f"step {at.step + 1}: the {what}: stopped before its update; first in "
         f"{where or 'a place that could not be told'}{of}{kept(at)}"
