@@ -14,7 +14,7 @@ from cases import assert_close
 import fbp
 from fbp._tree import named_leaves
 from fbp.models import NextToken, with_documents
-from fbp.models._documents import from_the_first
+from fbp.models._documents import PositionsInDocuments, from_the_first
 
 VOCAB, WIDTH, CONTEXT = 13, 8, 12
 IGNORE = -1
@@ -207,6 +207,17 @@ def test_where_documents_begin() -> None:
         assert from_the_first(jnp.asarray(numbers, int)).tolist() == want
     rows = jnp.asarray([[[0, 0, 1]], [[5, 3, 3]]], jnp.uint8)
     assert from_the_first(rows).tolist() == [[[0, 1, 0]], [[0, 0, 1]]]
+
+
+def test_positions_of_many_documents_are_added_in_at_least_float32() -> None:
+    """In bfloat16 a sum of ones ends at 256."""
+    layer, numbers = PositionsInDocuments(4, 1, dtype=jnp.bfloat16), jnp.arange(1200).reshape(-1, 4)
+    x = jnp.ones((300, 4, 1), jnp.bfloat16)
+    params = layer.init(jax.random.key(0))
+    (dparams, (dx, none)) = layer.backward(params, (x, numbers), (), (x, None))
+    assert none is None
+    assert dx.dtype == dparams["w"].dtype == jnp.bfloat16
+    assert dparams["w"].ravel().tolist() == [1200, 0, 0, 0]
 
 
 def test_what_cannot_be_told_of_documents_is_refused() -> None:
