@@ -156,6 +156,7 @@ def test_whatever_is_kept(name: str, change: Any, before: bool, x64: None) -> No
     assert_close(got, want, CLOSE)
 
 
+@pytest.mark.slow
 def test_lora_bfloat16_dropout_and_parts_of_a_batch() -> None:
     model = fbp.models.gpt2(
         vocab=VOCAB, context=CONTEXT, width=WIDTH, heads=2, layers=2, dropout=0.5

@@ -103,6 +103,7 @@ def test_the_loss_is_that_of_documents_alone(here: Path) -> None:
     assert task.bytes_per_token == 1
 
 
+@pytest.mark.slow
 def test_the_first_fault_is_named(here: Path) -> None:
     task = text_task("gpt", here / "d.jsonl", Sizes("tiny"), pack=True)
     model = fbp.train.TextModel.from_spec(task.model_spec).model
@@ -124,6 +125,7 @@ def test_with_every_way_to_take_a_step(more: list[object], here: Path, capsys: A
     assert lines[-1]["loss"] < lines[0]["loss"]
 
 
+@pytest.mark.slow
 def test_one_document_and_a_learning_rate(here: Path, capsys: Any) -> None:
     """A document longer than a row is cut; and lr-find learns from the same rows."""
     args = "train", "gpt", "--data", "one.txt", "--pack", *TINY, "--steps", 1
