@@ -248,10 +248,10 @@ def test_another_model_is_another_run(tmp_path, monkeypatch, capsys):
         "    model = fbp.models.mlp((1, 4, 1), fbp.ACTIVATION())\n"
         "    return model, fbp.MeanSquaredError(), (x, x)\n"
     )
-    (tmp_path / "mine.py").write_text(code.replace("ACTIVATION", "Relu"))
-    assert main(["train", "mine.py:make", "--steps", "4", "--no-check", "--name", "it"]) == 0
-    (tmp_path / "mine.py").write_text(code.replace("ACTIVATION", "Tanh"))
-    sys.modules.pop("mine", None)
+    (tmp_path / "of_one.py").write_text(code.replace("ACTIVATION", "Relu"))
+    assert main(["train", "of_one.py:make", "--steps", "4", "--no-check", "--name", "it"]) == 0
+    (tmp_path / "of_one.py").write_text(code.replace("ACTIVATION", "Tanh"))
+    sys.modules.pop("of_one", None)
     assert main(["train", "--resume", "runs/it", "--steps", "8"]) == 2
     assert "cannot go on: model is" in capsys.readouterr().err
 
@@ -321,3 +321,15 @@ def test_the_names_of_a_run_are_on_the_disk(tmp_path, monkeypatch):
     with new_run(tmp_path / "runs", None, "it") as run:
         Saver(run.steps).require_space(())
     assert {"runs", "it"} <= set(synced)
+
+
+@pytest.mark.slow
+def test_more_steps_of_a_short_text_run(tmp_path, monkeypatch, capsys):
+    """Its warm-up, a tenth of the steps it began with, stays as it was."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("a text. " * 400)
+    args = ["train", "gpt", "--preset", "tiny", "--data", "t.txt", "--no-check", "--batch", "2"]
+    assert main([*args, "--steps", "10", "--name", "it"]) == 0
+    assert main(["train", "--resume", "runs/it", "--steps", "30"]) == 0
+    assert "going on from step 10 of 30" in capsys.readouterr().out
+    assert Run(tmp_path / "runs" / "it").config()["recipe"]["warmup"] == 1

@@ -150,13 +150,13 @@ def test_a_run_counts_them(tmp_path, monkeypatch, capsys):
     target = x.sum(-1, keepdims=True)
     target[7] = 1e4
     np.savez("rows.npz", x=x, target=target)
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "far_off.py").write_text(
         "import fbp, numpy as np\n"
         "def make(data):\n"
         "    rows = np.load(data)\n"
         "    return fbp.Dense(2, 1), fbp.MeanSquaredError(), (rows['x'], rows['target'])\n"
     )
-    args = ["train", "mine.py:make", "--data", "rows.npz", "--batch", "8", "--lr", "0.05"]
+    args = ["train", "far_off.py:make", "--data", "rows.npz", "--batch", "8", "--lr", "0.05"]
     args += ["--steps", "400", "--optimizer", "sgd", "--schedule", "constant", "--no-check"]
     assert main([*args, "--name", "with", "--skip-spikes", "10"]) == 0
     lines = (tmp_path / "runs/with/metrics.jsonl").read_text().splitlines()

@@ -135,7 +135,7 @@ def _train_in(
         check = cross_check(objective, objective.init(jax.random.key(seed)), first)
         report.table(check.table())
         check.raise_if_wrong()
-    recipe = recipe_of(Recipe(weight_decay=0.0), settings)
+    recipe = recipe_of(Recipe(weight_decay=0.0), settings, resume)
     config = {
         "fbp": fbp.__version__,
         "task": task.name,

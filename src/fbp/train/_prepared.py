@@ -15,6 +15,7 @@ from fbp.ports import mixed_precision
 from fbp.step._step import one_step, state_of
 from fbp.train._recipe import Recipe
 from fbp.train._settings import Settings
+from fbp.train.checkpoints import Checkpoint
 
 
 def prepared(
@@ -52,8 +53,10 @@ def require_in_backward(objective: Any, optimizer: Any, batch: PyTree, settings:
         raise InputError(f"--in-backward: {line}") from error
 
 
-def recipe_of(task: Recipe, settings: Settings) -> Recipe:
-    """The task's recipe with what the user gives."""
+def recipe_of(task: Recipe, settings: Settings, resume: Checkpoint | None) -> Recipe:
+    """The task's recipe with what the user gives; that of a run that goes on."""
+    if resume is not None:
+        return Recipe(**resume.content["config"]["recipe"])
     given = {name: value for name, value in settings.recipe.items() if value is not None}
     if given.get("optimizer", task.optimizer) != task.optimizer:
         # Those of the task's own optimizer mean nothing to another.

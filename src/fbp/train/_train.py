@@ -66,7 +66,7 @@ def _train_in(
     model = build_model(task.model_spec(), side_by_side=True)
     objective = Objective(model, task.loss())
     draw = batches(*rows, batch, seed)
-    recipe = recipe_of(task.recipe(), settings)
+    recipe = recipe_of(task.recipe(), settings, resume)
     optimizer = recipe.made(lr, steps)
 
     held_out = 0 if task.held_out is None else len(task.held_out[0])

@@ -85,7 +85,7 @@ def _train_in(
         report.table(check.table())
         check.raise_if_wrong()
 
-    recipe = recipe_of(text_recipe(steps), settings)
+    recipe = recipe_of(text_recipe(steps), settings, resume)
     config = {
         "fbp": fbp.__version__,
         "task": task.name,
