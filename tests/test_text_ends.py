@@ -1,5 +1,6 @@
 """Where a text begins and ends: BOS, EOS between documents, stops, and what a prompt says."""
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fbp import text
 from fbp.cli import main
 from fbp.train import Pretrained, tuning_task
 from fbp.train.text._data import tokens_of
+from fbp.train.text._train import start_of
 
 tokenizers: Any = pytest.importorskip("tokenizers")
 BOS, EOS, TURN = "<s>", "</s>", "<|turn|>"
@@ -130,6 +132,28 @@ def test_ids_up_to_the_largest(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("abc <|far|> " * 40)
     task = tuning_task(Pretrained.load(folder), tmp_path / "a.txt")
     assert task.train[:6].tolist() == [0, 1, 2, 26, 500, 26]
+
+
+def test_the_weights_to_start_from_do_not_stay(tmp_path: Path) -> None:
+    words_like_llama(tmp_path)
+    model = fbp.models.gpt2(vocab=61, context=8, width=12, heads=2, layers=1)
+    fbp.models.save_pretrained(tmp_path, model, model.init(jax.random.key(0)))
+    (tmp_path / "a.txt").write_text("the quick brown " * 40)
+    task = tuning_task(Pretrained.load(tmp_path), tmp_path / "a.txt")
+    shape = (61, 12)  # of the embedding, which no other array has
+
+    def there() -> int:
+        return sum(a.shape == shape for a in jax.live_arrays())
+
+    many = there()
+    _, params = start_of(task, 0)
+    assert there() == many
+    del params
+    gc.collect()
+    assert there() == many - 1
+    # Taken again, they are read again.
+    _, params = start_of(task, 0)
+    assert params["embed"]["w"].shape == shape
 
 
 def counting() -> tuple[Any, Any]:

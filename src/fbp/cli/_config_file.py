@@ -32,10 +32,14 @@ def with_config(args: list[str], flags: type) -> list[str]:
             path = word.partition("=")[2]
         else:
             rest.append(word)
-    return rest if path is None else [*_flags_of(Path(path), flags), *rest]
+    if path is None:
+        return rest
+    # The task first: after a flag of several values it would be one of them.
+    task = rest[:1] if rest and not rest[0].startswith("-") else []
+    return [*task, *_flags_of(Path(path), flags, bool(task)), *rest[len(task) :]]
 
 
-def _flags_of(path: Path, flags: type) -> list[str]:
+def _flags_of(path: Path, flags: type, has_task: bool) -> list[str]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -57,7 +61,7 @@ def _flags_of(path: Path, flags: type) -> list[str]:
         if isinstance(value, dict | list):
             raise InputError(f"{path}: expected one value for {key}, got {value!r:.60}")
         if name == "task":
-            task = [str(value)]
+            task = [] if has_task else [str(value)]
         elif isinstance(value, bool):
             if not isinstance(known[name].default, bool):
                 raise InputError(f"{path}: expected a value for {key}, got {value}")

@@ -18,6 +18,7 @@ class Console:
 
     def __init__(self) -> None:
         self._bar = None
+        self._is_counting = False
         if sys.stdout is not None and sys.stdout.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -49,6 +50,7 @@ class Console:
 
         if self._bar:
             self._bar.stop()
+        self._stop_counting()
         print(f"fbp: stopped by {name_of_signal(signum)}{said}", file=sys.stderr, flush=True)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -79,6 +81,19 @@ class Console:
         for row in rows[1:]:
             table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
         self._bar.console.print(table)
+
+    def counting(self, what: str, done: int, whole: int) -> None:
+        """On a terminal, shows how much of a long preparation is done."""
+        if not self._bar or done >= whole:
+            self._stop_counting()
+            return
+        self._is_counting = True
+        print(f"\r\x1b[K{what} {done / whole:.0%}", end="", flush=True)
+
+    def _stop_counting(self) -> None:
+        if self._is_counting:
+            self._is_counting = False
+            print("\r\x1b[K", end="", flush=True)
 
     def progress(self, step: int, steps: int, metrics: dict[str, float]) -> None:
         """Moves the bar, or prints a line."""

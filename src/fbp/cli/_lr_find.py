@@ -63,7 +63,7 @@ class LrFind:
             raise InputError(f"{self.out} is there already and is kept: choose another --out")
         train = Train(
             task=self.task,
-            data=self.data,
+            data=None if self.data is None else (self.data,),
             target=self.target,
             preset=self.preset,
             weights=self.weights,

@@ -16,7 +16,7 @@ from fbp.cli._lr_find import LrFind
 from fbp.cli._mutate import Mutate
 from fbp.cli._predict import Predict
 from fbp.cli._sample import Sample
-from fbp.cli._train import Train
+from fbp.cli._train import Train, task_first
 
 
 def main(args: list[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(args: list[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else args
     if args[:1] == ["train"]:
         try:
-            args = ["train", *with_config(args[1:], Train)]
+            args = ["train", *task_first(with_config(args[1:], Train))]
         except InputError as error:
             print(f"fbp: {error}", file=sys.stderr)
             return 2

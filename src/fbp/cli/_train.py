@@ -2,7 +2,10 @@
 
 import dataclasses
 import difflib
+import functools
+import glob
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,7 @@ class Train(Knobs, Flags):
             return 0
 
         def end(signum: int) -> None:
+            self._abandon()
             console.ended_by(signum, signals.said)
             os._exit(128 + signum)
 
@@ -73,11 +77,14 @@ class Train(Knobs, Flags):
         for one, other in (("eval_every", "eval_seconds"), ("eval_seconds", "eval_every")):
             if one in given:
                 command = {name: value for name, value in command.items() if name != other}
-        paths = {
+        paths: dict[str, Any] = {
             name: Path(command[name])
-            for name in ("data", "weights", "runs")
+            for name in ("weights", "runs")
             if command.get(name) is not None
         }
+        data = command.get("data")
+        if data is not None:
+            paths["data"] = tuple(map(Path, [data] if isinstance(data, str) else data))
         return Train(**{**command, **paths, **given})
 
     def _command(self) -> dict[str, object]:
@@ -87,7 +94,21 @@ class Train(Knobs, Flags):
             value = getattr(self, field.name)
             if value != field.default and field.name not in _OF_A_CALL:
                 noted[field.name] = str(value.resolve()) if isinstance(value, Path) else value
+        if self.data:
+            data = [_from_anywhere(path) for path in self.data]
+            noted["data"] = data[0] if len(data) == 1 else data
         return noted
+
+    @property
+    def _tokens(self) -> Path:
+        """Where tokens are kept for other runs."""
+        return (self.runs if self.resume is None else self.resume.parent) / ".tokens"
+
+    def _abandon(self) -> None:
+        """Leaves nothing half written of what is no run's."""
+        cache = sys.modules.get("fbp.train.text._cache")
+        if cache is not None:  # else nothing was written; a signal must not wait for an import
+            cache.abandon(self._tokens)
 
     def _train(self, console: Console, signals: "Signals") -> int:
         import tempfile
@@ -119,7 +140,7 @@ class Train(Knobs, Flags):
             self._command(),
         )
         started = time.perf_counter()
-        task = self.made_task()
+        task = self.made_task(console)
         kind: Any = train_text if hasattr(task, "tokenizer") else train
         if isinstance(task, Made):
             kind = train_made
@@ -138,10 +159,11 @@ class Train(Knobs, Flags):
         console.say(f"{reached} after {fit.last_step:,} steps in {seconds:.1f} s; in {run.folder}")
         return fit.status
 
-    def made_task(self) -> Any:
+    def made_task(self, console: Console | None = None) -> Any:
         """The task: of a table or of a text."""
         from fbp.train import (
             TASKS,
+            Beside,
             InputError,
             Pretrained,
             Sizes,
@@ -190,19 +212,51 @@ class Train(Knobs, Flags):
             raise InputError(f"--{of_table[0]} is of a table: expected --data FILE too")
         if self.data is not None and self.task != "digits" and not is_text:
             raise InputError(
-                f"expected a task or --data FILE, got both {self.task} and {self.data}"
+                f"expected a task or --data FILE, got both {self.task} and {self.data[0]}"
             )
         if is_text:
+            told = None if console is None else functools.partial(console.counting, "tokenising")
+            beside = Beside(None if self.dry_run or console is None else self._tokens, told)
+            data = self.data if self.data is None or len(self.data) > 1 else self.data[0]
             if self.weights is not None:
                 start = Pretrained.load(self.weights, self.task)
-                return tuning_task(start, self.data, self.context, self.lora, self.pack)
-            tokenizer = self.tokenizer or "bytes"
-            return text_task(self.task, self.data, Sizes(**sizes), tokenizer, self.pack)
+                return tuning_task(start, data, self.context, self.lora, self.pack, beside)
+            tokenizer = self._tokenizer_of_run() or self.tokenizer or "bytes"
+            return text_task(self.task, data, Sizes(**sizes), tokenizer, self.pack, beside)
         if self.data is None:
             return TASKS[self.task]()
         if self.target is None:
-            raise InputError(f"--data {self.data}: expected --target NAME, the column to predict")
-        return table_task(self.data, self.target, self.kind, self._inputs())
+            file = self._one_file()
+            raise InputError(f"--data {file}: expected --target NAME, the column to predict")
+        return table_task(self._one_file(), self.target, self.kind, self._inputs())
+
+    def _one_file(self) -> Path:
+        from fbp.train import InputError
+
+        assert self.data is not None
+        if len(self.data) != 1:
+            raise InputError(
+                f"--data: expected one file, got {len(self.data)}: several are for the text of "
+                "language models, as in fbp train gpt --data a.txt b.txt"
+            )
+        return self.data[0]
+
+    def _tokenizer_of_run(self) -> Any:
+        """That of a file which a run that goes on has noted: the file itself may be gone."""
+        from fbp.text import tokenizer_from_json
+        from fbp.train import InputError, Run
+
+        if self.resume is None:
+            return None
+        saved = Run(self.resume).config().get("tokenizer")
+        if not isinstance(saved, dict) or saved.get("kind") != "file":
+            return None
+        try:
+            return tokenizer_from_json(saved)
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.resume}: expected a tokenizer in its config: {error}"
+            ) from None
 
     def _inputs(self) -> tuple[str, ...] | None:
         # A run that goes on has them from JSON, as a list.
@@ -225,9 +279,33 @@ class Train(Knobs, Flags):
         if self.target is not None:
             if self.data is None:
                 raise InputError("--target is of a table: expected --data FILE too")
-            table = table_task(self.data, self.target, self.kind, self._inputs())
-        given = (lambda: make(data=self.data)) if takes else make
+            table = table_task(self._one_file(), self.target, self.kind, self._inputs())
+        data = None if self.data is None else self._one_file()
+        given = (lambda: make(data=data)) if takes else make
         return made_of(self.task, made(self.task, given), table)
+
+
+def task_first(args: list[str]) -> list[str]:
+    """The arguments of `fbp train`, with a task that stands after the files of --data before them:
+    else it would be one of these."""
+    if "--data" not in args or (args[0] != "--data" and not args[0].startswith("-")):
+        return args
+    start = args.index("--data") + 1
+    stop = next((i for i in range(start, len(args)) if args[i].startswith("-")), len(args))
+    last = args[stop - 1]
+    is_task = last in (*_TEXT, *_PRETRAINED) and not os.path.exists(last)
+    if stop - start < 2 or not is_task:
+        return args
+    return [last, *args[: stop - 1], *args[stop:]]
+
+
+def _from_anywhere(path: Path) -> str:
+    """A path, or a pattern, that means the same in another working directory."""
+    if path.is_absolute():
+        return str(path)
+    here = Path.cwd()
+    is_pattern = not path.exists() and glob.has_magic(str(path))
+    return str((Path(glob.escape(str(here))) if is_pattern else here) / path)
 
 
 def _flag(name: str) -> str:

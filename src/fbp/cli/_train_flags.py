@@ -29,10 +29,12 @@ class Flags:
     ones to go on from, with --weights; and a function of your own, pkg.module:make or file.py:make,
     that returns a Layer, a Loss and, if it likes, batches: (x, target), or draw(start, stop)."""
 
-    data: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    data: Annotated[
+        tuple[Path, ...] | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")
+    ] = None
     """Train on a table instead: .csv or .tsv with a line of names, perhaps .gz, .npz of arrays,
-    .parquet or .xlsx. For language models: text in a file, a folder or the files of a pattern in
-    quotes, as .txt, .jsonl and .parquet; or files of tokens, .npy and .bin."""
+    .parquet or .xlsx. For language models: text in files, folders or the files of patterns in
+    quotes, as .txt, .jsonl and .parquet; or a file of tokens, .npy or .bin."""
     target: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The column of the table to predict."""
     kind: Annotated[

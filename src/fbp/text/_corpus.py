@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+import os
 import sysconfig
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,20 +93,24 @@ def read_text(data: str | Path | Sequence[str | Path]) -> Corpus:
     sources = [data] if isinstance(data, str | Path) else list(data)
     if not sources:
         raise InputError("expected files of text, got none")
-    files: dict[str, Path] = {}
-    hidden = 0
+    # A file that is named twice is read once.
+    there: dict[str, Path] = {}
+    listed, hidden = set(), 0
     for source in sources:
         found, left = _files_of(Path(source))
-        files.update(found)
+        there |= {os.path.abspath(file): file for file in found}
         hidden += left
+        if Path(source).is_file():
+            listed.add(os.path.abspath(source))
     path = Path(sources[0])
+    files = _named(there, path if len(sources) == 1 and path.is_dir() else None)
     is_listed = len(sources) == 1 and path.is_file()
     read, binary = {}, []
     for name, file in sorted(files.items()):
         try:
             read[name] = documents_in(file)
         except NotUtf8:
-            if is_listed:
+            if os.path.abspath(file) in listed:
                 raise
             binary.append(name)
     texts = {name: documents for name, documents in read.items() if documents}
@@ -123,21 +128,32 @@ def read_text(data: str | Path | Sequence[str | Path]) -> Corpus:
     return Corpus(name, *_held_out(texts), tuple(said))
 
 
-def _files_of(source: Path) -> tuple[dict[str, Path], int]:
+def _named(there: Mapping[str, Path], folder: Path | None) -> dict[str, Path]:
+    """Files by their paths in a folder, by default the one that has them all.
+
+    What is held out depends on these names: they are the same from every working directory.
+    """
+    if not there:
+        return {}
+    root = os.path.abspath(folder) if folder else os.path.commonpath(map(os.path.dirname, there))
+    return {Path(os.path.relpath(name, root)).as_posix(): file for name, file in there.items()}
+
+
+def _files_of(source: Path) -> tuple[list[Path], int]:
     """The files that a path or a pattern names, and how many hidden ones a folder has besides."""
     if source.is_dir():
-        found = {p.relative_to(source).as_posix(): p for p in source.rglob("*") if p.is_file()}
-        seen = {
-            name: path
-            for name, path in found.items()
-            if not any(part.startswith(".") for part in name.split("/"))
-        }
+        found = [path for path in source.rglob("*") if path.is_file()]
+        seen = [
+            path
+            for path in found
+            if not any(part.startswith(".") for part in path.relative_to(source).parts)
+        ]
         return seen, len(found) - len(seen)
     if source.exists():
-        return {source.as_posix(): source}, 0
+        return [source], 0
     if any(mark in str(source) for mark in "*?["):
         matched = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]
-        files = {path.as_posix(): path for path in matched if path.is_file()}
+        files = [path for path in matched if path.is_file()]
         if not files:
             raise InputError(f"{source}: expected a pattern that some file has, got none")
         return files, 0

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,12 @@ _AT_ONCE = 32
 _LINE = re.compile(r"\n(?=\S)")
 
 
-def encode_in_parts(inner: Any, text: str) -> np.ndarray | None:
+def encode_in_parts(
+    inner: Any, text: str, told: Callable[[int], None] | None = None
+) -> np.ndarray | None:
     """The ids of a text, (T,); None if its parts do not fit together.
+
+    `told`, if given, is called with the number of characters that are done.
 
     A tokenizer of the package `tokenizers` takes 150 bytes a character of a text, and some take a
     time that grows faster than its length. So the text is cut where lines begin, and each part is
@@ -47,6 +52,8 @@ def encode_in_parts(inner: Any, text: str) -> np.ndarray | None:
                 return None
             found.append(ids[(at >= start) & (at < stop)])
             after = _tokens(ids, at, stop)
+        if told is not None:
+            told(some[-1][1])
     return np.concatenate(found)
 
 

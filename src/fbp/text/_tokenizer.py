@@ -1,7 +1,7 @@
 """Tokenizers: text to ids and back."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -130,6 +130,9 @@ class FileTokenizer:
             ) from None
         try:
             self._inner = tokenizers.Tokenizer.from_str(text)
+            # Some files say how a model cuts its inputs: of a text nothing may be lost.
+            self._inner.no_truncation()
+            self._inner.no_padding()
         except Exception as error:  # the package raises no narrower class
             raise InputError(f"{source}: expected a tokenizer: {error}") from None
         self._text = text
@@ -138,8 +141,9 @@ class FileTokenizer:
         self.vocab = max(self.ids.values(), default=-1) + 1
         self.marks = Marks(begin=self._begin()) if marks is None else marks
 
-    def encode(self, text: str) -> np.ndarray:
-        if len(text) > 2 * PART and (ids := encode_in_parts(self._inner, text)) is not None:
+    def encode(self, text: str, told: Callable[[int], None] | None = None) -> np.ndarray:
+        """As every tokenizer; of a long text, `told` is called with the characters done."""
+        if len(text) > 2 * PART and (ids := encode_in_parts(self._inner, text, told)) is not None:
             return ids
         return np.asarray(self._inner.encode(text, add_special_tokens=False).ids, np.int32)
 

@@ -24,6 +24,7 @@ from fbp.train._table_task import table_task as table_task
 from fbp.train._tasks import TASKS as TASKS
 from fbp.train._train import train as train
 from fbp.train.tables._table import InputError as InputError
+from fbp.train.text._data import Beside as Beside
 from fbp.train.text._model import TextModel as TextModel
 from fbp.train.text._pretrained import Pretrained as Pretrained
 from fbp.train.text._pretrained import load_language_model as load_language_model

@@ -24,7 +24,7 @@ from fbp.train.text._model import TextModel
 KINDS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Pretrained:
     """A language model to start from.
 
@@ -32,7 +32,7 @@ class Pretrained:
       folder: where it was loaded from.
       kind: its family, such as "gpt2" or "llama".
       text_model: the model.
-      params: its parameters, in float32.
+      params: its parameters, in float32; None once they are taken.
       tokenizer: the tokenizer in its folder.
       dtype: of the weights in its folder.
       said: lines for the user on what is not as in the folder.
@@ -76,6 +76,14 @@ class Pretrained:
                 f"{folder}: its dropout of {rate:g} within attention is left out; the rest is used"
             )
         return cls(folder, str(there), text_model, params, tokenizer, stored, tuple(said))
+
+    def take(self) -> Params:
+        """The parameters, which no longer stay in memory for this object's sake.
+
+        Taken again, they are read from the folder again.
+        """
+        params, self.params = self.params, None
+        return Pretrained.load(self.folder, self.kind).params if params is None else params
 
     def save(self, run: Run, model: Layer, params: Params) -> None:
         """Saves a model, with LoRA merged into its weights, in a subfolder of the run's folder.

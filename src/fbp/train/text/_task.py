@@ -9,7 +9,7 @@ from fbp.text import Tokenizer, named_tokenizer
 from fbp.text._packing import sizes_of
 from fbp.text._windows import require_window
 from fbp.train.tables._table import InputError
-from fbp.train.text._data import Data, Source, read_data
+from fbp.train.text._data import Beside, Data, Source, read_data
 from fbp.train.text._pretrained import Pretrained
 
 
@@ -120,6 +120,7 @@ def text_task(
     sizes: Sizes = Sizes(),
     tokenizer: Tokenizer | str = "bytes",
     pack: bool = False,
+    beside: Beside = Beside(),  # noqa: B008
 ) -> TextTask:
     """A task from text or from files of tokens, or from Python's own source code.
 
@@ -129,6 +130,7 @@ def text_task(
       sizes: of the network, where they differ from the preset.
       tokenizer: of the text, or a name of `named_tokenizer`; by default its tokens are bytes.
       pack: whether rows are packed with whole documents, each of which is read as if it were alone.
+      beside: as for `read_data`.
 
     Raises:
       InputError: the text or a size cannot be used; the message is one line.
@@ -147,6 +149,7 @@ def text_task(
             named_tokenizer(tokenizer, texts) if isinstance(tokenizer, str) else tokenizer
         ),
         pack,
+        beside,
     )
     spec = {"kind": kind, "vocab": read.tokenizer.vocab, **spec}
     return _task(kind, read, spec, sizes.context or preset.context, preset)
@@ -197,6 +200,7 @@ def tuning_task(
     context: int | None = None,
     lora: int | None = None,
     pack: bool = False,
+    beside: Beside = Beside(),  # noqa: B008
 ) -> TextTask:
     """A task that fine-tunes a model on a file or a folder of text.
 
@@ -206,6 +210,7 @@ def tuning_task(
       context: tokens per window; by default 128, or fewer if the model reads fewer.
       lora: the rank of LoRA, or None to tune every parameter.
       pack: as for `text_task`.
+      beside: as for `read_data`.
 
     Raises:
       InputError: the text or a setting cannot be used; the message is one line.
@@ -220,7 +225,7 @@ def tuning_task(
     spec = {"kind": start.kind, "vocab": start.text_model.vocab, "folder": folder}
     lr = _TUNING.lr if lora is None else _LORA_LR
     preset = dataclasses.replace(_TUNING, lr=lr)
-    read = read_data(data, lambda _: start.tokenizer, pack)
+    read = read_data(data, lambda _: start.tokenizer, pack, beside)
     task = _task(start.kind, read, spec, context, preset)
     return dataclasses.replace(task, start=start, lora=lora, said=(*start.said, *task.said))
 

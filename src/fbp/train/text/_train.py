@@ -169,7 +169,7 @@ def start_of(task: TextTask, seed: int) -> tuple[TextModel, Params]:
     if task.start is None:
         text_model = TextModel.from_spec(task.model_spec)
         return text_model, text_model.model.init(key)
-    text_model, params = task.start.text_model, task.start.params
+    text_model, params = task.start.text_model, task.start.take()
     if task.lora is None:
         return text_model, params
     model, params = with_lora(text_model.model, params, key, rank=task.lora)
