@@ -93,7 +93,7 @@ def _parquet(path: Path) -> list[str]:
     except ImportError:
         raise InputError(
             f"{path}: expected the package 'pyarrow' to read it, which is not installed: "
-            "pip install pyarrow"
+            "pip install 'fbp[parquet]'"
         ) from None
     try:
         file = parquet.ParquetFile(path)

@@ -126,7 +126,7 @@ class FileTokenizer:
         except ImportError:
             raise InputError(
                 f"{source}: expected the package 'tokenizers' to read it, which is not installed: "
-                "pip install tokenizers"
+                "pip install 'fbp[text]'"
             ) from None
         try:
             self._inner = tokenizers.Tokenizer.from_str(text)

@@ -63,7 +63,7 @@ def train_bpe(texts: Sequence[str], vocab: int) -> FileTokenizer:
     except ImportError:
         raise InputError(
             "a tokenizer of one's own: expected the package 'tokenizers', which is not installed: "
-            "pip install tokenizers"
+            "pip install 'fbp[text]'"
         ) from None
     inner: Any = tokenizers.Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -23,8 +23,12 @@ def read_frame(path: Path, forms: Mapping[str, Form]) -> Table:
     try:
         is_excel = path.suffix.lower() == ".xlsx"
         frame = pandas.read_excel(path) if is_excel else pandas.read_parquet(path)
-    except ImportError as error:
-        raise InputError(f"{path}: {str(error).splitlines()[0]}") from None
+    except ImportError:
+        needed = "openpyxl" if is_excel else "pyarrow"
+        raise InputError(
+            f"{path}: reading {path.suffix} needs {needed}: pip install 'fbp[tables]', "
+            "or save it as .csv"
+        ) from None
     except OSError:
         raise
     except Exception as error:  # what their parsers raise for a damaged file is not listed anywhere
