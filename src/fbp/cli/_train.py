@@ -212,12 +212,12 @@ class Train(Knobs, Flags):
             raise InputError(f"--{of_table[0]} is of a table: expected --data FILE too")
         if self.data is not None and self.task != "digits" and not is_text:
             raise InputError(
-                f"expected a task or --data FILE, got both {self.task} and {self.data[0]}"
+                f"expected a task or --data FILE, got both {self.task} and {self._one_file()}"
             )
         if is_text:
             told = None if console is None else functools.partial(console.counting, "tokenising")
             beside = Beside(None if self.dry_run or console is None else self._tokens, told)
-            data = self.data if self.data is None or len(self.data) > 1 else self.data[0]
+            data = self.data[0] if self.data and len(self.data) == 1 else self.data
             if self.weights is not None:
                 start = Pretrained.load(self.weights, self.task)
                 return tuning_task(start, data, self.context, self.lora, self.pack, beside)
