@@ -536,3 +536,17 @@ def test_differences_of_one_element_do_not_drown_in_the_others() -> None:
     x = np.asarray([0.0, 1.0, 40.0, -2.0])  # exp(40) = 2e17 is a sum's whole float64
     assert verdict(right, x) == "OK", fbp.check(right, x)
     assert verdict(wrong, x) == "WRONG", fbp.check(wrong, x)
+
+
+def test_a_rule_that_holds_dy_fixed_loses_a_second_derivative() -> None:
+    """Its gradient is right, and its derivative by x too: what flows through dy is lost."""
+    function = jax.custom_vjp(lambda x: x * jnp.sin(x))
+
+    def backward(x: Any, dy: Any) -> Any:
+        return (jax.lax.stop_gradient(dy) * (jnp.sin(x) + x * jnp.cos(x)),)
+
+    function.defvjp(lambda x: (x * jnp.sin(x), x), backward)
+    x = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    report = fbp.check(function, x)
+    assert report.verdict == "VARIANT", report
+    assert "grad of grad" in report.hints[0].text

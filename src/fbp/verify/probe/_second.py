@@ -1,7 +1,7 @@
 """Checks the derivative of a rule's gradient, that is the second derivatives of the function.
 
 At each point the rule's gradient g is differentiated along a random direction, in float64, and
-compared with the derivative of autodiff's gradient. At a kink the latter depends on the choice of a
+compared with the derivative of autodiff's gradient; and along dy, in which it is linear. At a kink the latter depends on the choice of a
 subgradient, so the reference there is g itself, whose values are checked elsewhere: if its
 one-sided finite differences agree, g has a derivative, and the rule must return that.
 """
@@ -19,7 +19,7 @@ from fbp.verify.probe._probes import Probe
 from fbp.verify.probe._transforms import gradient_of
 from fbp.verify.program._numbers import largest, leeway_of_approximations
 from fbp.verify.program._program import as_function, evaluate, part_of, trace
-from fbp.verify.rule._derived import holds_fixed, second
+from fbp.verify.rule._derived import along_dy, holds_fixed, second
 from fbp.verify.rule._pair import Pair
 from fbp.verify.rule._rule import first_line
 from fbp.verify.rule._runs import Runs
@@ -60,6 +60,10 @@ def second_derivatives(
             moves = [tangents[i] for i in runs.diff]
         try:
             rule, auto = second(runs, probe.values, probe.dys, moves)
+            by_dy = zip(*along_dy(runs, probe.values, probe.dys), strict=True)
+            for k, (along, g) in enumerate(by_dy):
+                if np.isfinite(g).all() and _error(along, g, largest(g)) > _allowed(runs):
+                    wrong.setdefault(k, f"under {NAME} dy is held fixed ({probe.name})")
         except Exception as error:
             return f"not supported: {type(error).__name__}: {first_line(error)[:90]}", []
         size = max((largest(g) for g in pair.rule_grads), default=0.0)

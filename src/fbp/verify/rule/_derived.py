@@ -83,6 +83,17 @@ def second(
     return _run(runs, "second", both, values, dys, moves)
 
 
+def along_dy(runs: Runs, values: Values, dys: Values) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The derivatives of the rule's gradients along dy itself, and these gradients: the same, as
+    they are linear in dy. A rule that holds dy fixed loses what flows through it a second time."""
+
+    def both(values: list[Any], dys: list[Any], _: Any) -> Any:
+        grads, along = jax.jvp(lambda dys: runs.rule_grads(values, dys), (dys,), (dys,))
+        return along, grads
+
+    return _run(runs, "along dy", both, values, dys, [])
+
+
 def refined_gradients(runs: Runs, values: Values, dys: Values) -> list[np.ndarray]:
     """The reference gradients of the program whose converged loops run for more steps."""
 
