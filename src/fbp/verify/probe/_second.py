@@ -1,9 +1,10 @@
 """Checks the derivative of a rule's gradient, that is the second derivatives of the function.
 
 At each point the rule's gradient g is differentiated along a random direction, in float64, and
-compared with the derivative of autodiff's gradient; and along dy, in which it is linear. At a kink the latter depends on the choice of a
+compared with the derivative of autodiff's gradient. At a kink the latter depends on the choice of a
 subgradient, so the reference there is g itself, whose values are checked elsewhere: if its
-one-sided finite differences agree, g has a derivative, and the rule must return that.
+one-sided finite differences agree, g has a derivative, and the rule must return that. Along dy, in
+which it is linear, the derivative of g is g.
 """
 
 import functools
@@ -61,8 +62,8 @@ def second_derivatives(
         try:
             rule, auto = second(runs, probe.values, probe.dys, moves)
             by_dy = zip(*along_dy(runs, probe.values, probe.dys), strict=True)
-            for k, (along, g) in enumerate(by_dy):
-                if np.isfinite(g).all() and _error(along, g, largest(g)) > _allowed(runs):
+            for k, (got_by, g) in enumerate(by_dy):
+                if np.isfinite(g).all() and _error(got_by, g, largest(g)) > _allowed(runs):
                     wrong.setdefault(k, f"under {NAME} dy is held fixed ({probe.name})")
         except Exception as error:
             return f"not supported: {type(error).__name__}: {first_line(error)[:90]}", []
