@@ -23,17 +23,25 @@ class Explain:
         int | None, tyro.conf.arg(metavar="K", help_behavior_hint="(default: the best weights)")
     ] = None
     """The checkpoint to look at."""
+    html: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also write a page to walk through the step with: one file, a new one, for any browser."""
 
     def run(self) -> int:
         """Prints the chain, and returns 1 if a rule is not what autodiff says, else 0."""
         from fbp.explainer import explain
 
+        if self.html is not None:
+            _require_new(self.html)
         if self.what == NEURON and not Path(NEURON).is_dir():
-            return _neuron()
-        found = self._found()
-        print(found.said)
-        explanation = explain(found.objective, found.params, found.batch)
-        print(explanation)
+            explanation, title, tokens = _neuron(), "one neuron, y = w x + b", ()
+        else:
+            found = self._found()
+            print(found.said)
+            explanation = explain(found.objective, found.params, found.batch)
+            print(explanation)
+            title, tokens = found.said, found.tokens or ()
+        if self.html is not None:
+            _write(self.html, explanation.page(title, tokens))
         return 1 if explanation.wrong else 0
 
     def _found(self) -> Any:
@@ -57,7 +65,34 @@ class Explain:
         return step_of_table(run, Train(resume=folder)._resumed().made_task(), self.rows, self.step)
 
 
-def _neuron() -> int:
+def _require_new(file: Path) -> None:
+    """Says what is wrong with the name of a page before the step is explained.
+
+    Raises:
+      InputError: there is a file, or no folder for it.
+    """
+    from fbp._errors import InputError
+
+    if file.exists() or file.is_symlink():
+        raise InputError(f"--html {file}: expected the name of a new file, and it is there already")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"--html {file}: expected a file in a folder, and there is no such folder")
+
+
+def _write(file: Path, page: str) -> None:
+    from fbp._columns import size
+    from fbp._errors import InputError
+
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(page)
+    except OSError as error:
+        said = (error.strerror or str(error)).lower()
+        raise InputError(f"--html {file}: cannot write it: {said}") from None
+    print(f"page: {file} ({size(len(page.encode()))})")
+
+
+def _neuron() -> Any:
     import jax
     import jax.numpy as jnp
 
@@ -78,4 +113,4 @@ def _neuron() -> int:
         print(f"  {name:12} {step} = {plain(new.model[name])}")
     after = float(objective.value(new, batch))
     print(f"  {'loss':12} {plain(explanation.value)} -> {after:.6g}")
-    return 1 if explanation.wrong else 0
+    return explanation

@@ -4,6 +4,8 @@
 `_explain` has every number of a step: `_spies` wraps each layer, `_notes` brings what they note out
 of the compiled program, from inside scans too. `_rule` reads a layer's equations in its docstring,
 `_written` writes one number as the sum that made it, `_text` shows all of it in a terminal.
+`_page` makes a page of it, of the parts in page/: `_page_rows` says what is in a layer,
+`_page_named` and `_page_loss` name its arrays, and `_page_arrays` cuts them to what fits.
 """
 
 from fbp.explainer._explain import Explanation as Explanation

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,8 +12,10 @@ import numpy as np
 from fbp._described import described
 from fbp._layer import Key, Layer, Params, PyTree
 from fbp._microbatch import Microbatch
+from fbp.explainer._again import pass_of
 from fbp.explainer._inside import layers_inside, with_layers
 from fbp.explainer._notes import collected, spread
+from fbp.explainer._page import page_of, small_page_of
 from fbp.explainer._rule import rule_of
 from fbp.explainer._spies import BACKWARD, FORWARD, LOSS, RECOMPUTE, STEP, STEP_BACK, Log, spied
 from fbp.explainer._text import text_of
@@ -36,6 +39,18 @@ class Explanation(TracedStep):
 
     def __str__(self) -> str:
         return text_of(self)
+
+    def page(self, title: str = "", tokens: Sequence[str] = ()) -> str:
+        """Returns a page of HTML to walk through the step, in one file that needs no other.
+
+        Args:
+          title: what it is a step of.
+          tokens: of a text, each token as text, and the one after the last.
+        """
+        return page_of(self, title, tokens)
+
+    def _repr_html_(self) -> str:
+        return small_page_of(self)
 
 
 def explain(
@@ -151,7 +166,10 @@ def _assembled(log: Log, notes: Any) -> tuple[Any, Any, Any, list[Event]]:
             continue
         kinds[call.kind][call.layer].append(trees)
         if not log.inside[call.layer] and call.kind in (FORWARD, RECOMPUTE, BACKWARD):
-            events.append(Event(call.kind, call.layer, len(kinds[call.kind][call.layer]) - 1))
+            run = len(kinds[call.kind][call.layer]) - 1
+            if call.kind == RECOMPUTE:
+                run = pass_of(trees.get("y"), kinds[FORWARD][call.layer])
+            events.append(Event(call.kind, call.layer, run))
     passes, steps = {}, {}
     for layer in range(len(log.layers)):
         forward, backward = kinds[FORWARD][layer], kinds[BACKWARD][layer]

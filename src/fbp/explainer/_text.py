@@ -17,13 +17,13 @@ FAR = 1e4
 def text_of(explanation: TracedStep) -> str:
     """The whole of it."""
     if _is_scalar(explanation):
-        return "\n".join([*_factors(explanation), *_proof(explanation)])
+        return "\n".join([*_factors(explanation), *proof_lines(explanation)])
     lines = [
         f"loss {explanation.value:.6g}, {name_of(explanation.loss.loss)}; the root mean square of "
         "each array:",
         align(table(explanation)),
-        *_troubles(explanation),
-        *_proof(explanation),
+        *troubles(explanation),
+        *proof_lines(explanation),
     ]
     return "\n".join(lines)
 
@@ -75,7 +75,7 @@ def _distance(proof: Any) -> str:
     return f"{proof.units:.2g} eps" if proof.ok else "WRONG"
 
 
-def _troubles(explanation: TracedStep) -> list[str]:
+def troubles(explanation: TracedStep) -> list[str]:
     """Units that are 0 for every example, and gradients that vanish or blow up."""
     lines = []
     start = rms(explanation.loss.dy) or 0.0
@@ -100,7 +100,8 @@ def _troubles(explanation: TracedStep) -> list[str]:
     return lines
 
 
-def _proof(explanation: TracedStep) -> list[str]:
+def proof_lines(explanation: TracedStep) -> list[str]:
+    """Whether the rules are right, in a line; none if they were not compared."""
     proofs = [one.proof for layer in explanation.layers for one in layer.passes]
     proofs.append(explanation.loss.proof)
     if not any(proofs):
@@ -109,10 +110,12 @@ def _proof(explanation: TracedStep) -> list[str]:
         return [
             f"WRONG: {', '.join(wrong)}: not what autodiff of the forward says at these numbers"
         ]
-    units = [proof.units for proof in proofs if proof is not None]
+    units = [proof.units for proof in proofs if proof is not None and not np.isnan(proof.units)]
+    if not units:
+        return ["each layer's own rule is finite where autodiff is, and only there"]
     return [
         "each layer's own rule is what autodiff of its forward says at these numbers, to "
-        f"{np.nanmax(units):.2g} units of rounding"
+        f"{max(units):.2g} units of rounding"
     ]
 
 

@@ -1,0 +1,116 @@
+"""An explanation as a page: one file with its script, its style and its numbers."""
+
+import html
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from fbp.explainer._page_arrays import Pool, parts, stored
+from fbp.explainer._page_rows import loss_of, rows_of
+from fbp.explainer._text import proof_lines, table, troubles
+from fbp.explainer._traced import TracedStep
+
+# The most letters of a page.
+MOST = 2_000_000
+SCRIPTS = "numbers.js", "heat.js", "sums.js", "layer.js", "steps.js", "selftest.js"
+
+
+def page_of(explanation: TracedStep, title: str = "", tokens: Sequence[str] = ()) -> str:
+    """The page, which asks for nothing outside itself.
+
+    Args:
+      explanation: the step.
+      title: what it is a step of.
+      tokens: of a text, each token as text, and the one after the last.
+    """
+    pool = Pool()
+    rows, loss = rows_of(explanation, pool), loss_of(explanation, pool)
+    places = {(row["number"], row["copy"]): i for i, row in enumerate(rows)}
+    rules: list[list[str]] = []
+    for row in (*rows, loss):
+        if row["rule"] not in rules:
+            rules.append(row["rule"])
+        row["rule"] = rules.index(row["rule"])
+    data: dict[str, Any] = {
+        "title": title,
+        "value": loss["value"],
+        "wrong": list(explanation.wrong),
+        "proof": proof_lines(explanation),
+        "troubles": troubles(explanation),
+        "tokens": list(tokens),
+        "rules": rules,
+        "rows": [*rows, loss],
+        "events": [
+            [event.kind, places.get((event.layer, event.run), len(rows))]
+            for event in explanation.events
+        ],
+    }
+    bare = _filled(data)
+    # A corner of what is known of each array is not letters of its numbers.
+    known = sum(len(_json(stored(a, (0, 0)))) + 1 for a in pool.arrays)
+    wanted = [[ref[2] for ref in row["arrays"]] for row in (loss, *reversed(rows))]
+    held = parts(pool.arrays, wanted, MOST - len(bare.encode()) - known - 2000)
+    data["left"] = _left_out(pool, held, rows)
+    data["arrays"] = [stored(a, part) for a, part in zip(pool.arrays, held, strict=True)]
+    return _filled(data)
+
+
+def _filled(data: dict[str, Any]) -> str:
+    folder = resources.files("fbp.explainer") / "page"
+    text = {
+        name: (folder / name).read_text("utf-8") for name in ("page.html", "page.css", *SCRIPTS)
+    }
+    page = text["page.html"].replace("/*STYLE*/", text["page.css"])
+    page = page.replace("/*SCRIPT*/", "\n".join(text[name] for name in SCRIPTS))
+    return page.replace("/*DATA*/", _json(data))
+
+
+def _json(data: Any) -> str:
+    """JSON that ends no script and no line of one."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _left_out(pool: Pool, held: list[tuple[int, int]], rows: list[dict[str, Any]]) -> str:
+    """What the page does not hold, in words."""
+    cut = [i for i, a in enumerate(pool.arrays) if held[i] != a.shape]
+    if not cut:
+        return ""
+    there = sum(r * c for r, c in held)
+    missing = set(cut)
+    whole = [
+        row["path"] + (f" [{row['copy']}]" if row["copies"] > 1 else "")
+        for row in rows
+        if row["leaf"] and not missing & {ref[2] for ref in row["arrays"]}
+    ]
+    return (
+        f"This page holds {there:,} of {pool.size():,} numbers, to stay below "
+        f"{MOST // 1_000_000} MB: of {len(cut):,} of {len(held):,} arrays only the first rows and "
+        "columns. Sizes, scales and counts are those of whole arrays, and a sum whose factors are "
+        "not all here has the rest of it as one term. "
+        + (f"Whole are: {', '.join(whole)}. " if whole else "")
+        + "fbp.explain has every number."
+    )
+
+
+def small_page_of(explanation: TracedStep) -> str:
+    """A table for a notebook, without scripts."""
+    head, *body = table(explanation)
+    cell = "style='text-align:left;padding:2px 12px 2px 0;font-variant-numeric:tabular-nums'"
+    lines = [
+        f"loss {explanation.value:.6g}; the root mean square of each array:",
+        *troubles(explanation),
+        *proof_lines(explanation),
+    ]
+
+    def line(cells: list[str], tag: str) -> str:
+        made = "".join(f"<{tag} {cell}>{html.escape(text)}</{tag}>" for text in cells)
+        return f"<tr>{made}</tr>"
+
+    rows = "".join(line(cells, "td") for cells in body)
+    first, *others = (f"<p>{html.escape(text)}</p>" for text in lines)
+    return (
+        f"<div>{first}<table><thead>{line(head, 'th')}</thead><tbody>{rows}</tbody></table>"
+        f"{''.join(others)}</div>"
+    )

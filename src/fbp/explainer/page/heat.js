@@ -1,0 +1,154 @@
+// Arrays as pictures: green above 0, purple below, a colour of their own for what is no number.
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+let COLORS;
+function readColors() {
+  const triple = (name) => css(name).split(",").map(Number);
+  const hex = (name) => [1, 3, 5].map((i) => parseInt(css(name).slice(i, i + 2), 16));
+  COLORS = { plus: triple("--plus"), minus: triple("--minus"), nan: hex("--nan"), inf: hex("--inf") };
+}
+
+// Red, green, blue and how much of it, the root of the size, to show small ones. Without a largest
+// one to compare with, as for a single number, the sign alone.
+function color(v, max) {
+  if (Number.isNaN(v)) return [...COLORS.nan, 1];
+  if (!Number.isFinite(v)) return [...COLORS.inf, 1];
+  if (max === null) return [...(v < 0 ? COLORS.minus : COLORS.plus), v ? 0.3 : 0];
+  const strength = max ? Math.sqrt(Math.min(1, Math.abs(v) / max)) : 0;
+  return [...(v < 0 ? COLORS.minus : COLORS.plus), strength];
+}
+
+// The array on a canvas of one dot an element.
+function dots(a) {
+  const canvas = make("canvas", { width: a.c, height: a.r });
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(a.c, a.r);
+  for (let i = 0; i < a.v.length; i++) {
+    const [r, g, b, strength] = color(a.v[i], a.R * a.C > 1 ? a.max : null);
+    image.data.set([r, g, b, 255 * strength], 4 * i);
+  }
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+// The same with each element's number in its cell.
+function cells(a, wide, high) {
+  const sharp = Math.max(1, window.devicePixelRatio || 1);
+  const canvas = make("canvas", { width: a.c * wide * sharp, height: a.r * high * sharp });
+  const context = canvas.getContext("2d");
+  context.scale(sharp, sharp);
+  context.font = "12px ui-monospace, 'DejaVu Sans Mono', monospace";
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  for (let i = 0; i < a.r; i++) {
+    for (let j = 0; j < a.c; j++) {
+      const v = at(a, i, j);
+      const [r, g, b, strength] = color(v, a.R * a.C > 1 ? a.max : null);
+      context.fillStyle = `rgba(${r},${g},${b},${strength})`;
+      context.fillRect(j * wide, i * high, wide, high);
+      const odd = !Number.isFinite(v);
+      context.fillStyle = odd ? "#000" : strength > 0.6 ? css("--ground") : css("--text");
+      const text = odd ? (Number.isNaN(v) ? "NaN" : v > 0 ? "+inf" : "−inf") : number(v);
+      context.fillText(text, (j + 0.5) * wide, (i + 0.5) * high, wide - 4);
+    }
+  }
+  return canvas;
+}
+
+function thumb(ref, there) {
+  const box = make("span", { className: there && ref ? "thumb" : "thumb empty" });
+  if (there && ref) box.append(dots(ARRAYS[ref[2]]));
+  return box;
+}
+
+// An array in full: its name, shape, scale, and what is odd in it. `point(k)` is called for a cell.
+function tile(ref, kind, point) {
+  const [name, , id, shape, dtype] = ref;
+  const a = ARRAYS[id];
+  const numbered = a.c <= 6 && a.r <= 12;
+  // Four in a row, where there is room for them.
+  const width = find("layer").clientWidth;
+  const room = width < 500 ? Math.min(264, width - 30) : Math.max(180, Math.min(300, (width - 110) / 4));
+  const wide = numbered ? 62 : Math.min(24, room / a.c);
+  const high = numbered ? 30 : Math.min(24, 130 / a.r, Math.max(wide, a.r < 4 ? 20 : 3));
+  const canvas = numbered ? cells(a, wide, high) : dots(a);
+  canvas.style.width = `${wide * a.c}px`;
+  canvas.style.height = `${Math.max(high * a.r, 4)}px`;
+  const size = shape.length ? shape.join(" × ") : "one number";
+  const cut = a.r < a.R || a.c < a.C;
+  const part = cut ? `; here ${a.r} of ${a.R} rows, ${a.c} of ${a.C} columns` : "";
+  Object.assign(canvas, { tabIndex: 0 });
+  canvas.setAttribute("role", "application");
+  canvas.setAttribute("aria-label", `${name}, ${size}, heat map: arrows go from cell to cell`);
+  const wrap = make("div", { className: "wrap" }, canvas);
+  const type = dtype === "float32" ? "" : ` ${dtype}`;
+  const figure = make(
+    "figure", { className: kind },
+    make("figcaption", {}, make("b", {}, name), ` ${size}${type}${part}`),
+    wrap,
+    scale(a),
+  );
+  if (a.nan + a.inf) figure.append(odd(a));
+  let here = 0;
+  const go = (i, j) => {
+    i = Math.max(0, Math.min(a.r - 1, i));
+    j = Math.max(0, Math.min(a.c - 1, j));
+    here = i * a.C + j;
+    point(here);
+  };
+  const pointed = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const i = Math.floor(((event.clientY - box.top) / box.height) * a.r);
+    go(i, Math.floor(((event.clientX - box.left) / box.width) * a.c));
+  };
+  canvas.onpointermove = pointed;
+  canvas.onpointerdown = pointed;
+  canvas.onfocus = () => { if (canvas.matches(":focus-visible")) point(here); };
+  canvas.onkeydown = (event) => {
+    const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    const move = moves[event.key];
+    if (!move || event.ctrlKey || event.metaKey || event.altKey) return;
+    const far = event.shiftKey ? 10 : 1;
+    go(Math.floor(here / a.C) + far * move[0], (here % a.C) + far * move[1]);
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  return { figure, wrap, a, at: (k) => { here = k; } };
+}
+
+function scale(a) {
+  if (a.R * a.C === 1) return "";
+  if (!a.max) return make("div", { className: "scale" }, a.nan + a.inf ? "nothing else but 0" : "all 0");
+  const strip = make("i");
+  const stops = [-1, -0.5, -0.1, -0.01, 0, 0.01, 0.1, 0.5, 1].map((v) => {
+    const [r, g, b, strength] = color(v, 1);
+    return `rgba(${r},${g},${b},${strength}) ${50 + 50 * v}%`;
+  });
+  strip.style.background = `linear-gradient(to right, ${stops.join(",")})`;
+  return make(
+    "div", { className: "scale" },
+    `−${number(a.max)}`, strip, `${number(a.max)}`, ` rms ${number(a.rms)}`,
+  );
+}
+
+function odd(a) {
+  const box = make("div", { className: "odd" });
+  for (const [count, color, said] of [[a.nan, "--nan", "not a number"], [a.inf, "--inf", "infinite"]]) {
+    if (!count) continue;
+    const mark = make("i");
+    mark.style.background = `var(${color})`;
+    box.append(mark, `${count} of ${a.R * a.C} ${count > 1 ? "are" : "is"} ${said} `);
+  }
+  return box;
+}
+
+// A frame around rows and columns of a tile.
+function frame(shown, i, j, rows, columns, className) {
+  const { a, wrap } = shown;
+  if (i >= a.r || j >= a.c) return;
+  const box = make("u", { className: className || "" });
+  box.style.left = `${(100 * j) / a.c}%`;
+  box.style.top = `${(100 * i) / a.r}%`;
+  box.style.width = `${(100 * Math.min(columns, a.c - j)) / a.c}%`;
+  box.style.height = `${(100 * Math.min(rows, a.r - i)) / a.r}%`;
+  wrap.append(box);
+}

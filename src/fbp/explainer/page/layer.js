@@ -1,0 +1,180 @@
+// A layer opened: its rule, its arrays, and the cell pointed at written out.
+const EPS = { float32: 2 ** -23, float64: 2 ** -23, bfloat16: 2 ** -7, float16: 2 ** -10 };
+const SHOWN = 5; // the terms of a sum that are shown, the largest ones
+let shown = {}; // the tiles on the page, by name
+// The arrays that the forward has; x and the parameters are there before it.
+const GIVEN = ["x", "params"];
+const FORWARD = [...GIVEN, "y", "inner y", "res", "target", "z", "p - q", "1/n"];
+
+function openLayer(row, step) {
+  const box = find("layer");
+  const place = ROWS.indexOf(row);
+  const kind = EVENTS[step].row === place ? EVENTS[step].kind : "";
+  const forward = row.forward >= 0 && step >= row.forward;
+  const backward = row.backward >= 0 && step >= row.backward;
+  const title = make("h2", {}, place === LOSS ? `loss = ${DATA.value} ` : `${called(row)} `, make("small", {}, row.cls));
+  box.replaceChildren(title, tags(row), rule(row, kind));
+  const cell = make("div", { id: "cell", "aria-live": "polite" });
+  box.append(cell);
+  shown = {};
+  const there = forward ? FORWARD : GIVEN;
+  const before = row.arrays.filter((ref) => there.includes(ref[1]));
+  const after = row.arrays.filter((ref) => !FORWARD.includes(ref[1]));
+  if (place === LOSS && forward && row.rows.length) box.append(byRow(row));
+  section(box, row, "forward", forward ? "Forward" : "Forward: y is not computed yet", before);
+  if (backward) section(box, row, "backward", "Backward: the upstream gradient dy comes in, the others go out", after);
+  else if (row.backward >= 0) box.append(make("p", { className: "none" }, "The backward has not come here yet."));
+  else box.append(make("p", { className: "none" }, "No gradient comes through here."));
+  const best = ["dw", "db", "dx", "dy"].find((name) => backward && kind !== "forward" && kind !== "recompute" && shown[name]);
+  const first = (kind === "loss" && shown.dy && "dy") || best || (shown.y ? "y" : Object.keys(shown)[0]);
+  if (first) point(row, first, largest(shown[first].a));
+}
+
+function section(box, row, kind, text, refs) {
+  if (!refs.length) return;
+  const tiles = make("div", { className: "tiles" });
+  box.append(make("h3", { className: kind }, make("b", {}, text)), tiles);
+  for (const ref of refs) {
+    const made = tile(ref, kind, (k) => point(row, ref[0], k));
+    shown[ref[0]] = made;
+    tiles.append(made.figure);
+  }
+}
+
+function tags(row) {
+  const box = make("div", { className: "tags" });
+  if (row.proof) {
+    const [good, said] = row.proof;
+    box.append(make("span", { className: good ? "good" : "wrong" }, `${good ? "✓" : "✗"} ${said}`));
+  }
+  if (row.leaf && ROWS.indexOf(row) !== LOSS) {
+    if (row.again >= 0) box.append(make("span", {}, "y is not kept: the backward computes it again"));
+    const kept = row.arrays.filter((ref) => ref[1] === "res").length;
+    box.append(make("span", {}, kept ? `keeps ${kept} ${kept > 1 ? "arrays" : "array"} of its own` : "keeps nothing of its own"));
+  }
+  return box;
+}
+
+// The rule as its docstring has it; the equations of the direction that is at work are lit.
+function rule(row, kind) {
+  const [sentence, ...lines] = DATA.rules[row.rule];
+  const box = make("div", { className: `rule ${kind || "idle"}` });
+  if (!sentence) return make("p", { className: "none" }, "This layer's class has no docstring to show a rule from.");
+  const pre = make("pre");
+  let lit = false;
+  for (const line of lines) {
+    if (/^\s*[\w, ]+?\s*=/.test(line)) {
+      const back = /^\s*d[a-z]/.test(line);
+      lit = kind === "loss" || (back ? kind === "backward" : kind === "forward" || kind === "recompute");
+    }
+    pre.append(make("span", { className: lit ? "lit" : "" }, `${line}\n`));
+  }
+  box.append(make("p", {}, sentence));
+  if (lines.length) box.append(pre);
+  return box;
+}
+
+function largest(a) {
+  let best = 0;
+  for (let i = 1; i < a.v.length; i++) if (Math.abs(a.v[i]) > Math.abs(a.v[best]) || Number.isNaN(a.v[best])) best = i;
+  return Math.floor(best / a.c) * a.C + (best % a.c);
+}
+
+// Writes out a cell and frames it and the factors that made it.
+function point(row, name, k) {
+  const ref = refOf(row, name);
+  const a = ARRAYS[ref[2]];
+  const value = nth(a, k);
+  for (const old of document.querySelectorAll(".wrap u")) old.remove();
+  shown[name].at(k);
+  frame(shown[name], Math.floor(k / a.C), k % a.C, 1, 1, "me");
+  const sum = sumOf(row, name, k);
+  for (const [of, ...where] of sum ? sum.frames : []) if (shown[of]) frame(shown[of], ...where);
+  const where = tokenOf(Math.floor(k / a.C), a.R);
+  const head = make("p", {}, make("span", { className: "value" }, `${indexOf(ref, k)} = ${number(value)}`));
+  if (where !== undefined && ref[1] !== "params" && ref[1] !== "dparams") head.append("  at ", token(where));
+  const parts = sum ? written(sum, value, ref) : [make("p", { className: "soft" }, alone(row, ref))];
+  find("cell").replaceChildren(head, ...parts);
+}
+
+function alone(row, ref) {
+  const side = ref[1];
+  if (side === "x") return "Given: what the layer before gave, or the data.";
+  if (side === "params") return "A parameter: what training changes.";
+  if (side === "target") return "Given: what should have come out.";
+  if (side === "res") return "Kept by the forward for the backward.";
+  if (side === "dy" && ROWS.indexOf(row) !== LOSS) return "The upstream gradient: how the loss changes with this number of y.";
+  if (side.startsWith("inner")) return "From the layers inside.";
+  if (side === "1/n") return "The share of this row in the loss.";
+  if (side === "z") return "The score of this label: y times its weights.";
+  if (side === "local") return "The slope of y at this x, from the layer's own rule with a dy of 1.";
+  if (side === "p - q") return "The probability that the model gave, minus that of the target.";
+  return "The value alone: this rule is more than one sum of products. Its equations are above.";
+}
+
+function written(sum, value, ref) {
+  const line = make("div", { className: "sum" });
+  const plus = () => { if (line.childNodes.length) line.append("+"); };
+  for (const term of sum.terms.slice(0, SHOWN)) {
+    plus();
+    const alone = term.factors.length === 1 && sum.count === 1;
+    const text = term.factors.map((f) => (f < 0 && !alone ? `(${number(f)})` : number(f))).join(" × ");
+    line.append(make("span", { className: "term" }, text, sum.count > 1 || typeof term.label === "string" ? label(term.label, sum.rows) : null));
+  }
+  const others = sum.terms.slice(SHOWN);
+  if (others.length) {
+    plus();
+    const rest = others.reduce((total, term) => total + term.product, 0);
+    line.append(make("span", { className: "term" }, number(rest), make("small", {}, `${others.length} smaller ones`)));
+  }
+  if (sum.missing) {
+    plus();
+    line.append(make("span", { className: "term" }, number(value - sum.total), make("small", {}, `the rest: ${sum.missing} ${sum.missing > 1 ? "terms" : "term"} this page does not hold`)));
+  }
+  if (!sum.count) line.append(make("span", { className: "term" }, "0"));
+  line.append("=", make("b", { className: "mono" }, number(sum.missing ? value : sum.total)));
+  if (!sum.missing) line.append(verdict(sum, value, ref));
+  return [make("p", { className: "soft" }, sum.why), line];
+}
+
+function label(text, rows) {
+  if (typeof text !== "number") return make("small", {}, text);
+  const said = tokenOf(text, rows);
+  const small = make("small", {}, `row ${text}`);
+  if (said !== undefined) small.append(" ", token(said));
+  return small;
+}
+
+// Whether the sum in the page is the number in the step: to the rounding of that many terms.
+function verdict(sum, value, ref) {
+  const eps = EPS[ref[4]] || EPS.float32;
+  const off = Math.abs(sum.total - value);
+  const same = Object.is(sum.total, value) || off <= eps * (sum.count + 4) * sum.size + 1e-38;
+  if (same) return make("span", { className: "good" }, "✓ the step's own number");
+  if (!Number.isFinite(value)) return make("span", { className: "bad" }, `the step has ${number(value)}`);
+  return make("span", { className: "bad" }, `✗ the step has ${number(value)}`);
+}
+
+// The loss of each row, with the label that should have come and the likeliest one.
+function byRow(row) {
+  const text = tokenOf(0, row.rows.length) !== undefined;
+  const known = new Map(text ? row.rows.map(([target], i) => [target, DATA.tokens[i + 1]]) : []);
+  const named = (id) => (known.has(id) ? token(known.get(id)) : `label ${id}`);
+  const most = Math.max(...row.rows.map((each) => each[2] || 0), 1e-30);
+  const head = ["row", "should come", "p", "loss", "", "p − q there", "likeliest", "its p"];
+  const table = make("table", {}, make("thead", {}, make("tr", {}, ...head.map((each) => make("th", {}, each)))));
+  const body = make("tbody");
+  row.rows.forEach(([target, p, loss, best, top], i) => {
+    const bar = make("span", { className: "size" });
+    bar.style.width = `${(90 * (loss || 0)) / most}px`;
+    const cells = [
+      text ? token(DATA.tokens[i]) : String(i),
+      named(target),
+      number(p), number(loss), bar, p === null ? "?" : number(p - 1),
+      best === target ? "the same" : named(best), number(top),
+    ];
+    body.append(make("tr", {}, ...cells.map((each, c) => make("td", { className: [2, 3, 5, 7].includes(c) ? "mono" : "" }, each))));
+  });
+  table.append(body);
+  return make("div", {}, make("h3", { className: "loss" }, make("b", {}, "The loss of each row: −log p, and what p − q says")), make("div", { className: "scroll" }, table));
+}

@@ -1,0 +1,422 @@
+"""The page of a step: what it holds is what was computed, also as a browser shows it."""
+
+import base64
+import json
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fbp
+from fbp.cli import main
+from fbp.explainer import _page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NUMBERS = np.random.default_rng(0)
+HOSTILE = (
+    *("</script><script>document.title='no'</script>", "<!--<script>", '"', "'", "\\", "&lt;"),
+    *("\u2028", "\u2029", "\u202eabc", "\U0001f600", "\n", " ", ""),
+)
+
+
+def in_browser(test: Any) -> Any:
+    missing = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+    return pytest.mark.browser(pytest.mark.slow(missing(test)))
+
+
+def neuron(target: float = 4.0) -> fbp.Explanation:
+    objective = fbp.Objective(fbp.models.neuron(), fbp.MeanSquaredError())
+    params = objective.init(jax.random.key(0))
+    return fbp.explain(objective, params, (jnp.float32(2.1), jnp.float32(target)))
+
+
+def mlp() -> fbp.Explanation:
+    objective = fbp.Objective(fbp.models.mlp((4, 16, 3)), fbp.SoftmaxCrossEntropy())
+    batch = NUMBERS.normal(size=(8, 4)).astype(np.float32), NUMBERS.integers(0, 3, 8)
+    return fbp.explain(objective, objective.init(jax.random.key(1)), batch, prove=False)
+
+
+def gpt(width: int = 32, layers: int = 2) -> fbp.Explanation:
+    model = fbp.models.gpt2(vocab=65, context=32, layers=layers, heads=2, width=width)
+    objective = fbp.models.NextToken(model)
+    ids = NUMBERS.integers(0, 65, (1, len(HOSTILE)))
+    params = objective.init(jax.random.key(2))
+    return fbp.explain(objective, params, (ids[:, :-1], ids[:, 1:]), prove=False)
+
+
+def data_of(page: str) -> dict[str, Any]:
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    return json.loads(text)
+
+
+def whole(data: dict[str, Any], ref: list[Any]) -> np.ndarray:
+    """An array of the page in its own shape."""
+    stored = data["arrays"][ref[2]]
+    assert (stored["r"], stored["c"]) == (stored["R"], stored["C"])
+    return np.frombuffer(base64.b64decode(stored["d"]), "<f4").reshape(ref[3])
+
+
+@pytest.mark.parametrize("made", [neuron, mlp])
+def test_the_numbers_inside_are_those_of_the_explanation(made: Callable[[], Any]) -> None:
+    found = made()
+    data = data_of(found.page("a step"))
+    assert data["title"] == "a step"
+    assert float(data["value"]) == pytest.approx(found.value, rel=1e-5)
+    assert [kind for kind, _ in data["events"]] == [event.kind for event in found.events]
+    for row in data["rows"][:-1]:
+        one = found.layers[row["number"]].passes[row["copy"]]
+        for side in ("x", "params", "y", "dy", "dparams", "dx"):
+            refs = [ref for ref in row["arrays"] if ref[1] == side]
+            leaves = jax.tree.leaves(getattr(one, side))
+            assert len(refs) == len(leaves)
+            order = sorted(range(len(leaves)), key=lambda i: -np.ndim(leaves[i]))  # w before b
+            for ref, i in zip(refs, order if "params" in side else range(len(leaves)), strict=True):
+                np.testing.assert_array_equal(whole(data, ref), leaves[i])
+
+
+def test_each_array_is_there_once() -> None:
+    data = data_of(mlp().page())
+    held = [(a["R"], a["C"], a["d"]) for a in data["arrays"]]
+    assert len(held) == len(set(held))
+    assert len(held) < sum(len(row["arrays"]) for row in data["rows"])
+
+
+def test_p_minus_q() -> None:
+    found = mlp()
+    data = data_of(found.page())
+    loss = data["rows"][-1]
+    refs = {ref[0]: ref for ref in loss["arrays"]}
+    p = jax.nn.softmax(found.loss.y)
+    q = jax.nn.one_hot(found.loss.target, 3)
+    np.testing.assert_allclose(whole(data, refs["p - q"]), p - q, atol=1e-6)
+    each = [row[2] for row in loss["rows"]]
+    assert np.mean(each) == pytest.approx(found.value, rel=1e-5)
+
+
+def test_the_file_asks_for_nothing_and_labels_end_no_script() -> None:
+    found = neuron()
+    page = found.page(HOSTILE[0], HOSTILE)
+    assert "http" not in page
+    assert not re.search(r"<(?:link|img|script|iframe)[^>]*(?:src|href)=(?!.data:)", page)
+    assert page.count("<script") == page.count("</script>") == 2
+    assert "\u2028" not in page
+    data = data_of(page)
+    assert data["title"] == HOSTILE[0]
+    assert data["tokens"] == list(HOSTILE)
+
+
+def test_what_does_not_fit_is_cut_and_said(monkeypatch: Any) -> None:
+    found = mlp()
+    full = found.page()
+    assert data_of(full)["left"] == ""
+    monkeypatch.setattr(_page, "MOST", len(full) - 1500)
+    cut = found.page()
+    assert len(cut.encode()) <= len(full) - 1500
+    data = data_of(cut)
+    assert "numbers, to stay below" in data["left"]
+    assert any((a["r"], a["c"]) != (a["R"], a["C"]) for a in data["arrays"])
+    for a, b in zip(data["arrays"], data_of(full)["arrays"], strict=True):
+        part = np.frombuffer(base64.b64decode(a["d"]), "<f4").reshape(a["r"], a["c"])
+        both = np.frombuffer(base64.b64decode(b["d"]), "<f4").reshape(b["R"], b["C"])
+        np.testing.assert_array_equal(part, both[: a["r"], : a["c"]])
+        assert [a[name] for name in ("max", "rms", "nan")] == [
+            b[name] for name in ("max", "rms", "nan")
+        ]
+
+
+def test_what_is_computed_again_is_of_the_copy_that_needs_it() -> None:
+    block = fbp.Serial(a=fbp.Dense(3, 3), b=fbp.Relu(), c=fbp.Dense(3, 3))
+    objective = fbp.Objective(fbp.Stack(block, 3), fbp.MeanSquaredError())
+    x = NUMBERS.normal(size=(4, 3)).astype(np.float32)
+    found = fbp.explain(objective, objective.init(jax.random.key(0)), (x, x), prove=False)
+    relu = next(i for i, layer in enumerate(found.layers) if layer.path == "b")
+    runs = {
+        kind: [e.run for e in found.events if (e.kind, e.layer) == (kind, relu)]
+        for kind in ("forward", "recompute", "backward")
+    }
+    assert runs == {"forward": [0, 1, 2], "recompute": [2, 1, 0], "backward": [2, 1, 0]}
+
+
+def test_a_table_for_notebooks() -> None:
+    found = neuron()
+    small = found._repr_html_()
+    assert "<script" not in small
+    assert small.count("<tr>") == 4
+    assert "3.61" in small
+    assert ">3.8<" in small
+
+    class Odd(fbp.Relu):
+        pass
+
+    Odd.__name__ = "<b>&"
+    objective = fbp.Objective(fbp.Serial(a=Odd()), fbp.MeanSquaredError())
+    one = np.ones((2, 2), np.float32)
+    assert (
+        "&lt;b&gt;&amp;"
+        in fbp.explain(objective, objective.init(jax.random.key(0)), (one, one))._repr_html_()
+    )
+
+
+# The command line.
+
+
+def test_the_file_is_new_and_can_be_written(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def failure(file: str) -> str:
+        assert main(["explain", "neuron", "--html", file]) == 2
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1
+        assert "dw" not in said.out  # said before anything is computed
+        return said.err
+
+    assert main(["explain", "neuron", "--html", "n.html"]) == 0
+    assert "page: n.html (" in capsys.readouterr().out
+    before = Path("n.html").read_bytes()
+    assert data_of(before.decode())["value"] == "3.61"
+    assert "n.html: expected the name of a new file, and it is there already" in failure("n.html")
+    assert Path("n.html").read_bytes() == before
+    assert "no/n.html: expected a file in a folder, and there is no such" in failure("no/n.html")
+    assert "n.html/n.html: expected a file in a folder" in failure("n.html/n.html")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    # As root may write anywhere, the system's refusal is played.
+    opened = Path.open
+
+    def refused(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode == "x":
+            raise PermissionError(13, "Permission denied")
+        return opened(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert main(["explain", "neuron", "--html", str(tmp_path / "n.html")]) == 2
+    assert "cannot write it: permission denied" in capsys.readouterr().err
+
+
+# In a browser.
+
+
+def shown(page: str, folder: Path, hash: str = "", script: str = "") -> str:
+    """The document that a browser makes of a page and a script of ours; its console is silent."""
+    file = folder / "page.html"
+    file.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    flags += ["--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
+    done = subprocess.run(
+        [str(CHROMIUM), *flags, "--window-size=1280,900", f"{file.as_uri()}#{hash}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not console, console
+    return done.stdout
+
+
+def said_by(page: str, folder: Path, script: str, hash: str = "") -> Any:
+    """What a script of ours in the page returns."""
+    wrapped = f"document.body.dataset.said = JSON.stringify((() => {{ {script} }})());"
+    found = re.search(r'data-said="([^"]*)"', shown(page, folder, hash, wrapped))
+    assert found
+    text = found[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">")
+    return json.loads(text.replace("&amp;", "&").replace("&nbsp;", "\u00a0"))
+
+
+@in_browser
+@pytest.mark.parametrize("made", [neuron, mlp, gpt])
+def test_the_page_computes_its_own_cells_again(made: Callable[[], Any], tmp_path: Path) -> None:
+    explained = made()
+    page = explained.page("a step", HOSTILE if made is gpt else ())
+    sums = (fbp.Dense, fbp.Scale, fbp.Bias)
+    passes = [p for one in explained.layers if isinstance(one.layer, sums) for p in one.passes]
+    all_cells = sum(np.size(a) for p in passes for a in jax.tree.leaves((p.y, p.dparams, p.dx)))
+    if made is gpt:  # its last layer is in its loss
+        loss = explained.loss
+        scores = np.size(loss.target) * len(loss.params["w"])
+        all_cells += scores + np.size(loss.dparams["w"]) + np.size(loss.dy)
+    assert len(page.encode()) < 2_000_000
+    found = re.search(r'data-cells="(\d+)" data-worst="([^"]*)"', shown(page, tmp_path, "selftest"))
+    assert found
+    assert int(found[1]) == all_cells
+    assert float(found[2]) < 1e-5
+
+
+@in_browser
+def test_a_wrong_number_fails_the_selftest(tmp_path: Path) -> None:
+    page = mlp().page()
+    script = """
+      const row = ROWS.find((row) => row.kind === "dense");
+      arrayOf(row, "dw").v[3] += 0.1;
+      selftest();
+      return Number(find("selftest").dataset.worst);
+    """
+    assert said_by(page, tmp_path, script) > 1e-3
+
+
+@in_browser
+@pytest.mark.parametrize("made", [neuron, mlp])
+def test_the_sum_of_every_cell_is_the_number_beside_it(
+    made: Callable[[], Any], tmp_path: Path
+) -> None:
+    script = """
+      const bad = [];
+      let seen = 0;
+      for (let i = 0; i < EVENTS.length; i++) {
+        goTo(i);
+        for (const [name, { a }] of Object.entries(shown)) {
+          for (let k = 0; k < a.R * a.C; k++) {
+            point(ROWS[EVENTS[i].row], name, k);
+            seen++;
+            const text = find("cell").textContent;
+            if (!text.includes(number(nth(a, k))) || text.includes("✗")) bad.push(text);
+          }
+        }
+      }
+      return [seen, bad];
+    """
+    seen, bad = said_by(made().page(), tmp_path, script)
+    assert seen > 10
+    assert bad == []
+
+
+@in_browser
+def test_the_chain_of_the_neuron_in_words(tmp_path: Path) -> None:
+    script = """
+      const texts = [];
+      for (let i = 0; i < EVENTS.length; i++) { goTo(i); texts.push(find("cell").textContent); }
+      return texts;
+    """
+    texts = said_by(neuron().page(), tmp_path, script)
+    texts = [text.replace("\u2212", "-").replace("\u00d7", "*") for text in texts]
+    for part in ("1 * 2.1", "2 * (-1.9)", "dw = -7.98", "(-3.8) * 2.1"):
+        assert any(part in text for text in texts), (part, texts)
+
+
+@in_browser
+def test_mouse_keys_and_addresses(tmp_path: Path) -> None:
+    script = """
+      const press = (key, on = document.body) =>
+        on.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+      const seen = [];
+      const opened = () => document.querySelector("h2:not(.small)").textContent;
+      const note = () => seen.push([step, location.hash, opened()]);
+      note();
+      for (const key of ["Home", "ArrowRight", "ArrowLeft", "End"]) { press(key); note(); }
+      for (const id of ["back", "first", "last"]) { find(id).click(); note(); }
+      find("net").children[1].click(); note();
+      const canvas = shown.y.wrap.querySelector("canvas");
+      const cells = [];
+      canvas.focus();
+      point(ROWS[pinned], "y", 0);
+      for (const key of ["ArrowRight", "ArrowDown", "ArrowDown", "ArrowLeft"]) {
+        press(key, canvas);
+        cells.push(find("cell").querySelector(".value").textContent.split(" ")[0]);
+      }
+      const box = canvas.getBoundingClientRect();
+      const corner = { clientX: box.right - 1, clientY: box.bottom - 1 };
+      canvas.dispatchEvent(new PointerEvent("pointerdown", corner));
+      cells.push(find("cell").querySelector(".value").textContent.split(" ")[0]);
+      press("p"); const playing = find("play").getAttribute("aria-pressed"); press("p");
+      return [seen, cells, playing, timer, document.querySelectorAll(".wrap u").length];
+    """
+    found = mlp()
+    seen, cells, playing, timer, frames = said_by(found.page(), tmp_path, script, "event=3")
+    last = len(found.events) - 1
+    assert [step for step, _, _ in seen] == [2, 0, 1, 0, last, last - 1, 0, last, last]
+    assert seen[0][1] == "#event=3"
+    assert seen[-1][1] == f"#event={last + 1}&layer=activation_1@0"
+    assert seen[-1][2].startswith("activation_1")
+    assert cells == ["y[0,", "y[1,", "y[2,", "y[2,", "y[7,"]
+    assert playing == "true"
+    assert timer is None
+    assert frames >= 1
+    layer = said_by(found.page(), tmp_path, "return pinned", "event=2&layer=activation_1@0")
+    assert layer == 1
+
+
+@in_browser
+def test_hostile_labels_stay_text(tmp_path: Path) -> None:
+    script = """
+      for (let i = 0; i < EVENTS.length; i++) goTo(i);
+      goTo(EVENTS.findIndex((event) => event.kind === "loss"));
+      return [document.title, document.scripts.length, DATA.tokens, find("layer").textContent];
+    """
+    title, scripts, tokens, text = said_by(gpt().page(HOSTILE[0], HOSTILE), tmp_path, script)
+    assert title.startswith(HOSTILE[0])
+    assert scripts == 3  # the data, the page's, and the one of this test
+    assert tokens == list(HOSTILE)
+    for token in HOSTILE[:-3]:
+        assert token in text
+
+
+@in_browser
+def test_what_is_no_number_is_painted_and_said(tmp_path: Path) -> None:
+    objective = fbp.Objective(fbp.Serial(a=fbp.Relu(), b=fbp.Bias((8,))), fbp.MeanSquaredError())
+    x = NUMBERS.normal(size=(20, 8)).astype(np.float32)
+    x[2, 3], x[4, 5], x[6, 7] = math.nan, math.inf, math.inf
+    found = fbp.explain(objective, objective.init(jax.random.key(0)), (x, np.zeros_like(x)))
+    script = """
+      goTo(0);
+      const { wrap, a } = shown.x;
+      const canvas = wrap.querySelector("canvas");
+      const painted = canvas.getContext("2d").getImageData(0, 0, a.c, a.r).data;
+      const dot = (i, j) => [...painted.slice(4 * (i * a.c + j), 4 * (i * a.c + j) + 3)];
+      point(ROWS[0], "x", 2 * a.C + 3);
+      const texts = [find("cell").textContent, document.querySelector(".odd").textContent];
+      for (let i = 0; i < EVENTS.length; i++) goTo(i);
+      return [dot(2, 3), dot(4, 5), COLORS.nan, COLORS.inf, texts, DATA.value];
+    """
+    nan, inf, of_nan, of_inf, texts, value = said_by(found.page(), tmp_path, script)
+    assert nan == of_nan
+    assert inf == of_inf
+    assert nan != inf
+    assert "x[2, 3] = not a number" in texts[0]
+    assert "1 of 160 is not a number" in texts[1]
+    assert "2 of 160 are infinite" in texts[1]
+    assert value == "nan"
+
+
+@in_browser
+def test_a_page_that_is_cut_says_true_sums(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(_page, "MOST", 300_000)
+    page = gpt().page()
+    assert len(page.encode()) <= 300_000
+    script = """
+      const texts = [];
+      for (let i = 0; i < EVENTS.length; i++) { goTo(i); texts.push(find("cell").textContent); }
+      return [texts, find("notes").textContent];
+    """
+    texts, notes = said_by(page, tmp_path, script)
+    assert "This page holds" in notes
+    assert not [text for text in texts if "✗" in text]
+    assert any("this page does not hold" in text for text in texts)
+
+
+@in_browser
+def test_a_wrong_rule_is_red(tmp_path: Path) -> None:
+    class Wrong(fbp.Relu):
+        def backward(self, params: Any, x: Any, res: Any, dy: Any) -> Any:
+            return (), dy
+
+    model = fbp.Serial(a=fbp.Dense(4, 5), b=Wrong(), c=fbp.Dense(5, 3))
+    objective = fbp.Objective(model, fbp.SoftmaxCrossEntropy())
+    batch = NUMBERS.normal(size=(8, 4)).astype(np.float32), NUMBERS.integers(0, 3, 8)
+    found = fbp.explain(objective, objective.init(jax.random.key(1)), batch)
+    script = """
+      find("net").children[1].click();
+      return [find("proof").className, [...document.querySelectorAll(".row.wrong")].length,
+        document.querySelector(".tags .wrong").textContent];
+    """
+    proof, rows, tag = said_by(found.page(), tmp_path, script)
+    assert (proof, rows) == ("wrong", 1)
+    assert "WRONG" in tag
