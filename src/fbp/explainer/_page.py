@@ -79,17 +79,14 @@ def _left_out(pool: Pool, held: list[tuple[int, int]], rows: list[dict[str, Any]
         return ""
     there = sum(r * c for r, c in held)
     missing = set(cut)
-    whole = [
-        row["path"] + (f" [{row['copy']}]" if row["copies"] > 1 else "")
-        for row in rows
-        if row["leaf"] and not missing & {ref[2] for ref in row["arrays"]}
-    ]
+    leaves = [row for row in rows if row["leaf"]]
+    whole = [row for row in leaves if not missing & {ref[2] for ref in row["arrays"]}]
     return (
         f"This page holds {there:,} of {pool.size():,} numbers, to stay below "
         f"{MOST // 1_000_000} MB: of {len(cut):,} of {len(held):,} arrays only the first rows and "
         "columns. Sizes, scales and counts are those of whole arrays, and a sum whose factors are "
         "not all here has the rest of it as one term. "
-        + (f"Whole are: {', '.join(whole)}. " if whole else "")
+        + f"Whole are {len(whole):,} of {len(leaves):,} layers, those nearest to the loss first. "
         + "fbp.explain has every number."
     )
 

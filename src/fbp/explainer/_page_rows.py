@@ -10,18 +10,21 @@ from fbp.combinators import Residual
 from fbp.explainer._page_arrays import Pool
 from fbp.explainer._page_loss import more_of_loss
 from fbp.explainer._page_named import arrays_of, local_of, named
-from fbp.explainer._traced import TracedStep
+from fbp.explainer._traced import Pass, TracedStep
 from fbp.layers import (
     Bias,
     Dense,
     Embedding,
     Gelu,
     LeakyRelu,
+    MergeHeads,
+    Positions,
     Relu,
     Scale,
     Sigmoid,
     Silu,
     Softplus,
+    SplitHeads,
     Tanh,
     Unembed,
 )
@@ -34,6 +37,8 @@ SUMS: tuple[tuple[Any, str], ...] = (
     (Scale, "scale"),
     (Bias, "bias"),
     (Embedding, "embedding"),
+    (Positions, "positions"),
+    ((SplitHeads, MergeHeads), "moved"),
     (ELEMENTWISE, "local"),
     (Residual, "residual"),
 )
@@ -84,6 +89,8 @@ def _around(explanation: TracedStep, leaf: int) -> list[int]:
 def _row(explanation: TracedStep, number: int, run: int, pool: Pool) -> dict[str, Any]:
     layer, one = explanation.layers[number], explanation.layers[number].passes[run]
     kind = next((name for of, name in SUMS if isinstance(layer.layer, of)), "")
+    if not layer.is_leaf:  # what is of the layers inside is shown there
+        one = Pass(x=one.x, y=one.y, dy=one.dy, dx=one.dx, proof=one.proof)
     arrays = arrays_of(layer.layer, one, pool)
     if kind == "local":
         arrays += local_of(layer.layer, one, pool)

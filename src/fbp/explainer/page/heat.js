@@ -56,7 +56,10 @@ function cells(a, wide, high) {
 
 function thumb(ref, there) {
   const box = make("span", { className: there && ref ? "thumb" : "thumb empty" });
-  if (there && ref) box.append(dots(ARRAYS[ref[2]]));
+  if (!there || !ref) return box;
+  const a = ARRAYS[ref[2]];
+  if (a.R * a.C === 1) box.textContent = number(a.v[0]);
+  else box.append(dots(a));
   return box;
 }
 
@@ -67,8 +70,8 @@ function tile(ref, kind, point) {
   const numbered = a.c <= 6 && a.r <= 12;
   // Four in a row, where there is room for them.
   const width = find("layer").clientWidth;
-  const room = width < 500 ? Math.min(264, width - 30) : Math.max(180, Math.min(300, (width - 110) / 4));
-  const wide = numbered ? 62 : Math.min(24, room / a.c);
+  const room = width < 500 ? Math.min(264, width - 30) : Math.max(180, Math.min(300, (width - 120) / 4));
+  const wide = numbered ? (a.R * a.C === 1 ? 84 : 62) : Math.min(24, room / a.c);
   const high = numbered ? 30 : Math.min(24, 130 / a.r, Math.max(wide, a.r < 4 ? 20 : 3));
   const canvas = numbered ? cells(a, wide, high) : dots(a);
   canvas.style.width = `${wide * a.c}px`;
@@ -83,10 +86,11 @@ function tile(ref, kind, point) {
   const type = dtype === "float32" ? "" : ` ${dtype}`;
   const figure = make(
     "figure", { className: kind },
-    make("figcaption", {}, make("b", {}, name), ` ${size}${type}${part}`),
+    make("figcaption", {}, make("b", {}, name), ` ${size}${type}${part}${a.R * a.C > 1 ? `, rms ${number(a.rms)}` : ""}`),
     wrap,
     scale(a),
   );
+  figure.style.width = `${Math.max(wide * a.c + 2, 150)}px`;
   if (a.nan + a.inf) figure.append(odd(a));
   let here = 0;
   const go = (i, j) => {
@@ -126,7 +130,7 @@ function scale(a) {
   strip.style.background = `linear-gradient(to right, ${stops.join(",")})`;
   return make(
     "div", { className: "scale" },
-    `−${number(a.max)}`, strip, `${number(a.max)}`, ` rms ${number(a.rms)}`,
+    `−${number(a.max)}`, strip, number(a.max),
   );
 }
 

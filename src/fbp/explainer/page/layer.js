@@ -50,7 +50,7 @@ function tags(row) {
   if (row.leaf && ROWS.indexOf(row) !== LOSS) {
     if (row.again >= 0) box.append(make("span", {}, "y is not kept: the backward computes it again"));
     const kept = row.arrays.filter((ref) => ref[1] === "res").length;
-    box.append(make("span", {}, kept ? `keeps ${kept} ${kept > 1 ? "arrays" : "array"} of its own` : "keeps nothing of its own"));
+    if (kept) box.append(make("span", {}, `keeps ${kept} ${kept > 1 ? "arrays" : "array"} for its backward`));
   }
   return box;
 }

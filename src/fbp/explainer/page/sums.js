@@ -71,10 +71,12 @@ function weighted(row, name, k) {
 const one = (name, a, k) => [name, Math.floor(k / a.C), k % a.C, 1, 1];
 
 function affine(row, name, k) {
-  const letter = row.kind === "scale" ? "w" : "b";
+  const letter = row.kind === "bias" ? "b" : "w";
   const [x, dy, p] = ["x", "dy", letter].map((each) => arrayOf(row, each));
   const scales = row.kind === "scale";
-  const size = p ? p.R * p.C : 1;
+  // Of positions only as many rows take part as the input has places.
+  const places = row.kind === "positions" ? refOf(row, "y")[3].at(-2) : p && p.R;
+  const size = p ? places * p.C : 1;
   if (name === "y" && x && p) {
     const terms = scales
       ? [[[nth(p, k % size), nth(x, k)], "weight × input"]]
@@ -93,7 +95,8 @@ function affine(row, name, k) {
     };
   }
   if (name === `d${letter}` && dy && x) {
-    const count = (dy.R * dy.C) / size;
+    const count = k < size ? (dy.R * dy.C) / size : 0;
+    if (!count) return { why: "no input is at this place: no gradient", count, frames: [] };
     const column = size === dy.C;
     return {
       why: scales ? "upstream × local: y = w x changes x times as fast as w, over every row" : "upstream × 1, over every row",
@@ -101,7 +104,7 @@ function affine(row, name, k) {
       term: (n) => [scales ? [nth(dy, k + n * size), nth(x, k + n * size)] : [nth(dy, k + n * size)], n],
       rows: column ? dy.R : undefined,
       frames: (scales ? [["dy", dy], ["x", x]] : [["dy", dy]]).map(([of, a]) =>
-        size === 1 ? [of, 0, 0, a.R, a.C] : [of, 0, k % a.C, a.R, 1]),
+        size === 1 ? [of, 0, 0, a.R, a.C] : column ? [of, 0, k % a.C, a.R, 1] : one(of, a, k)),
     };
   }
   return undefined;
@@ -147,12 +150,34 @@ function placed(why, k, row, ...products) {
   return { why, count: terms.length, term: (n) => terms[n], frames };
 }
 
+// A number that only changes its place: heads split off a row, or put back into it.
+function moved(row, name, k) {
+  const [whole, parts] = refOf(row, "q") ? (name === "dx" ? ["dx", ["dq", "dk", "dv"]] : ["x", ["q", "k", "v"]])
+    : name === "dx" ? ["dx", ["dy"]] : ["x", ["y"]];
+  const lengths = parts.map((part) => arrayOf(row, part).C);
+  const a = arrayOf(row, name);
+  const [i, j] = [Math.floor(k / a.C), k % a.C];
+  let [from, column] = [parts[0], j];
+  if (name === "dx") {
+    for (let n = 0; column >= lengths[n]; n++) { column -= lengths[n]; from = parts[n + 1]; }
+  } else if (parts.includes(name)) {
+    column += lengths.slice(0, parts.indexOf(name)).reduce((p, q) => p + q, 0);
+    from = whole;
+  } else return undefined;
+  return {
+    why: "the same number at another place", count: 1, term: () => [[at(arrayOf(row, from), i, column)], from],
+    frames: [[from, i, column, 1, 1]],
+  };
+}
+
 const has = (row, ...names) => names.every((name) => refOf(row, name));
 const MAKERS = {
   dense: weighted,
   unembed: weighted,
   scale: affine,
   bias: affine,
+  positions: affine,
+  moved,
   embedding,
   local(row, name, k) {
     if (name !== "dx" || !has(row, "dy", "local")) return undefined;
