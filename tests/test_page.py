@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import CASES, draw, is_float, normal_like, output
 
 import fbp
 from fbp.cli import main
@@ -25,6 +26,15 @@ HOSTILE = (
     *("</script><script>document.title='no'</script>", "<!--<script>", '"', "'", "\\", "&lt;"),
     *("\u2028", "\u2029", "\u202eabc", "\U0001f600", "\n", " ", ""),
 )
+
+
+class Total(fbp.Loss):
+    """The sum of y times the target: dy is the target."""
+
+    def value_and_grad(self, params: Any, y: Any, target: Any) -> Any:
+        floats = jax.tree.map(lambda a: a if is_float(a) else None, y)
+        products = jax.tree.map(lambda a, t: (a * t).sum(), floats, target)
+        return sum(jax.tree.leaves(products)), (), target
 
 
 def in_browser(test: Any) -> Any:
@@ -265,29 +275,31 @@ def test_a_wrong_number_fails_the_selftest(tmp_path: Path) -> None:
     assert said_by(page, tmp_path, script) > 1e-3
 
 
+EVERY_CELL = """
+  goTo(EVENTS.length - 1);
+  const [bad, summed] = [[], new Set()];
+  ROWS.forEach((row, i) => {
+    pinned = i;
+    draw();
+    for (const [name, { a }] of Object.entries(shown)) {
+      for (let k = 0; k < a.R * a.C; k += Math.min(EACH, a.C + 1)) {
+        point(row, name, k);
+        const text = find("cell").textContent;
+        if (!text.includes(number(nth(a, k))) || text.includes("✗")) bad.push(text);
+        if (text.includes("✓")) summed.add(row.kind);
+      }
+    }
+  });
+  return [[...summed].sort(), bad];
+"""
+
+
 @in_browser
 @pytest.mark.parametrize(("made", "each"), [(neuron, 1), (mlp, 1), (gpt, 89)])
 def test_the_sum_of_a_cell_is_the_number_beside_it(
     made: Callable[[], Any], each: int, tmp_path: Path
 ) -> None:
-    script = """
-      goTo(EVENTS.length - 1);
-      const [bad, summed] = [[], new Set()];
-      ROWS.forEach((row, i) => {
-        pinned = i;
-        draw();
-        for (const [name, { a }] of Object.entries(shown)) {
-          for (let k = 0; k < a.R * a.C; k += Math.min(EACH, a.C + 1)) {
-            point(row, name, k);
-            const text = find("cell").textContent;
-            if (!text.includes(number(nth(a, k))) || text.includes("✗")) bad.push(text);
-            if (text.includes("✓")) summed.add(row.kind);
-          }
-        }
-      });
-      return [[...summed].sort(), bad];
-    """.replace("EACH", str(each))
-    summed, bad = said_by(made().page(), tmp_path, script)
+    summed, bad = said_by(made().page(), tmp_path, EVERY_CELL.replace("EACH", str(each)))
     assert bad == []
     assert (
         summed
@@ -297,6 +309,25 @@ def test_the_sum_of_a_cell_is_the_number_beside_it(
             gpt: ["dense", "embedding", "fused", "local", "moved", "positions", "residual"],
         }[made]
     )
+
+
+KINDS = (
+    *("dense/no_batch", "unembed", "embedding", "positions", "positions/documents", "residual"),
+    *("split_heads", "split_heads/one_of_three", "merge_heads", "tree/residual"),
+)
+
+
+@in_browser
+@pytest.mark.parametrize("name", KINDS)
+def test_the_sums_of_a_layer_in_every_shape(name: str, tmp_path: Path) -> None:
+    (case,) = (c for c in CASES if c.name == name)
+    params, x = draw(case, 0, jnp.float32)
+    target = normal_like(1, output(case.layer, params, x))
+    objective = fbp.Objective(case.layer, Total())
+    given = fbp.ObjectiveParams(params, ())
+    page = fbp.explain(objective, given, (x, target), prove=False).page()
+    _, bad = said_by(page, tmp_path, EVERY_CELL.replace("EACH", "1"))
+    assert bad == []
 
 
 @in_browser

@@ -74,6 +74,7 @@ function affine(row, name, k) {
   const letter = row.kind === "bias" ? "b" : "w";
   const [x, dy, p] = ["x", "dy", letter].map((each) => arrayOf(row, each));
   const scales = row.kind === "scale";
+  if (!x || !refOf(row, "y")) return undefined; // a tree of arrays, which have longer names
   // Of positions only as many rows take part as the input has places.
   const places = row.kind === "positions" ? refOf(row, "y")[3].at(-2) : p && p.R;
   const size = p ? places * p.C : 1;
@@ -152,21 +153,30 @@ function placed(why, k, row, ...products) {
 
 // A number that only changes its place: heads split off a row, or put back into it.
 function moved(row, name, k) {
-  const [whole, parts] = refOf(row, "q") ? (name === "dx" ? ["dx", ["dq", "dk", "dv"]] : ["x", ["q", "k", "v"]])
-    : name === "dx" ? ["dx", ["dy"]] : ["x", ["y"]];
-  const lengths = parts.map((part) => arrayOf(row, part).C);
-  const a = arrayOf(row, name);
-  const [i, j] = [Math.floor(k / a.C), k % a.C];
-  let [from, column] = [parts[0], j];
-  if (name === "dx") {
-    for (let n = 0; column >= lengths[n]; n++) { column -= lengths[n]; from = parts[n + 1]; }
-  } else if (parts.includes(name)) {
-    column += lengths.slice(0, parts.indexOf(name)).reduce((p, q) => p + q, 0);
-    from = whole;
-  } else return undefined;
+  const back = name === "dx";
+  const splits = refOf(row, "q") !== undefined;
+  const whole = back ? "dx" : "x";
+  const parts = splits ? (back ? ["dq", "dk", "dv"] : ["q", "k", "v"]) : [back ? "dy" : "y"];
+  if (![whole, ...parts].every((each) => refOf(row, each))) return undefined;
+  let [from, place] = [back ? parts[0] : whole, k];
+  if (splits) {
+    // What a part has in a row of the whole.
+    const widths = parts.map((part) => refOf(row, part)[3].slice(-2).reduce((p, q) => p * q, 1));
+    const width = widths.reduce((p, q) => p + q, 0);
+    const before = (n) => widths.slice(0, n).reduce((p, q) => p + q, 0);
+    let n = parts.indexOf(name);
+    if (back) {
+      n = widths.findIndex((each, i) => k % width < before(i) + each);
+      from = parts[n];
+      place = Math.floor(k / width) * widths[n] + (k % width) - before(n);
+    } else if (n >= 0) {
+      place = Math.floor(k / widths[n]) * width + (k % widths[n]) + before(n);
+    } else return undefined;
+  } else if (name !== "y" && !back) return undefined;
+  const a = arrayOf(row, from);
   return {
-    why: "the same number at another place", count: 1, term: () => [[at(arrayOf(row, from), i, column)], from],
-    frames: [[from, i, column, 1, 1]],
+    why: "the same number at another place",
+    count: 1, term: () => [[nth(a, place)], from], frames: [one(from, a, place)],
   };
 }
 
