@@ -86,7 +86,7 @@ function tile(ref, kind, point) {
   const type = dtype === "float32" ? "" : ` ${dtype}`;
   const figure = make(
     "figure", { className: kind },
-    make("figcaption", {}, make("b", {}, name), ` ${size}${type}${part}${a.R * a.C > 1 ? `, rms ${number(a.rms)}` : ""}`),
+    make("figcaption", {}, make("b", {}, name), ` ${size}${type}${part}${a.R * a.C > 1 && /float/.test(dtype) ? `, rms ${number(a.rms)}` : ""}`),
     wrap,
     scale(a),
   );

@@ -22,7 +22,9 @@ function openLayer(row, step) {
   const after = row.arrays.filter((ref) => !FORWARD.includes(ref[1]));
   if (place === LOSS && forward && row.rows.length) box.append(byRow(row));
   section(box, row, "forward", forward ? "Forward" : "Forward: y is not computed yet", before);
-  if (backward) section(box, row, "backward", "Backward: the upstream gradient dy comes in, the others go out", after);
+  const turn = "Backward begins here: dy goes to the last layer";
+  const through = "Backward: the upstream gradient dy comes in, the others go out";
+  if (backward) section(box, row, "backward", place === LOSS ? turn : through, after);
   else if (row.backward >= 0) box.append(make("p", { className: "none" }, "The backward has not come here yet."));
   else box.append(make("p", { className: "none" }, "No gradient comes through here."));
   const best = ["dw", "db", "dx", "dy"].find((name) => backward && kind !== "forward" && kind !== "recompute" && shown[name]);
@@ -63,7 +65,7 @@ function rule(row, kind) {
   const pre = make("pre");
   let lit = false;
   for (const line of lines) {
-    if (/^\s*[\w, ]+?\s*=/.test(line)) {
+    if (/^\s*[\w, [\]]+?\s*=/.test(line)) {
       const back = /^\s*d[a-z]/.test(line);
       lit = kind === "loss" || (back ? kind === "backward" : kind === "forward" || kind === "recompute");
     }
@@ -107,6 +109,7 @@ function alone(row, ref) {
   if (side.startsWith("inner")) return "From the layers inside.";
   if (side === "1/n") return "The share of this row in the loss.";
   if (side === "z") return "The score of this label: y times its weights.";
+  if (side === "y" && row.kind === "local") return `${row.cls} of the x at the same place. How it changes with x comes in the backward.`;
   if (side === "local") return "The slope of y at this x, from the layer's own rule with a dy of 1.";
   if (side === "p - q") return "The probability that the model gave, minus that of the target.";
   return "The value alone: this rule is more than one sum of products. Its equations are above.";
