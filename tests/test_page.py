@@ -217,14 +217,14 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: Any, capsy
 # In a browser.
 
 
-def shown(page: str, folder: Path, hash: str = "", script: str = "") -> str:
+def shown(page: str, folder: Path, hash: str = "", script: str = "", size: str = "1280,900") -> str:
     """The document that a browser makes of a page and a script of ours; its console is silent."""
     file = folder / "page.html"
     file.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     flags += ["--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
     done = subprocess.run(
-        [str(CHROMIUM), *flags, "--window-size=1280,900", f"{file.as_uri()}#{hash}"],
+        [str(CHROMIUM), *flags, f"--window-size={size}", f"{file.as_uri()}#{hash}"],
         capture_output=True,
         text=True,
         check=True,
@@ -235,10 +235,10 @@ def shown(page: str, folder: Path, hash: str = "", script: str = "") -> str:
     return done.stdout
 
 
-def said_by(page: str, folder: Path, script: str, hash: str = "") -> Any:
+def said_by(page: str, folder: Path, script: str, hash: str = "", size: str = "1280,900") -> Any:
     """What a script of ours in the page returns."""
     wrapped = f"document.body.dataset.said = JSON.stringify((() => {{ {script} }})());"
-    found = re.search(r'data-said="([^"]*)"', shown(page, folder, hash, wrapped))
+    found = re.search(r'data-said="([^"]*)"', shown(page, folder, hash, wrapped, size))
     assert found
     text = found[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">")
     return json.loads(text.replace("&amp;", "&").replace("&nbsp;", "\u00a0"))
@@ -383,6 +383,28 @@ def test_mouse_keys_and_addresses(tmp_path: Path) -> None:
     assert frames >= 1
     layer = said_by(found.page(), tmp_path, "return pinned", "event=2&layer=activation_1@0")
     assert layer == 1
+
+
+@in_browser
+@pytest.mark.parametrize("made", [neuron, gpt])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_is_wider_than_the_window(made: Any, width: int, tmp_path: Path) -> None:
+    script = """
+      document.body.style.width = "WIDTHpx";  // a window itself is not so narrow
+      const right = () => {
+        const all = document.querySelectorAll("header, header *, .row, #layer > *, figure");
+        return Math.max(...[...all].map((each) => each.getBoundingClientRect().right));
+      };
+      const wide = [];
+      for (let i = 0; i < EVENTS.length; i++) { goTo(i); if (right() > WIDTH) wide.push(i); }
+      const far = make("p");
+      far.style.width = "3000px";
+      find("layer").append(far);
+      return [right() > 3000, wide];
+    """.replace("WIDTH", str(width))
+    tokens = HOSTILE if made is gpt else ()
+    page = made().page("a step", tokens)
+    assert said_by(page, tmp_path, script, "event=1", f"{width},900") == [True, []]
 
 
 @in_browser

@@ -27,7 +27,7 @@ function openLayer(row, step) {
   if (backward) section(box, row, "backward", place === LOSS ? turn : through, after);
   else if (row.backward >= 0) box.append(make("p", { className: "none" }, "The backward has not come here yet."));
   else box.append(make("p", { className: "none" }, "No gradient comes through here."));
-  const best = ["dw", "db", "dx", "dy"].find((name) => backward && kind !== "forward" && kind !== "recompute" && shown[name]);
+  const best = ["dw", "db", "dx", "dy"].find((name) => backward && kind !== "forward" && kind !== "recompute" && shown[name] && shown[name].a.v.some(Boolean));
   const first = (kind === "loss" && shown.dy && "dy") || best || (shown.y ? "y" : Object.keys(shown)[0]);
   if (first) point(row, first, largest(shown[first].a));
 }
