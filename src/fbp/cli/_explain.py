@@ -85,7 +85,12 @@ def _write(file: Path, page: str) -> None:
 
     try:
         with file.open("x", encoding="utf-8") as new:
-            new.write(page)
+            try:
+                new.write(page)
+                new.flush()
+            except OSError:  # no half of a page stays
+                file.unlink()
+                raise
     except OSError as error:
         said = (error.strerror or str(error)).lower()
         raise InputError(f"--html {file}: cannot write it: {said}") from None
