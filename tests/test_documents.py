@@ -69,8 +69,9 @@ def objective_of(model: fbp.Layer) -> NextToken:
 
 
 def some(*names: str) -> list[Any]:
-    """These models always, the others among the slow tests."""
-    return [n if n in names else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
+    """These models always, the others among the slow tests, most where they are asked for."""
+    marks = {n: [pytest.mark.slow] + [pytest.mark.exhaustive] * (n != "llama") for n in MODELS}
+    return [n if n in names else pytest.param(n, marks=marks[n]) for n in MODELS]
 
 
 @pytest.mark.parametrize("name", some("gpt2", "qwen3"))

@@ -117,6 +117,7 @@ def test_the_first_fault_is_named(here: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("more", [[], ["--bf16"], ["--in-backward"], ["--accumulate", 3]], ids=str)
 def test_with_every_way_to_take_a_step(more: list[object], here: Path, capsys: Any) -> None:
     args = "train", "llama", "--data", "d.jsonl", "--pack", *TINY, "--steps", 10
