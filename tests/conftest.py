@@ -15,6 +15,7 @@ import pytest
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
     # Programs that tests start inherit these. XLA stops at a flag that it does not know.
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
     if jaxlib.version.__version_info__ < (0, 11):
         quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
         os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}".strip()
