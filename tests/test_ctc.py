@@ -61,7 +61,14 @@ TINY = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("frames", "labels"), TINY, ids=str)
+@pytest.mark.parametrize(
+    ("frames", "labels"),
+    [
+        pytest.param(*case, marks=[pytest.mark.exhaustive] * (i % 3 > 0))
+        for i, case in enumerate(TINY)
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("blank", [0, 2])
 def test_all_paths_written_out(frames: int, labels: list[int], blank: int, x64: None) -> None:
     classes = 3
@@ -305,7 +312,9 @@ BUGS += ["posterior_of_the_frame_before", "divided_by_lengths"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize(
+    "bug", [pytest.param(b, marks=[pytest.mark.exhaustive] * (i > 1)) for i, b in enumerate(BUGS)]
+)
 def test_a_bug_is_caught(bug: str) -> None:
     y = drawn(0)[0].astype(jnp.float32)
     loss_cases.is_caught(LOSS, bug_of(bug), (), y, SMALL, seed=0)

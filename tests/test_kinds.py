@@ -454,7 +454,14 @@ EDGES: dict[str, tuple[float, Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 10))]
+    "seed",
+    [
+        *(0, pytest.param(1, marks=pytest.mark.slow)),
+        *(
+            pytest.param(seed, marks=[pytest.mark.slow, pytest.mark.exhaustive])
+            for seed in range(2, 10)
+        ),
+    ],
 )
 @pytest.mark.parametrize("name", EDGES)
 def test_what_a_function_compares_with_is_tried_whatever_the_seed(name: str, seed: int) -> None:

@@ -53,7 +53,10 @@ def test_the_gradient_is_autodiffs(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.exhaustive] * (i % 2)) for i, n in enumerate(SMALL)],
+)
 def test_the_loss_falls(name, capsys):
     losses = table.load(name).main(**SMALL[name])
     for curve in losses.values() if isinstance(losses, dict) else [losses]:
