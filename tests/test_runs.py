@@ -170,10 +170,7 @@ def killed_and_resumed(folder, args, seconds, rng):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
-    [
-        k if k in ("table", "gpt") else pytest.param(k, marks=pytest.mark.exhaustive)
-        for k in KINDS
-    ],
+    [k if k in ("table", "gpt") else pytest.param(k, marks=pytest.mark.exhaustive) for k in KINDS],
 )
 def test_a_run_that_is_killed_goes_on_bit_for_bit(kind, whole, tmp_path, request):
     run, seconds = whole(kind)

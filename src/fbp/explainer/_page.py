@@ -1,14 +1,15 @@
 """An explanation as a page: one file with its script, its style and its numbers."""
 
-import html
 import json
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from fbp._html import lines, shown
+from fbp._html import table as html_table
 from fbp.explainer._page_arrays import Pool, parts, stored
 from fbp.explainer._page_rows import loss_of, rows_of
-from fbp.explainer._text import proof_lines, table, troubles
+from fbp.explainer._text import head_of, proof_lines, table, troubles
 from fbp.explainer._traced import TracedStep
 
 # The most letters of a page.
@@ -93,21 +94,8 @@ def _left_out(pool: Pool, held: list[tuple[int, int]], rows: list[dict[str, Any]
 
 def small_page_of(explanation: TracedStep) -> str:
     """A table for a notebook, without scripts."""
-    head, *body = table(explanation)
-    cell = "style='text-align:left;padding:2px 12px 2px 0;font-variant-numeric:tabular-nums'"
-    lines = [
-        f"loss {explanation.value:.6g}; the root mean square of each array:",
-        *troubles(explanation),
-        *proof_lines(explanation),
-    ]
-
-    def line(cells: list[str], tag: str) -> str:
-        made = "".join(f"<{tag} {cell}>{html.escape(text)}</{tag}>" for text in cells)
-        return f"<tr>{made}</tr>"
-
-    rows = "".join(line(cells, "td") for cells in body)
-    first, *others = (f"<p>{html.escape(text)}</p>" for text in lines)
-    return (
-        f"<div>{first}<table><thead>{line(head, 'th')}</thead><tbody>{rows}</tbody></table>"
-        f"{''.join(others)}</div>"
+    return shown(
+        lines(head_of(explanation)),
+        html_table(table(explanation), ("WRONG",)),
+        lines(*troubles(explanation), *proof_lines(explanation)),
     )

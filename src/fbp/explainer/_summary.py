@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from fbp._columns import align, size
+from fbp._html import lines, shown, table
 from fbp._layer import Key, Layer, PyTree
 from fbp._tree import count, nbytes
 from fbp.explainer._probe import Probe, Row, Trace, owned_leaves
@@ -55,6 +56,9 @@ class Summary:
 
     def __str__(self) -> str:
         return f"{align(self.table())}\n{self.total()}"
+
+    def _repr_html_(self) -> str:
+        return shown(table(self.table()), lines(self.total()))
 
 
 def _folded(rows: Sequence[Row]) -> Iterator[tuple[Row, Row | None]]:

@@ -19,13 +19,18 @@ def text_of(explanation: TracedStep) -> str:
     if _is_scalar(explanation):
         return "\n".join([*_factors(explanation), *proof_lines(explanation)])
     lines = [
-        f"loss {explanation.value:.6g}, {name_of(explanation.loss.loss)}; the root mean square of "
-        "each array:",
+        head_of(explanation),
         align(table(explanation)),
         *troubles(explanation),
         *proof_lines(explanation),
     ]
     return "\n".join(lines)
+
+
+def head_of(explanation: TracedStep) -> str:
+    """The line above the table."""
+    loss = name_of(explanation.loss.loss)
+    return f"loss {explanation.value:.6g}, {loss}; the root mean square of each array:"
 
 
 def table(explanation: TracedStep) -> list[list[str]]:

@@ -11,6 +11,7 @@ import optax
 
 from fbp._columns import align, size
 from fbp._described import described
+from fbp._html import lines, shown, table
 from fbp._layer import Key, Layer, PyTree
 from fbp._microbatch import Microbatch
 from fbp._tree import nbytes
@@ -63,14 +64,24 @@ class Plan:
         """The argument `in_backward` for `step_of`."""
         return self.chosen.in_backward
 
-    def __str__(self) -> str:
-        rows = [("keep", "optimizer", "kept for backward", "together", "ms/step", "")]
+    def table(self) -> list[tuple[str, ...]]:
+        """The cells of the table; the first row is the header."""
+        rows: list[tuple[str, ...]] = [
+            ("keep", "optimizer", "kept for backward", "together", "ms/step", "")
+        ]
         for c in self.choices:
             mark = "chosen" if c is self.chosen else "" if c.seconds else "beyond the budget"
             where = "in backward" if c.in_backward else "after"
             time = f"{1e3 * c.seconds:.2f}" if c.seconds else ""
             rows.append((str(c.keep), where, size(c.kept), size(c.memory), time, mark))
-        return "\n".join([align(rows), f"budget: {size(self.budget)}", *self.notes])
+        return rows
+
+    def __str__(self) -> str:
+        return "\n".join([align(self.table()), f"budget: {size(self.budget)}", *self.notes])
+
+    def _repr_html_(self) -> str:
+        said = lines(f"budget: {size(self.budget)}", *self.notes)
+        return shown(table(self.table()), said)
 
 
 def plan(

@@ -12,6 +12,7 @@ import numpy as np
 from fbp._layer import Layer, Params
 from fbp.train._run import Run
 from fbp.train._stored import load
+from fbp.train.tables._cell import varied
 from fbp.train.tables._encoding import Encoding, is_missing
 from fbp.train.tables._read import read_table
 from fbp.train.tables._scores import Scores, scores
@@ -59,7 +60,7 @@ def predict(run: Run, data: Path, out: Path) -> tuple[int, Scores | None, list[s
         # The target cannot be encoded, as with labels never seen in training. The predictions do
         # not depend on it.
         quality, said = None, [*said, f"not compared with {encoding.target!r}: {error}"]
-    _write(out, _beside(file, encoding.decode(y)))
+    _write(out, _beside(file, encoding.decode(y), encoding.scale))
     return len(table), quality, said
 
 
@@ -67,7 +68,7 @@ def _by_position(table: Table, encoding: Encoding) -> tuple[Table, list[str]]:
     """Renames the numbered columns of an NPZ array to those of the run, if there are as many."""
     names = [column.name for column in encoding.columns]
     given = {name: cells for name, cells in table.columns.items() if name != encoding.target}
-    if table.named or set(names) <= set(given) or len(given) != len(names):
+    if not table.arrays or set(names) <= set(given) or len(given) != len(names):
         return table, []
     columns = dict(zip(names, given.values(), strict=True))
     if encoding.target in table.columns:
@@ -85,15 +86,15 @@ def _quality(table: Table, encoding: Encoding, y: np.ndarray) -> Scores | None:
     return scores(encoding, y[there], encoding.encode_target(table.rows(there)))
 
 
-def _beside(table: Table, predictions: dict[str, np.ndarray]) -> dict[str, list[str]]:
+def _beside(table: Table, predictions: dict[str, np.ndarray], scale: float) -> dict[str, list[str]]:
     """The columns of a table as they are written, and behind them the predictions."""
     columns = {name: table.as_written(name) for name in table.columns}
     for name, column in predictions.items():
         while name in columns:
             name += "_"
-        # float32 holds about seven significant digits.
-        cells = [f"{v:.7g}" if isinstance(v, float) else v for v in column.tolist()]
-        columns[name] = cells
+        # The network's float32 holds about seven digits of what varies.
+        cells = column.tolist()
+        columns[name] = [varied(v, scale, 7) if isinstance(v, float) else v for v in cells]
     return columns
 
 

@@ -199,7 +199,7 @@ class Run:
         self._write(name, save(leaves))
 
     def save_scores(self, scores: dict[str, Any]) -> None:
-        self._write(SCORES, (json.dumps(scores, indent=2) + "\n").encode())
+        self._write(SCORES, (json.dumps(scores, indent=2, allow_nan=False) + "\n").encode())
 
     def save_picture(self, png: bytes) -> None:
         self._write(PICTURE, png)

@@ -173,7 +173,8 @@ def first_params(
     params = objective.init(key)
     if task.members is None or left is None:
         return params
-    started = linear_start(params.model, rows, left, len(task.encoding.classes), key)
+    biases = jax.random.fold_in(key, 1)
+    started = linear_start(params.model, rows, left, len(task.encoding.classes), biases)
     return params._replace(model=started)
 
 

@@ -1,4 +1,4 @@
-"""What one cell says: that it is missing, or a number, however it is written."""
+"""What one cell says: that it is missing, or a number, however it is written; and writing one."""
 
 import math
 import re
@@ -45,6 +45,14 @@ def plain_number(cell: str) -> float | None:
         return None if "_" in cell else float(cell)
     except ValueError:
         return None
+
+
+def varied(value: float, spread: float, digits: int) -> str:
+    """A number to so many significant digits of what it varies by."""
+    before = 0.0
+    if 0 < spread < abs(value):
+        before = math.log10(abs(value)) - math.log10(spread)
+    return f"{value:.{min(digits + round(before), 17)}g}"
 
 
 def first_text(cells: Sequence[str]) -> int | None:

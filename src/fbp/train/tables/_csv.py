@@ -30,7 +30,7 @@ def read_csv(path: Path, forms: Mapping[str, Form]) -> Table:
     """
     content, encoding, said = read_text(path)
     first = content[:200_000].decode(encoding, errors="ignore").lstrip("\ufeff \t\r\n")
-    unquoted = re.sub('"[^"]*"', "", re.split("\r\n|\n|\r", first, maxsplit=1)[0])
+    unquoted = re.split("\r\n|\n|\r", re.sub('"[^"]*"', "", first), maxsplit=1)[0]
     delimiter = max(",;\t|", key=unquoted.count)
     text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
     rows = _rows(path, csv.reader(text, delimiter=delimiter, strict=True))

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# As programs write them. The month comes first only if some day does not fit there.
+# As programs write them. The day comes first only if some day does not fit where the month is;
+# between dashes the month does, if some day is there.
 FORMATS = (
-    *("iso", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y.%m.%d"),
+    *("iso", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d"),
     *("%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"),
     *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%Y-%m", "%b %Y", "%B %Y", "%b-%Y"),
 )
-_TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p")
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 

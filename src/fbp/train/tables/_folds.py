@@ -33,10 +33,9 @@ def folds(x: np.ndarray, target: np.ndarray, members: int, seed: int) -> tuple[A
     shuffled = rng.permutation(len(x))
     order = shuffled[np.argsort(target.ravel()[shuffled], kind="stable")]
     parts = members if members > 1 else max(5, len(x) // MOST_LEFT)
-    part = np.arange(len(x)) % parts
     far = np.abs(x).max(1, initial=0)[order] > FAR
-    if far.mean() <= FAR_SHARE:
-        part[far] = -1
+    inside = ~far if far.mean() <= FAR_SHARE else np.ones(len(x), bool)
+    part = np.where(inside, (np.cumsum(inside) - 1) % parts, -1)
     rows = [rng.permutation(order[part != i]) for i in range(members)]
     left = [rng.permutation(order[part == i]) for i in range(members)]
 

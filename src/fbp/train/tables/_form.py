@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,10 @@ from fbp.train.tables._dates import as_days, format_of
 # A column of numbers may have this share of cells that are neither numbers nor known to mean
 # "missing", if it has more different numbers than a code would have values.
 ODD_SHARE, LEAST_NUMBERS = 0.05, 10
+# Thousands, where a comma begins decimals; or a number with three decimals.
+_GROUPS = re.compile(r"[-+]?[1-9]\d{0,2}(\.\d{3})+")
+# A month, as in 04.2024, which would be a number too.
+_MONTH = re.compile(r"(0[1-9]|1[0-2])\.(19|20)\d\d")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +27,13 @@ class Form:
       kind: "number", "date" or "text".
       decimal: of a number: the mark before its decimals.
       date: of a date: its format.
+      unit: of a number: the sign of currency or percent beside it, if there is one.
     """
 
     kind: str = "number"
     decimal: str = "."
     date: str = ""
+    unit: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +66,7 @@ def read_as(cells: Sequence[str], form: Form) -> Reading:
     if form.kind == "text":
         return _as_text(cells)
     if form.kind == "number":
-        return _as_numbers(cells, form.decimal)
+        return dataclasses.replace(_as_numbers(cells, form.decimal), form=form)
     dates = as_days(cells, form.date)
     numbers = [plain_number(cell) for cell in cells]
     gaps = np.array([n is not None and math.isnan(n) for n in numbers], bool)
@@ -77,19 +84,17 @@ def read_column(cells: Sequence[str], decimal: str | None = None) -> Reading:
       cells: as they stand in the file, without spaces around.
       decimal: the mark to prefer where both give numbers.
     """
+    if _are_months(cells):
+        return read_as(cells, Form("date", date="%m.%Y"))
     dot = _as_numbers(cells, ".")
     if dot.example is None and not dot.odd:
-        # Plain numbers could be thousands only if all have groups of three digits behind a point.
-        comma = _as_numbers(cells, ",") if decimal == "," else dot
-        return comma if not comma.odd and comma.example is not None else dot
+        return _plain(cells, dot, decimal)
     comma = _as_numbers(cells, ",")
     ambiguous = len(dot.odd) == len(comma.odd) and not np.array_equal(
         dot.cells, comma.cells, equal_nan=True
     )
-    if ambiguous:
-        best = comma if decimal == "," else dot
-    else:
-        best = min(dot, comma, key=lambda reading: len(reading.odd))
+    in_turn = (comma, dot) if decimal == "," else (dot, comma)
+    best = min(in_turn, key=lambda reading: len(reading.odd))
     there = np.isfinite(best.cells)
     several = len(np.unique(best.cells[there])) > LEAST_NUMBERS
     odd = len(best.odd)
@@ -98,7 +103,26 @@ def read_column(cells: Sequence[str], decimal: str | None = None) -> Reading:
     if len(best.units) > 1:
         # Dollars and euros, or amounts and shares, are not one quantity.
         return dataclasses.replace(_as_text(cells), units=best.units)
-    return dataclasses.replace(best, ambiguous=ambiguous)
+    form = dataclasses.replace(best.form, unit=next(iter(best.units), ""))
+    return dataclasses.replace(best, form=form, ambiguous=ambiguous)
+
+
+def _plain(cells: Sequence[str], dot: Reading, decimal: str | None) -> Reading:
+    """Numbers as Python writes them, which may be other ones where a comma begins decimals."""
+    pointed = [cell for cell in cells if "." in cell]
+    if not pointed:  # the same numbers; their decimals, in another file, are as in this one
+        return dataclasses.replace(dot, form=Form("number", decimal or "."))
+    if not all(map(_GROUPS.fullmatch, pointed)):
+        return dot
+    if decimal == ",":
+        return dataclasses.replace(_as_numbers(cells, ","), ambiguous=True)
+    # Three decimals in each cell are likely decimals; 999 beside 1.234 is likely less than it.
+    return dataclasses.replace(dot, ambiguous=len(pointed) < sum(map(bool, cells)))
+
+
+def _are_months(cells: Sequence[str]) -> bool:
+    there = [cell for cell in cells if not is_missing_text(cell)]
+    return bool(there) and all(map(_MONTH.fullmatch, there))
 
 
 def _as_date_or_text(cells: Sequence[str]) -> Reading:
@@ -107,7 +131,9 @@ def _as_date_or_text(cells: Sequence[str]) -> Reading:
     if there and all(any(c.isdigit() for c in cell) for cell in there[:20]):
         form = format_of(there)
         if form is not None:
-            return read_as(cells, Form("date", date=form))
+            dates = read_as(cells, Form("date", date=form))
+            if len(dates.odd) <= ODD_SHARE * (len(dates.odd) + len(there)):
+                return dates
     return _as_text(cells)
 
 

@@ -22,7 +22,10 @@ def read_frame(path: Path, forms: Mapping[str, Form]) -> Table:
         ) from None
     try:
         is_excel = path.suffix.lower() == ".xlsx"
-        frame = pandas.read_excel(path) if is_excel else pandas.read_parquet(path)
+        if is_excel:  # "None" can be a label: which text is missing is decided later
+            frame = pandas.read_excel(path, keep_default_na=False, na_values=[""])
+        else:
+            frame = pandas.read_parquet(path)
     except ImportError:
         needed = "openpyxl" if is_excel else "pyarrow"
         raise InputError(
@@ -36,23 +39,34 @@ def read_frame(path: Path, forms: Mapping[str, Form]) -> Table:
             f"{path}: expected {path.suffix[1:]}, got something else: "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from None
+    if frame.index.names != [None]:
+        frame = frame.reset_index()
     names = [str(name).strip() for name in frame.columns]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{path}: expected one name a column, got {twice!r} more than once")
     if not len(frame):
         raise InputError(f"{path}: expected rows of data, got none")
+    # Numbers that are numbers have a point, whatever the text beside them has.
+    numbers = {
+        name: Form()
+        for name, kind in zip(names, frame.dtypes, strict=True)
+        if pandas.api.types.is_numeric_dtype(kind)
+        and not pandas.api.types.is_bool_dtype(kind)
+        and forms.get(name, Form()).kind == "number"
+    }
+    frame = frame.astype(object).where(frame.notna(), None)
     written = {
         name: "\0".join(map(_written, frame.iloc[:, i].tolist())) for i, name in enumerate(names)
     }
     # In a sheet the names are in line 1.
     lines = np.arange(len(frame)) + (2 if is_excel else 1)
-    return read_columns(str(path), written, lines, forms)
+    return read_columns(str(path), written, lines, {**forms, **numbers})
 
 
 def _written(value: Any) -> str:
     """A cell as a CSV file has it."""
-    if value is None or value != value:
+    if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()

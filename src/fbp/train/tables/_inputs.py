@@ -83,7 +83,8 @@ def _encode(table: Table, name: str, rows: np.ndarray) -> tuple[list[Column], st
     if categories == [""]:
         return [], "it has no cells", []
     if len(categories) == 1:
-        return [], f"constant, {categories[0]!r}", []
+        why = "".join(f"; {line.removeprefix('WARNING: ')}" for line in joined(name, found))
+        return [], f"constant, {categories[0]!r}{why}", []
     if len(categories) > min(MAX_CATEGORIES, len(train) // 2):
         example = next(category for category in categories if category)
         return [], f"text with {len(categories):,} different values, as {example!r}", []
@@ -103,27 +104,38 @@ def _number(table: Table, name: str, train: np.ndarray) -> tuple[list[Column], s
     if not there.size:
         return [], "it has no cells", []
     require_near(table, name)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, std = float(there.mean()), float(there.std())
-    if not math.isfinite(std):
-        raise InputError(f"{table.source}: the numbers in {name!r} are too large to average")
-    low, high = float(there.min()), float(there.max())
-    if std <= 1e-12 * max(abs(mean), abs(low), abs(high)):
+    mean, std = mean_and_spread(table, name, there)
+    if not std:
         return [], f"constant, {there[0]:.6g}", []
+    low, high = float(there.min()), float(there.max())
     said = []
     if missing := int(np.isnan(table.columns[name]).sum()):
         said.append(f"column {name!r}: {missing:,} missing cells, set to its mean {mean:.4g}")
     return [Column(name, mean, std, low=low, high=high)], "", said
 
 
+def mean_and_spread(table: Table, name: str, cells: np.ndarray) -> tuple[float, float]:
+    """The mean of numbers and their standard deviation, 0 where only rounding makes it more."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(cells.mean()), float(cells.std())
+    if not math.isfinite(std):
+        raise InputError(f"{table.source}: the numbers in {name!r} are too large to average")
+    return mean, std if std > 1e-12 * float(np.abs(cells).max()) else 0.0
+
+
 def require_near(table: Table, name: str) -> None:
-    """Refuses a number so far from all others that standardized ones would be 0 beside it."""
+    """Refuses a number so far from all others that standardized ones would be 0 beside it.
+
+    One in a hundred may be a slip, and one number in many cells a code; more of them are how this
+    quantity is spread.
+    """
     cells = table.columns[name]
     there = cells[~np.isnan(cells)]
     low, middle, high = np.quantile(there, [0.25, 0.5, 0.75])
     distance = np.abs(cells - middle)
     far = np.flatnonzero(distance > FAR * (high - low))
-    if high > low and far.size:
+    slips = far.size <= max(1, len(there) // 100) or len(np.unique(cells[far])) == 1
+    if high > low and far.size and slips:
         row = int(far[np.argmax(distance[far])])
         raise InputError(
             f"{table.source}: {cells[row]:g} in {name!r}, {table.where(row)}, is far from all "
@@ -139,7 +151,8 @@ def _numbers_rows(name: str, cells: np.ndarray) -> str | None:
     if (np.diff(cells) == 1).all() and (named or cells[0] in (0, 1)):
         return f"it numbers the rows, {cells[0]:g} to {cells[-1]:g}"
     whole = (cells == np.round(cells)).all()
-    if named and whole and len(np.unique(cells)) == len(cells):
+    # R names its row numbers X; other programs call an input so.
+    if named and name.lower() != "x" and whole and len(np.unique(cells)) == len(cells):
         return f"by its name and numbers, each once, it identifies the rows, as {cells[0]:g}"
     return None
 

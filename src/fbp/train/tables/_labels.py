@@ -14,8 +14,9 @@ def as_text(cells: np.ndarray) -> np.ndarray:
 
 
 def fold(label: str) -> str:
-    """What spellings of one word share: `High` and `HIGH ` do, but not the letters `a` and `A`."""
-    return " ".join(label.split()).casefold() if len(label) > 1 else label
+    """What spellings of one word share: `High` and `HIGH ` do, but not the letters `a` and `A`, or
+    the genotypes `AA` and `Aa`."""
+    return " ".join(label.split()).casefold() if len(set(label.casefold())) > 1 else label
 
 
 def spellings(labels: Iterable[str]) -> dict[str, list[str]]:

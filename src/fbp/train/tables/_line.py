@@ -1,4 +1,4 @@
-"""Linear models, found in closed form or by Newton's method: where a network on a table begins."""
+"""Linear models, found in closed form or step by step: where a network on a table begins."""
 
 from collections.abc import Iterator
 
@@ -46,7 +46,7 @@ def _path(
 
     A step solves with a bound on the curvature instead of the curvature itself, X^T X / n for half
     the squared error and half of that for the cross-entropy, so that one small matrix serves all
-    steps and all classes, and every step goes down. (Böhning, "Multinomial logistic regression
+    steps and all classes, with Nesterov's momentum. (Böhning, "Multinomial logistic regression
     algorithm", 1992.)
     """
     x = x.astype(np.float64)
@@ -64,7 +64,6 @@ def _path(
             dz = _slope(x @ ahead_w + ahead_b, target, classes) / n
             step = inverse @ (x.T @ dz + penalty * ahead_w)
             next_w, next_b = ahead_w - step, ahead_b - dz.sum(0) / bound
-            # Nesterov's momentum.
             next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
             share = (momentum - 1) / next_momentum
             ahead_w, ahead_b = next_w + share * (next_w - w), next_b + share * (next_b - b)

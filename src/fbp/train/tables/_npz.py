@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fbp.train.tables._cell import is_missing_text
 from fbp.train.tables._table import InputError, Table
 
 
@@ -40,6 +41,9 @@ def read_npz(path: Path) -> Table:
             array = array.astype(str if is_text else np.float64)
         except UnicodeError:
             raise InputError(f"{path}: expected text in {name!r}, got other bytes") from None
+        if is_text:
+            gaps = np.vectorize(is_missing_text, otypes=[bool])(array)
+            array = np.where(gaps, "", array)
         if array.ndim == 1:
             found = {name: array}
         else:
@@ -49,4 +53,4 @@ def read_npz(path: Path) -> Table:
         if twice := set(found) & set(columns):
             raise InputError(f"{path}: expected one array a column, got two for {min(twice)!r}")
         columns |= found
-    return Table(str(path), columns, named=not parts, arrays=parts)
+    return Table(str(path), columns, arrays=parts)

@@ -53,8 +53,19 @@ def read_columns(
             raise InputError(
                 f"{source}: expected {expected} in {name!r}, got {wrong!r} in {table.where(row)}"
             )
+        if name in forms:
+            _require_unit(source, name, reading)
     notes = {name: _notes(name, r, written[name], table) for name, r in read.items()}
     return dataclasses.replace(table, said={"": tuple(said), **notes})
+
+
+def _require_unit(source: str, name: str, reading: Reading) -> None:
+    """Refuses numbers of another unit than those trained on."""
+    known = {reading.form.unit} - {""} or set(reading.units[:1])
+    if others := set(reading.units) - known:
+        raise InputError(
+            f"{source}: expected numbers in {name!r} in {min(known)!r}, got some in {min(others)!r}"
+        )
 
 
 def _decimal_mark(read: Mapping[str, Reading], delimiter: str) -> str:
@@ -63,9 +74,8 @@ def _decimal_mark(read: Mapping[str, Reading], delimiter: str) -> str:
     if any(r.form.decimal == "," and not r.ambiguous for r in numbers):
         return ","
     fractions = any(
-        r.form.decimal == "." and not r.ambiguous and (r.cells != np.floor(r.cells)).any()
+        r.form.decimal == "." and not r.ambiguous and (r.cells > np.floor(r.cells)).any()
         for r in numbers
-        if np.isfinite(r.cells).all()
     )
     unclear = any(r.ambiguous for r in numbers)
     return "," if unclear and not fractions and delimiter == ";" else "."
@@ -85,7 +95,8 @@ def _notes(name: str, reading: Reading, written: str, table: Table) -> tuple[str
         said.append(f"column {name!r}: {shown} read as missing")
     if reading.odd:
         cell = written.split("\0")[reading.odd[0]]
-        what = "is no number" if len(reading.odd) == 1 else "are no numbers"
+        kind = reading.form.kind
+        what = f"is no {kind}" if len(reading.odd) == 1 else f"are no {kind}s"
         said.append(
             f"WARNING: column {name!r}: {len(reading.odd)} of {len(reading.cells):,} cells {what}, "
             f"as {cell!r} in {table.where(reading.odd[0])}: read as missing"
@@ -107,8 +118,19 @@ def _date_said(name: str, reading: Reading, written: str) -> str:
     date = date.removesuffix("T00:00")
     said = f"column {name!r}: dates, as days since 1970: {cell!r} read as {date}"
     form = reading.form.date
-    other = form.replace("%m/%d", "%d/%m")
-    cells = [c for c in set(written.split("\0")) if days(c, form) is not None]
-    if other != form and all(days(c, other) is not None for c in cells):
-        said = f"WARNING: {said}; the day could come first: write dates as {date} to be sure"
+    cells = sorted(c for c in set(written.split("\0")) if days(c, form) is not None)
+    for one, other, first in (("%m/%d", "%d/%m", "day"), ("%d-%m", "%m-%d", "month")):
+        turned = form.replace(one, other)
+        if turned != form and all(days(c, turned) is not None for c in cells):
+            return (
+                f"WARNING: {said}; the {first} could come first: write dates as {date} to be sure"
+            )
+    if "%y" in form:
+        there = reading.cells[np.isfinite(reading.cells)]
+        years = there.astype("datetime64[D]").astype("datetime64[Y]").astype(int) + 1970
+        if years.min() < 2000 <= years.max():
+            return (
+                f"WARNING: {said}; years of two digits were read as {years.min()} to {years.max()}:"
+                " write four to be sure"
+            )
     return said

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fbp.train.tables._cell import varied
 from fbp.train.tables._encoding import Encoding
 
 
@@ -16,7 +17,8 @@ class Scores:
       kind: "regression" or "classification".
       rows: how many.
       accuracy: of classes: the share of rows that are right.
-      r2: of numbers: 1 - (mean squared error) / (the same, for the mean of these rows).
+      r2: of numbers: 1 - (mean squared error) / (the same, for the mean of these rows), where
+        these rows differ.
       rmse: of numbers: the root of the mean squared error, in the target's units.
       constant: the best answer that is always the same: a label, or the mean.
       baseline: what that answer reaches: an accuracy, or a root mean squared error.
@@ -46,9 +48,11 @@ class Scores:
           where: which rows these are, such as "held out".
         """
         if self.kind == "regression":
+            mean = varied(float(self.constant), self.baseline, 4)
+            explained = "" if self.r2 is None else f"R2 {self.r2:.3f}, "
             lines = [
-                f"{where}: R2 {self.r2:.3f}, root mean squared error {self.rmse:.4g} "
-                f"(always {self.constant:.4g}, the mean: {self.baseline:.4g})"
+                f"{where}: {explained}root mean squared error {self.rmse:.4g} "
+                f"(always {mean}, the mean: {self.baseline:.4g})"
             ]
         else:
             shown = [(k, n, m) for k, (n, m) in self.recall.items() if m]
@@ -87,13 +91,13 @@ def scores(
         units = target[:, 0].astype(np.float64) * encoding.scale
         constant = float(by[:, 0].astype(np.float64).mean() * encoding.scale)
         mse, spread = (error**2).mean(), ((units - units.mean()) ** 2).mean()
-        r2 = 1 - mse / spread if spread else float("nan")
+        r2 = float(1 - mse / spread) if np.ptp(target) else None
         return Scores(
             "regression",
             len(target),
             constant + encoding.offset,
             float(np.sqrt(((units - constant) ** 2).mean())),
-            r2=float(r2),
+            r2=r2,
             rmse=float(np.sqrt(mse)),
         )
     answers = y.argmax(-1)

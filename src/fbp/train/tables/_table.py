@@ -17,9 +17,8 @@ class Table:
     Attributes:
       source: its name in messages: a file, or a built-in data set.
       columns: the columns by name, in the order of the file.
-      named: whether the file names every column; columns of a flattened NPZ array are numbered.
       forms: how the cells of a column were read; what is not here is as its dtype says.
-      arrays: of a flattened NPZ array: its name, for each of its columns.
+      arrays: of the numbered columns of a flattened NPZ array: its name.
       said: lines to print on how the file was read, by column; "" is the whole file.
       lines: the line of the file that each row ends on, if it has lines.
       written: the cells as the file has them, where it is text, each column joined by NUL.
@@ -27,7 +26,6 @@ class Table:
 
     source: str
     columns: dict[str, np.ndarray]
-    named: bool = True
     forms: Mapping[str, Form] = dataclasses.field(default_factory=dict)
     arrays: Mapping[str, str] = dataclasses.field(default_factory=dict)
     said: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)

@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from fbp.train.tables._cell import first_text, plain_number
-from fbp.train.tables._inputs import require_near
+from fbp.train.tables._form import Form
+from fbp.train.tables._inputs import mean_and_spread, require_near
 from fbp.train.tables._labels import as_text, joined, spellings
 from fbp.train.tables._table import InputError, Table
 
@@ -29,27 +30,30 @@ def fit_target(
     found = spellings(as_text(cells).tolist())
     labels = sorted((names[0] for names in found.values()), key=_by_number)
     if kind is None:
-        kind, why = _infer_kind(cells, len(labels))
+        kind, why = _infer_kind(cells, len(labels), table.forms.get(target, Form()))
         said.append(f"target {target!r}: {kind}, because {why}")
     if len(labels) < 2:
-        raise InputError(f"{table.source}: expected a target with two values or more, got {labels}")
+        raise InputError(
+            f"{table.source}: expected a target with two values or more, got {labels}"
+            + "".join(f"; {line.removeprefix('WARNING: ')}" for line in joined(target, found))
+        )
     if kind == "classification":
         _require_classes(table, target, labels)
         said += joined(target, found) if is_text else []
-        fields = {"classes": tuple(labels), "text_target": is_text}
-        return {"kind": kind, **fields}, said
+        return {"kind": kind, "classes": tuple(labels), "text_target": is_text}, said
     if is_text:
         raise InputError(
             f"{table.source}: expected numbers in {target!r} to regress on, got text"
             + _a_text(table, target)
         )
     require_near(table, target)
-    train = cells[rows]
-    offset, scale = float(train.mean()), float(train.std()) or 1.0
-    return {"kind": kind, "offset": offset, "scale": scale}, said
+    offset, scale = mean_and_spread(table, target, cells[rows])
+    return {"kind": kind, "offset": offset, "scale": scale or 1.0}, said
 
 
-def _infer_kind(cells: np.ndarray, values: int) -> tuple[str, str]:
+def _infer_kind(cells: np.ndarray, values: int, form: Form) -> tuple[str, str]:
+    if form.kind == "date":
+        return "regression", "it is dates, as days since 1970"
     if cells.dtype != np.float64:
         return "classification", f"it is text with {values} values"
     if not (cells == np.round(cells)).all():

@@ -40,7 +40,7 @@ class Data:
       name: of the data.
       tokenizer: of the tokens.
       train, val: ids (N,).
-      bytes_per_token: UTF-8 bytes per token of the validation text.
+      bytes_per_token: UTF-8 bytes of the validation text, marks aside, per token.
       said: lines for the user.
       ends: where the documents of train, and of val, end, if they are kept apart.
     """
@@ -97,7 +97,8 @@ def read_data(
         val, of_val = tokens_of(tokenizer, corpus.val_texts, apart, beside.told)
         ends = (of_train, of_val)
         return Data(corpus.name, tokenizer, train, val, size / max(1, len(val)), corpus.said, ends)
-    size = len(corpus.val.encode("utf-8", "replace"))
+    if tokenizer.marks.end is None and not tokenizer.marks.begin:
+        size += len(corpus.val_texts) - 1  # the line breaks between them
     said = list(corpus.said)
     found = []
     for texts in (corpus.train_texts, corpus.val_texts):
@@ -183,7 +184,8 @@ def _of_tokens(
                 f"{largest}: name theirs by --tokenizer FOLDER"
             )
     part = val[:_SAMPLE]
-    size = len(tokenizer.decode(part).encode("utf-8", "replace"))
+    marks = [i for i in (*tokenizer.marks.begin, tokenizer.marks.end) if i is not None]
+    size = len(tokenizer.decode(part[~np.isin(part, marks)]).encode("utf-8", "replace"))
     said = (f"tokens of {source}, mapped into memory",)
     ends = None
     if apart:

@@ -231,8 +231,8 @@ def tuning_task(
 
 
 def _task(kind: str, data: Data, spec: dict[str, Any], context: int, preset: Preset) -> TextTask:
-    whats = f"the text to train on of {data.name}", f"the text held out of {data.name}"
-    for tokens, what, i in zip((data.train, data.val), whats, (0, 1), strict=True):
+    for i, (tokens, part) in enumerate(((data.train, "to train on"), (data.val, "held out"))):
+        what = f"the text {part} of {data.name}"
         if data.ends is None:
             require_window(tokens, context, what)
         else:

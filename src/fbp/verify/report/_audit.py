@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from fbp._columns import align
+from fbp._html import lines, shown, table
 from fbp.verify.report._card import FAILING, Report, as_json
 from fbp.verify.report._cross_check import WrongGradientError
 
@@ -85,29 +86,47 @@ class AuditReport:
 
     def card(self, colour: bool = False) -> str:
         """The report as text: a table of the sites, then a card for each that is not OK."""
+        rows = [align(self.table())] if self.sites else []
+        cards = [report.card(colour) for report in self._not_ok()]
+        return "\n".join([self._head(), *rows, *self._expected(), *cards, *self._below()])
+
+    def table(self) -> list[list[str]]:
+        """The cells of the table of rules; the first row is the header."""
+        rows = [["rule", "called at", "calls", "verdict", "moves the gradient by"]]
+        return rows + [
+            [s.rule, s.source, str(s.calls), s.report.verdict, _moves(s.effect)] for s in self.sites
+        ]
+
+    def _repr_html_(self) -> str:
+        rows = [table(self.table(), FAILING)] if self.sites else []
+        cards = [report._repr_html_() for report in self._not_ok()]
+        above = lines(self._head()), *rows, lines(*self._expected())
+        return shown(*above, *cards, lines(*self._below()))
+
+    def _head(self) -> str:
         off = max(self.gradients.values(), default=0.0)
         head = f"{self.verdict}  {self.name}: {len(self.sites)} custom rules"
         whole = f"off by {off:.1e} of its leaf in float64" if self.gradients else "not compared"
-        lines = [f"{head}; the whole gradient is {whole}" if self.sites else head]
-        if self.sites:
-            rows = [["rule", "called at", "calls", "verdict", "moves the gradient by"]]
-            rows += [
-                [s.rule, s.source, str(s.calls), s.report.verdict, _moves(s.effect)]
-                for s in self.sites
-            ]
-            lines.append(align(rows))
-        lines += [f"{s.rule} is expected to differ: {s.expected}" for s in self.sites if s.expected]
-        shown = [s.report for s in self.sites if s.report.verdict != "OK" and not s.expected]
-        lines += [report.card(colour) for report in shown]
+        return f"{head}; the whole gradient is {whole}" if self.sites else head
+
+    def _expected(self) -> list[str]:
+        return [f"{s.rule} is expected to differ: {s.expected}" for s in self.sites if s.expected]
+
+    def _not_ok(self) -> list[Report]:
+        return [s.report for s in self.sites if s.report.verdict != "OK" and not s.expected]
+
+    def _below(self) -> list[str]:
+        """The lines below all cards."""
+        said = []
         wrong = {path: e for path, e in self.gradients.items() if e > 1e-6}
         if wrong:
             named = ", ".join(f"{path} by {e:.1e}" for path, e in list(wrong.items())[:8])
-            lines.append(f"gradients that are off: {named}")
+            said.append(f"gradients that are off: {named}")
         if self.culprits and self.culprits[0].effect > 1e-6:
             culprit = self.culprits[0]
-            lines.append(f"what breaks it: {culprit.rule}, called at {culprit.source}")
-        lines += [f"note  {note}" for note in self.notes]
-        return "\n".join([*lines, f"{self.seconds:.2f} s"])
+            said.append(f"what breaks it: {culprit.rule}, called at {culprit.source}")
+        said += [f"note  {note}" for note in self.notes]
+        return [*said, f"{self.seconds:.2f} s"]
 
 
 def _moves(effect: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fbp._columns import align
+from fbp._html import lines, shown, table
 from fbp.verify.report._cross_check import WrongGradientError
 
 # The verdicts that fail a check. CONVENTION, a choice the mathematics leaves open, does not.
@@ -137,27 +138,34 @@ class Report:
 
     def card(self, colour: bool = False) -> str:
         """The report as text, optionally in colour for a terminal."""
-        lines = [f"{_painted(self.verdict, self.verdict, colour)}  {self.name}"]
+        found = [f"{_painted(self.verdict, self.verdict, colour)}  {self.name}"]
         if self.leaves:
-            lines += [_paint_row(line, colour) for line in align(self.table()).splitlines()]
+            found += [_paint_row(line, colour) for line in align(self.table()).splitlines()]
+        return "\n".join([*found, *self._below()])
+
+    def _repr_html_(self) -> str:
+        rows = [table(self.table(), FAILING)] if self.leaves else []
+        return shown(lines(f"{self.verdict}  {self.name}"), *rows, lines(*self._below()))
+
+    def _below(self) -> list[str]:
+        """The lines below the table."""
+        said = []
         for hint in self.hints[:4]:
-            said = f"{hint.leaf}: {hint.text}" if hint.leaf else hint.text
-            lines.append(
-                f"{'match' if hint.kind in ('term', 'input', 'cotangent') else 'hint'}  {said}"
-            )
-        lines += [
+            kind = "match" if hint.kind in ("term", "input", "cotangent") else "hint"
+            said.append(f"{kind}  {f'{hint.leaf}: ' if hint.leaf else ''}{hint.text}")
+        said += [
             f"variant  {name}: {what}" for name, what in self.variants.items() if what != "same"
         ]
-        lines += [f"note  {note}" for note in self.notes]
+        said += [f"note  {note}" for note in self.notes]
         if self.reference:
             same = sum(what == "same" for what in self.variants.values())
             variants = f"; the same under {same} variants" if same else ""
-            lines.append(
+            said.append(
                 f"{self.probes} probes against {self.reference}{variants}; {self.seconds:.2f} s"
             )
         if self.reproduce is not None:
-            lines.append("a minimal reproduction: print(report.repro)")
-        return "\n".join(lines)
+            said.append("a minimal reproduction: print(report.repro)")
+        return said
 
     def table(self) -> list[list[str]]:
         """The cells of the table of gradients; the first row is the header."""

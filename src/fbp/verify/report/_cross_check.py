@@ -3,6 +3,7 @@
 import dataclasses
 
 from fbp._columns import align
+from fbp._html import shown, table
 
 
 class WrongGradientError(Exception):
@@ -68,3 +69,6 @@ class CrossCheck:
 
     def __str__(self) -> str:
         return align(self.table())
+
+    def _repr_html_(self) -> str:
+        return shown(table(self.table(), ("WRONG",)))
