@@ -94,6 +94,53 @@ def test_the_numbers_inside_are_those_of_the_explanation(made: Callable[[], Any]
                 np.testing.assert_array_equal(whole(data, ref), leaves[i])
 
 
+def page_of_case(name: str) -> tuple[fbp.Explanation, str]:
+    (case,) = (c for c in CASES if c.name == name)
+    params, x = draw(case, 0, jnp.float32)
+    target = normal_like(1, output(case.layer, params, x))
+    objective = fbp.Objective(case.layer, Total())
+    found = fbp.explain(objective, fbp.ObjectiveParams(params, ()), (x, target), prove=False)
+    return found, found.page()
+
+
+@pytest.mark.parametrize("name", ["attention/grouped", "attention/everything"])
+def test_what_attention_does_not_keep_makes_the_traced_numbers(name: str) -> None:
+    found, page = page_of_case(name)
+    (one,) = found.layers[0].passes
+    data = data_of(page)
+    row = data["rows"][0]
+    a = {ref[0]: whole(data, ref).astype(np.float64) for ref in row["arrays"]}
+    each = a["q"].shape[-2] // a["k"].shape[-2]
+    k, v = (np.repeat(a[name], each, -2) for name in "kv")
+    np.testing.assert_allclose(a["p"].sum(-1), a["p"].any(-1), atol=1e-6)
+    e = np.exp(a["s"])
+    np.testing.assert_allclose(a["p"] * e.sum(-1, keepdims=True), e, atol=1e-5)
+    made = {
+        "y": np.einsum("bths,bshm->bthm", a["p"], v),
+        "dq": row["given"]["scale"] * np.einsum("bths,bshk->bthk", a["ds"], k),
+        "dk": row["given"]["scale"] * np.einsum("bths,bthk->bshk", a["ds"], a["q"]),
+        "dv": np.einsum("bths,bthm->bshm", a["p"], a["dy"]),
+    }
+    for key in ("dk", "dv"):
+        made[key] = made[key].reshape(*a["k"].shape[:-1], each, -1).sum(-2)
+    for key, traced in zip(("y", "dq", "dk", "dv"), (one.y, *one.dx[:3]), strict=True):
+        np.testing.assert_allclose(made[key], traced, atol=1e-6)
+
+
+def test_of_another_rule_than_its_class_has_the_values_are_shown_alone() -> None:
+    class Twice(fbp.Attention):
+        def forward(self, params: Any, x: Any, key: Any = None) -> Any:
+            y, res = super().forward(params, x, key)
+            return 2 * y, res
+
+    x = tuple(NUMBERS.normal(size=(1, 3, 2, 4)).astype(np.float32) for _ in "qkv")
+    objective = fbp.Objective(Twice(), fbp.MeanSquaredError())
+    found = fbp.explain(objective, objective.init(jax.random.key(0)), (x, x[0]), prove=False)
+    row = data_of(found.page())["rows"][0]
+    assert row["kind"] == ""
+    assert "values alone" in row["note"]
+
+
 def test_each_array_is_there_once() -> None:
     data = data_of(mlp().page())
     held = [(a["R"], a["C"], a["d"]) for a in data["arrays"]]
@@ -244,23 +291,40 @@ def said_by(page: str, folder: Path, script: str, hash: str = "", size: str = "1
     return json.loads(text.replace("&amp;", "&").replace("&nbsp;", "\u00a0"))
 
 
+def computed_again(page: str, folder: Path) -> dict[str, tuple[int, float]]:
+    """How many cells of each kind of sum the page computes again, and the worst difference."""
+    script = "selftest(); return JSON.parse(find('selftest').dataset.kinds);"
+    found = said_by(page, folder, script)
+    return {kind: (each["cells"], each["worst"]) for kind, each in found.items()}
+
+
+# Kinds of sums that are there for every cell of the layers, and the cells of what is in between.
+WHOLE = {"dense": fbp.Dense, "scale": fbp.Scale, "bias": fbp.Bias, "attention": fbp.Attention}
+IN_BETWEEN: dict[str, Callable[[Any], int]] = {
+    # s, p, dp and ds, of each query, head and key, and the mean of dp.
+    "attention": lambda passes: sum(
+        (4 * p.x[1].shape[-3] + 1) * math.prod(p.x[0].shape[:-1]) for p in passes
+    ),
+}
+
+
 @in_browser
 @pytest.mark.parametrize("made", [neuron, mlp, gpt])
 def test_the_page_computes_its_own_cells_again(made: Callable[[], Any], tmp_path: Path) -> None:
     explained = made()
     page = explained.page("a step", HOSTILE if made is gpt else ())
-    sums = (fbp.Dense, fbp.Scale, fbp.Bias)
-    passes = [p for one in explained.layers if isinstance(one.layer, sums) for p in one.passes]
-    all_cells = sum(np.size(a) for p in passes for a in jax.tree.leaves((p.y, p.dparams, p.dx)))
+    assert len(page.encode()) < 2_000_000
+    kinds = computed_again(page, tmp_path)
+    assert max(worst for _, worst in kinds.values()) < 1e-5
+    for kind, of in WHOLE.items():
+        passes = [p for one in explained.layers if isinstance(one.layer, of) for p in one.passes]
+        leaves = jax.tree.leaves([(p.y, p.dparams, p.dx) for p in passes])
+        cells = sum(np.size(a) for a in leaves)
+        assert kinds.get(kind, (0, 0))[0] == cells + IN_BETWEEN.get(kind, lambda p: 0)(passes)
     if made is gpt:  # its last layer is in its loss
         loss = explained.loss
-        scores = np.size(loss.target) * len(loss.params["w"])
-        all_cells += scores + np.size(loss.dparams["w"]) + np.size(loss.dy)
-    assert len(page.encode()) < 2_000_000
-    found = re.search(r'data-cells="(\d+)" data-worst="([^"]*)"', shown(page, tmp_path, "selftest"))
-    assert found
-    assert int(found[1]) == all_cells
-    assert float(found[2]) < 1e-5
+        scores = 2 * np.size(loss.target) * len(loss.params["w"])
+        assert kinds["fused"][0] == scores + np.size(loss.dparams["w"]) + np.size(loss.dy)
 
 
 @in_browser
@@ -306,7 +370,16 @@ def test_the_sum_of_a_cell_is_the_number_beside_it(
         == {
             neuron: ["bias", "mse", "scale"],
             mlp: ["dense", "local", "softmax"],
-            gpt: ["dense", "embedding", "fused", "local", "moved", "positions", "residual"],
+            gpt: [
+                "attention",
+                "dense",
+                "embedding",
+                "fused",
+                "local",
+                "moved",
+                "positions",
+                "residual",
+            ],
         }[made]
     )
 
@@ -314,20 +387,25 @@ def test_the_sum_of_a_cell_is_the_number_beside_it(
 KINDS = (
     *("dense/no_batch", "unembed", "embedding", "positions", "positions/documents", "residual"),
     *("split_heads", "split_heads/one_of_three", "merge_heads", "tree/residual"),
+    *("attention/no_batch", "attention/two_batch_axes", "attention/everything"),
+    *("attention/masked", "attention/documents_everything"),
 )
+# Of trees of arrays the page has the values alone.
+VALUES_ALONE = ("positions/documents", "tree/residual")
 
 
 @in_browser
 @pytest.mark.parametrize("name", KINDS)
 def test_the_sums_of_a_layer_in_every_shape(name: str, tmp_path: Path) -> None:
-    (case,) = (c for c in CASES if c.name == name)
-    params, x = draw(case, 0, jnp.float32)
-    target = normal_like(1, output(case.layer, params, x))
-    objective = fbp.Objective(case.layer, Total())
-    given = fbp.ObjectiveParams(params, ())
-    page = fbp.explain(objective, given, (x, target), prove=False).page()
-    _, bad = said_by(page, tmp_path, EVERY_CELL.replace("EACH", "1"))
+    _, page = page_of_case(name)
+    script = f"{EVERY_CELL.replace('EACH', '1')} ".replace(
+        "return [[...summed].sort(), bad]",
+        "selftest(); return [JSON.parse(find('selftest').dataset.kinds), bad]",
+    )
+    kinds, bad = said_by(page, tmp_path, script)
     assert bad == []
+    assert max((each["worst"] for each in kinds.values()), default=0) < 1e-5
+    assert any(each["cells"] for each in kinds.values()) != (name in VALUES_ALONE)
 
 
 @in_browser

@@ -20,10 +20,10 @@ class Pool:
         self.arrays: list[np.ndarray] = []
         self._seen: dict[tuple[int, int, bytes], int] = {}
 
-    def put(self, a: Any, *, heads: bool = False) -> int:
-        """The number of an array; of `heads`, (B, T, H, K), those of a token are one row."""
+    def put(self, a: Any, axes: int = 1) -> int:
+        """The number of an array, whose last `axes` axes make a row."""
         a = np.asarray(a)
-        flat = np.ascontiguousarray(a.astype(np.float32)).reshape(grid(a.shape, heads))
+        flat = np.ascontiguousarray(a.astype(np.float32)).reshape(grid(a.shape, axes))
         key = (*flat.shape, flat.tobytes())
         if key not in self._seen:
             self._seen[key] = len(self.arrays)
@@ -34,11 +34,9 @@ class Pool:
         return sum(a.size for a in self.arrays)
 
 
-def grid(shape: Sequence[int], heads: bool = False) -> tuple[int, int]:
+def grid(shape: Sequence[int], axes: int = 1) -> tuple[int, int]:
     """Rows and columns to show an array in."""
-    if heads and len(shape) == 4:
-        return shape[0] * shape[1], shape[2] * shape[3]
-    return math.prod(shape[:-1]), shape[-1] if shape else 1
+    return math.prod(shape[:-axes]), math.prod(shape[-axes:])
 
 
 def parts(arrays: Sequence[np.ndarray], wanted: Sequence[Sequence[int]], room: int) -> list[Any]:

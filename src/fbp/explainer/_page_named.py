@@ -8,17 +8,34 @@ import numpy as np
 
 from fbp._layer import Layer
 from fbp.explainer._page_arrays import Pool
+from fbp.explainer._page_made import Made
 from fbp.explainer._traced import Pass
-from fbp.layers import Attention, Bias, MergeHeads, Rope, Scale, SplitHeads
+from fbp.layers import (
+    Attention,
+    AvgPool2D,
+    Bias,
+    Conv2D,
+    ConvTranspose2D,
+    Dense,
+    Embedding,
+    GlobalAvgPool2D,
+    MaxPool2D,
+    Rope,
+    Scale,
+    SplitHeads,
+    Unembed,
+)
 
-HEADS = Attention, SplitHeads, MergeHeads, Rope
+# Layers of queries, keys and values; of images; and those whose sums need a row for each vector.
+QKV = Attention, Rope, SplitHeads
+IMAGES = Conv2D, ConvTranspose2D, MaxPool2D, AvgPool2D, GlobalAvgPool2D
+VECTORS = Dense, Unembed, Embedding
 # What the page needs of an array: its name, its side of the rule, its number, shape and dtype.
 Ref = list[Any]
 
 
 def arrays_of(layer: Layer, one: Pass, pool: Pool) -> list[Ref]:
     """The arrays of a pass, each as [name, side, number, shape, dtype]."""
-    heads = isinstance(layer, HEADS)
     single = {Scale: "w", Bias: "b"}.get(type(layer), "w")
     found = []
     for side, tree, name in (
@@ -30,11 +47,11 @@ def arrays_of(layer: Layer, one: Pass, pool: Pool) -> list[Ref]:
         ("dparams", one.dparams, f"d{single}"),
         ("dx", one.dx, "dx"),
     ):
-        found += named(name, side, tree, pool, heads=heads)
+        found += named(name, side, tree, pool, layer)
     return found
 
 
-def named(name: str, side: str, tree: Any, pool: Pool, *, heads: bool = False) -> list[Ref]:
+def named(name: str, side: str, tree: Any, pool: Pool, layer: Any = None) -> list[Ref]:
     """The arrays of a tree, by a name and their place in it."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     found = []
@@ -42,20 +59,43 @@ def named(name: str, side: str, tree: Any, pool: Pool, *, heads: bool = False) -
         if not _is_shown(a):
             continue
         at = jax.tree_util.keystr(keys, simple=True, separator=".")
-        if heads and len(leaves) == 3 and len(keys) == 1:
-            said = ("d" if name.startswith("d") else "") + "qkv"[int(at)]
+        if isinstance(layer, QKV) and len(leaves) in (3, 4) and len(keys) == 1 and side != "res":
+            said = ("d" if name.startswith("d") else "") + ("q", "k", "v", "mask")[int(at)]
         elif not at:
             said = name
         elif side in ("params", "dparams"):
             said = at if side == "params" else f"d{at}"
         else:
             said = f"{name} {at}"
-        number = pool.put(a, heads=heads)
+        number = pool.put(a, axes_of_row(layer, side, a))
         found.append([said, side, number, list(np.shape(a)), str(np.asarray(a).dtype)])
     # Weights before biases, as in y = w x + b.
     if side in ("params", "dparams"):
         found.sort(key=lambda ref: not str(ref[0]).removeprefix("d").startswith("w"))
     return found
+
+
+def with_made(layer: Layer, arrays: list[Ref], made: Made, pool: Pool) -> list[Ref]:
+    """The arrays of a pass, and those made for it where they come about: before y, and before the
+    gradients."""
+    refs = [[made.names.get(ref[0], ref[0]), *ref[1:]] for ref in arrays]
+    for side, before in (("made", "y"), ("dmade", "dparams")):
+        new = []
+        for name, of, a in made.arrays:
+            if of == side:
+                new += named(name, side, a.astype(np.float32), pool, layer)
+        ends = [i for i, ref in enumerate(refs) if ref[1] in (before, "dx")]
+        at = ends[0] if ends else len(refs)
+        refs[at:at] = new
+    return refs
+
+
+def axes_of_row(layer: Any, side: str, a: Any) -> int:
+    """How many of the last axes are a row of the page: two of heads and of images."""
+    most = 1 if side in ("params", "dparams", "res") or isinstance(layer, VECTORS) else 2
+    if isinstance(layer, (Attention, *IMAGES)) and np.asarray(a).dtype.kind not in "iub":
+        return most if np.ndim(a) >= 3 else 1
+    return most if np.ndim(a) == 4 else 1
 
 
 def _is_shown(a: Any) -> bool:
@@ -68,4 +108,4 @@ def local_of(layer: Layer, one: Pass, pool: Pool) -> list[Ref]:
     if one.dy is None or np.ndim(one.dy) != np.ndim(one.x):
         return []
     x, res, dy = jax.tree.map(jnp.asarray, (one.x, one.res, one.dy))
-    return named("local", "local", layer.backward((), x, res, jnp.ones_like(dy))[1], pool)
+    return named("local", "local", layer.backward((), x, res, jnp.ones_like(dy))[1], pool, layer)

@@ -1,5 +1,6 @@
 """What a page says of each layer: its arrays by name, and how its numbers came about."""
 
+from collections.abc import Callable
 from math import isnan
 from typing import Any
 
@@ -8,10 +9,13 @@ import numpy as np
 from fbp._layer import name_of
 from fbp.combinators import Residual
 from fbp.explainer._page_arrays import Pool
+from fbp.explainer._page_attention import more_of_attention
 from fbp.explainer._page_loss import more_of_loss
-from fbp.explainer._page_named import arrays_of, local_of, named
+from fbp.explainer._page_made import Made
+from fbp.explainer._page_named import arrays_of, local_of, named, with_made
 from fbp.explainer._traced import Pass, TracedStep
 from fbp.layers import (
+    Attention,
     Bias,
     Dense,
     Embedding,
@@ -41,6 +45,12 @@ SUMS: tuple[tuple[Any, str], ...] = (
     ((SplitHeads, MergeHeads), "moved"),
     (ELEMENTWISE, "local"),
     (Residual, "residual"),
+    (Attention, "attention"),
+)
+# What a layer computes on its way, made again from its traced numbers: a maker for each kind.
+MORE: dict[str, Callable[[Any, Pass], Made | None]] = {"attention": more_of_attention}
+UNLIKE = (
+    "Its numbers are not those of the sums that this page knows for such a layer: values alone."
 )
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -92,12 +102,17 @@ def _row(explanation: TracedStep, number: int, run: int, pool: Pool) -> dict[str
     if not layer.is_leaf:  # what is of the layers inside is shown there
         one = Pass(x=one.x, y=one.y, dy=one.dy, dx=one.dx, proof=one.proof)
     arrays = arrays_of(layer.layer, one, pool)
+    more = Made({})
+    if kind in MORE:
+        made = MORE[kind](layer.layer, one)
+        kind, more = (kind, made) if made else ("", Made({}, note=UNLIKE))
+        arrays = with_made(layer.layer, arrays, more, pool)
     if kind == "local":
         arrays += local_of(layer.layer, one, pool)
     if kind == "residual":
         inner = explanation.layers[number + 1].passes[run]
-        arrays += named("f(x)", "inner y", inner.y, pool)
-        arrays += named("df", "inner dx", inner.dx, pool)
+        arrays += named("f(x)", "inner y", inner.y, pool, layer.layer)
+        arrays += named("df", "inner dx", inner.dx, pool, layer.layer)
     inside = _inside(explanation, number)
     when: dict[str, list[int]] = {FORWARD: [], BACKWARD: [], "recompute": []}
     for at, event in enumerate(explanation.events):
@@ -116,6 +131,8 @@ def _row(explanation: TracedStep, number: int, run: int, pool: Pool) -> dict[str
         "leaf": layer.is_leaf,
         "rule": list(layer.rule),
         "kind": kind,
+        "given": more.given,
+        "note": more.note,
         "arrays": arrays,
         "proof": proof_of(one.proof),
         # Of a layer with layers inside, when the last of them is done.

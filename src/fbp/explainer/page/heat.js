@@ -4,12 +4,13 @@ let COLORS;
 function readColors() {
   const triple = (name) => css(name).split(",").map(Number);
   const hex = (name) => [1, 3, 5].map((i) => parseInt(css(name).slice(i, i + 2), 16));
-  COLORS = { plus: triple("--plus"), minus: triple("--minus"), nan: hex("--nan"), inf: hex("--inf") };
+  COLORS = { plus: triple("--plus"), minus: triple("--minus"), nan: hex("--nan"), inf: hex("--inf"), unseen: hex("--unseen") };
 }
 
 // Red, green, blue and how much of it, the root of the size, to show small ones. Without a largest
 // one to compare with, as for a single number, the sign alone.
-function color(v, max) {
+function color(v, max, hides) {
+  if (hides && v === -Infinity) return [...COLORS.unseen, 1];
   if (Number.isNaN(v)) return [...COLORS.nan, 1];
   if (!Number.isFinite(v)) return [...COLORS.inf, 1];
   if (max === null) return [...(v < 0 ? COLORS.minus : COLORS.plus), v ? 0.3 : 0];
@@ -18,12 +19,12 @@ function color(v, max) {
 }
 
 // The array on a canvas of one dot an element.
-function dots(a) {
+function dots(a, hides) {
   const canvas = make("canvas", { width: a.c, height: a.r });
   const context = canvas.getContext("2d");
   const image = context.createImageData(a.c, a.r);
   for (let i = 0; i < a.v.length; i++) {
-    const [r, g, b, strength] = color(a.v[i], a.R * a.C > 1 ? a.max : null);
+    const [r, g, b, strength] = color(a.v[i], a.R * a.C > 1 ? a.max : null, hides);
     image.data.set([r, g, b, 255 * strength], 4 * i);
   }
   context.putImageData(image, 0, 0);
@@ -31,7 +32,7 @@ function dots(a) {
 }
 
 // The same with each element's number in its cell.
-function cells(a, wide, high) {
+function cells(a, wide, high, hides) {
   const sharp = Math.max(1, window.devicePixelRatio || 1);
   const canvas = make("canvas", { width: a.c * wide * sharp, height: a.r * high * sharp });
   const context = canvas.getContext("2d");
@@ -42,9 +43,10 @@ function cells(a, wide, high) {
   for (let i = 0; i < a.r; i++) {
     for (let j = 0; j < a.c; j++) {
       const v = at(a, i, j);
-      const [r, g, b, strength] = color(v, a.R * a.C > 1 ? a.max : null);
+      const [r, g, b, strength] = color(v, a.R * a.C > 1 ? a.max : null, hides);
       context.fillStyle = `rgba(${r},${g},${b},${strength})`;
       context.fillRect(j * wide, i * high, wide, high);
+      if (hides && v === -Infinity) continue;
       const odd = !Number.isFinite(v);
       context.fillStyle = odd ? "#000" : strength > 0.6 ? css("--ground") : css("--text");
       const text = odd ? (Number.isNaN(v) ? "NaN" : v > 0 ? "+inf" : "−inf") : number(v);
@@ -65,15 +67,19 @@ function thumb(ref, there) {
 
 // An array in full: its name, shape, scale, and what is odd in it. `point(k)` is called for a cell.
 function tile(ref, kind, point) {
-  const [name, , id, shape, dtype] = ref;
+  const [name, side, id, shape, dtype] = ref;
   const a = ARRAYS[id];
+  // Of attention's scores, those of keys that a query may not see are −infinity: no accident.
+  const hides = side === "made" && name === "s";
+  const heads = side.endsWith("made") && shape.length > 2 && a.c === a.C && shape.at(-1) > 1 ? shape.at(-2) : 1;
   const numbered = a.c <= 6 && a.r <= 12;
   // Four in a row, where there is room for them.
   const width = find("layer").clientWidth;
-  const room = width < 500 ? Math.min(264, width - 30) : Math.max(180, Math.min(300, (width - 120) / 4));
+  const four = width < 500 ? Math.min(264, width - 30) : Math.max(180, Math.min(300, (width - 120) / 4));
+  const room = heads > 1 ? Math.min(width - 40, four * Math.max(1, heads / 1.5)) : four;
   const wide = numbered ? (a.R * a.C === 1 ? 84 : 62) : Math.min(24, room / a.c);
   const high = numbered ? 30 : Math.min(24, 130 / a.r, Math.max(wide, a.r < 4 ? 20 : 3));
-  const canvas = numbered ? cells(a, wide, high) : dots(a);
+  const canvas = numbered ? cells(a, wide, high, hides) : dots(a, hides);
   canvas.style.width = `${wide * a.c}px`;
   canvas.style.height = `${Math.max(high * a.r, 4)}px`;
   const size = shape.length ? shape.join(" × ") : "one number";
@@ -91,7 +97,13 @@ function tile(ref, kind, point) {
     scale(a),
   );
   figure.style.width = `${Math.max(wide * a.c + 2, 150)}px`;
-  if (a.nan + a.inf) figure.append(odd(a));
+  if (hides && a.inf) figure.append(make("div", { className: "odd" }, square("--unseen"), "not seen by the query"));
+  else if (a.nan + a.inf) figure.append(odd(a));
+  for (let n = 1; n < heads; n++) {
+    const line = make("b", { className: "line" });
+    line.style.left = `${(100 * n) / heads}%`;
+    wrap.append(line);
+  }
   let here = 0;
   const go = (i, j) => {
     i = Math.max(0, Math.min(a.r - 1, i));
@@ -134,13 +146,17 @@ function scale(a) {
   );
 }
 
+function square(color) {
+  const mark = make("i");
+  mark.style.background = `var(${color})`;
+  return mark;
+}
+
 function odd(a) {
   const box = make("div", { className: "odd" });
   for (const [count, color, said] of [[a.nan, "--nan", "not a number"], [a.inf, "--inf", "infinite"]]) {
     if (!count) continue;
-    const mark = make("i");
-    mark.style.background = `var(${color})`;
-    box.append(mark, `${count} of ${a.R * a.C} ${count > 1 ? "are" : "is"} ${said} `);
+    box.append(square(color), `${count} of ${a.R * a.C} ${count > 1 ? "are" : "is"} ${said} `);
   }
   return box;
 }

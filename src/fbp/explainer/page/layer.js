@@ -4,7 +4,7 @@ const SHOWN = 5; // the terms of a sum that are shown, the largest ones
 let shown = {}; // the tiles on the page, by name
 // The arrays that the forward has; x and the parameters are there before it.
 const GIVEN = ["x", "params"];
-const FORWARD = [...GIVEN, "y", "inner y", "res", "target", "z", "p - q", "1/n"];
+const FORWARD = [...GIVEN, "made", "y", "inner y", "res", "target", "z", "p - q", "1/n"];
 
 function openLayer(row, step) {
   const box = find("layer");
@@ -16,18 +16,22 @@ function openLayer(row, step) {
   box.replaceChildren(title, tags(row), rule(row, kind));
   const cell = make("div", { id: "cell", "aria-live": "polite" });
   box.append(cell);
+  const picks = make("div");
+  box.append(picks);
   shown = {};
   const there = forward ? FORWARD : GIVEN;
   const before = row.arrays.filter((ref) => there.includes(ref[1]));
   const after = row.arrays.filter((ref) => !FORWARD.includes(ref[1]));
   if (place === LOSS && forward && row.rows.length) box.append(byRow(row));
   section(box, row, "forward", forward ? "Forward" : "Forward: y is not computed yet", before);
+  if (row.kind === "attention" && forward) picks.append(queries(row));
   const turn = "Backward begins here: dy goes to the last layer";
   const through = "Backward: the upstream gradient dy comes in, the others go out";
   if (backward) section(box, row, "backward", place === LOSS ? turn : through, after);
   else if (row.backward >= 0) box.append(make("p", { className: "none" }, "The backward has not come here yet."));
   else box.append(make("p", { className: "none" }, "No gradient comes through here."));
-  const best = ["dw", "db", "dx", "dy"].find((name) => backward && kind !== "forward" && kind !== "recompute" && shown[name] && shown[name].a.v.some(Boolean));
+  if (row.note) box.append(make("p", { className: "none" }, row.note));
+  const best = ["dw", "db", "dx", "dq", "dy"].find((name) => backward && kind !== "forward" && kind !== "recompute" && shown[name] && shown[name].a.v.some(Boolean));
   const first = (kind === "loss" && shown.dy && "dy") || best || (shown.y ? "y" : Object.keys(shown)[0]);
   if (first) point(row, first, largest(shown[first].a));
 }
@@ -96,7 +100,12 @@ function point(row, name, k) {
   const head = make("p", {}, make("span", { className: "value" }, `${indexOf(ref, k)} = ${number(value)}`));
   if (where !== undefined && ref[1] !== "params" && ref[1] !== "dparams") head.append("  at ", token(where));
   const parts = sum ? written(sum, value, ref) : [make("p", { className: "soft" }, alone(row, ref))];
+  if (sum && sum.toward !== undefined) {
+    const other = tokenOf(sum.toward, a.R);
+    if (other !== undefined) head.append(" toward ", token(other));
+  }
   find("cell").replaceChildren(head, ...parts);
+  if (row.kind === "attention") lightQuery(row, name, k);
 }
 
 function alone(row, ref) {
@@ -106,6 +115,7 @@ function alone(row, ref) {
   if (side === "target") return "Given: what should have come out.";
   if (side === "res") return "Kept by the forward for the backward.";
   if (side === "dy" && ROWS.indexOf(row) !== LOSS) return "The upstream gradient: how the loss changes with this number of y.";
+  if (side === "made" || side === "dmade") return "Computed on the way, and not kept.";
   if (side.startsWith("inner")) return "From the layers inside.";
   if (side === "1/n") return "The share of this row in the loss.";
   if (side === "z") return "The score of this label: y times its weights.";
@@ -148,11 +158,13 @@ function label(text, rows) {
   return small;
 }
 
-// Whether the sum in the page is the number in the step: to the rounding of that many terms.
+// Whether the sum in the page is the number in the step: to the rounding of that many terms, and of
+// what came before them where the step rounds that too.
 function verdict(sum, value, ref) {
   const eps = EPS[ref[4]] || EPS.float32;
   const off = Math.abs(sum.total - value);
-  const same = Object.is(sum.total, value) || off <= eps * (sum.count + 4) * sum.size + 1e-38;
+  const size = sum.size + (sum.rounding ? sum.rounding() : 0);
+  const same = Object.is(sum.total, value) || off <= eps * (sum.count + 4) * size + 1e-38;
   if (same) return make("span", { className: "good" }, "✓ the step's own number");
   if (!Number.isFinite(value)) return make("span", { className: "bad" }, `the step has ${number(value)}`);
   return make("span", { className: "bad" }, `✗ the step has ${number(value)}`);
