@@ -157,6 +157,7 @@ MAY_IMPORT = {
     "_microbatch.py": (*BASE, "_objective"),
     "_value_and_grad.py": (*BASE, "_microbatch", "_objective"),
     "_custom_vjp.py": (*BASE, "_objective", "_turn"),
+    "_html.py": ("_columns",),
     "_platform.py": (),
     "_order.py": (),
     "_schedules": (*BASE, "_platform", "_schedules"),
@@ -166,7 +167,7 @@ MAY_IMPORT = {
     "losses": (*BASE, "_schedules", "_turn", "losses"),
     "text": (*BASE, "_errors", "_order", "combinators", "text"),
     "step": (
-        *(*BASE, "_columns", "_microbatch", "_objective"),
+        *(*BASE, "_columns", "_html", "_microbatch", "_objective"),
         *("combinators", "layers", "ports", "step"),
     ),
     # Weights that others have made come in through `interop`.

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from fbp.cli._step import step_of_run
+
 NEURON = "neuron"
 
 
@@ -28,6 +30,7 @@ class Explain:
 
     def run(self) -> int:
         """Prints the chain, and returns 1 if a rule is not what autodiff says, else 0."""
+        from fbp._errors import InputError
         from fbp.explainer import explain
 
         if self.html is not None:
@@ -35,7 +38,10 @@ class Explain:
         if self.what == NEURON and not Path(NEURON).is_dir():
             explanation, title, tokens = _neuron(), "one neuron, y = w x + b", ()
         else:
-            found = self._found()
+            folder = Path(self.what)
+            if not folder.is_dir():
+                raise InputError(f"{folder}: expected neuron, or the folder of a run, got none")
+            found = step_of_run(folder, self.text, self.rows, self.step)
             print(found.said)
             explanation = explain(found.objective, found.params, found.batch)
             print(explanation)
@@ -43,26 +49,6 @@ class Explain:
         if self.html is not None:
             _write(self.html, explanation.page(title, tokens))
         return 1 if explanation.wrong else 0
-
-    def _found(self) -> Any:
-        from fbp.cli._train import Train
-        from fbp.interop import read_config
-        from fbp.train import InputError, Run
-        from fbp.train._step_of_run import step_of_table, step_of_text
-
-        folder = Path(self.what)
-        if not folder.is_dir():
-            raise InputError(f"{folder}: expected neuron, or the folder of a run, got none")
-        config = read_config(folder)
-        if "tokenizer" in config or "lora" in config or "model_type" in config:
-            if self.text is None:
-                raise InputError(f"{folder}: a language model: expected --text TEXT, to learn from")
-            return step_of_text(folder, self.text, self.step)
-        if self.text is not None:
-            raise InputError(f"--text is of a language model, and {folder} is none: give --rows")
-        run = Run(folder)
-        run.require_whole()
-        return step_of_table(run, Train(resume=folder)._resumed().made_task(), self.rows, self.step)
 
 
 def _require_new(file: Path) -> None:

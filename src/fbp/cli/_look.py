@@ -2,9 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
+
+from fbp.cli._step import step_of_run, task_of_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +32,60 @@ class Runs:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw the metrics of a run, of one that is training too."""
+    """Draw a run: its metrics, its answers, or a step of it.
+
+    The metrics can be drawn while it is training, too.
+    """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The folder of a run, as runs/digits."""
-    out: Annotated[
-        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: RUN.png)")
+    """The folder of a run, as runs/digits, or, for a step, of a model."""
+    what: Literal["metrics", "answers", "gradients", "attention"] = "metrics"
+    """The answers are those on held-out rows, and the learned function of one or two inputs. The
+    gradients of a step are their sizes, layer by layer; attention is what each token looks at."""
+    text: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
+    """Of a step of a language model: the text to learn from."""
+    rows: Annotated[int, tyro.conf.arg(metavar="N")] = 32
+    """Of a step of another run: how many rows of the training data."""
+    step: Annotated[
+        int | None, tyro.conf.arg(metavar="K", help_behavior_hint="(default: the best weights)")
     ] = None
-    """The .png file to write; never one that is there already."""
+    """The checkpoint whose step to draw."""
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE", help_behavior_hint="(default: RUN.png, or RUN-gradients.png)"
+        ),
+    ] = None
+    """The .png or .svg file to write; never one that is there already."""
 
     def run(self) -> int:
         """Writes a picture."""
-        return _draw([self.run_folder], self.out or Path(f"{self.run_folder.name}.png"))
+        from fbp._picture import require_new_picture
+        from fbp.cli._console import Console
+        from fbp.train import InputError
+        from fbp.train._picture import draw_answers
+        from fbp.train._predict import answering
+        from fbp.train._stored import load
+
+        name = self.run_folder.resolve().name
+        if self.what == "metrics":
+            return _draw([self.run_folder], self.out or Path(f"{name}.png"))
+        out = require_new_picture(self.out or Path(f"{name}-{self.what}.png"))
+        if not self.run_folder.is_dir():
+            raise InputError(f"{self.run_folder}: expected the folder of a run, got none")
+        if self.what == "answers":
+            model, params, _ = load(self.run_folder)
+            task = task_of_run(self.run_folder)
+            picture = draw_answers(task, answering(model, params))
+        else:
+            from fbp.explainer import explain
+
+            found = step_of_run(self.run_folder, self.text, self.rows, self.step)
+            step = explain(found.objective, found.params, found.batch, prove=False)
+            picture = step.plot(self.what, found.said, found.tokens or ())
+        picture.save(out)
+        Console().say(f"in {out}")
+        return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +97,7 @@ class Compare:
     ]
     """The folders of the runs."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("compare.png")
-    """The .png file to write; never one that is there already."""
+    """The .png or .svg file to write; never one that is there already."""
 
     def run(self) -> int:
         """Writes a picture, and prints a line for each run."""
@@ -61,16 +105,14 @@ class Compare:
 
 
 def _draw(folders: list[Path], out: Path) -> int:
-    import os
-
+    from fbp._picture import require_new_picture
     from fbp.cli._console import Console
     from fbp.train import InputError
     from fbp.train._curves import draw_runs, lines_of, watched
 
     if not folders:
         raise InputError("expected the folder of a run or more, got none")
-    if os.path.lexists(out):
-        raise InputError(f"{out} is there already and is kept: choose another --out")
+    require_new_picture(out)
     runs: dict[str, list[dict[str, float]]] = {}
     rows: list[tuple[str, ...]] = [("run", "steps", "best", "at")]
     for folder in folders:
@@ -81,12 +123,7 @@ def _draw(folders: list[Path], out: Path) -> int:
         rows.append(
             (str(folder), f"{lines[-1]['step']}", f"{metric} {best[metric]:.4g}", f"{best['step']}")
         )
-    png = draw_runs(runs)
-    try:
-        with open(out, "xb") as file:
-            file.write(png)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}") from None
+    draw_runs(runs).save(out)
     console = Console()
     console.table(rows)
     console.say(f"in {out}")

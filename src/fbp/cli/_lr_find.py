@@ -49,18 +49,15 @@ class LrFind:
     steps: Annotated[int, tyro.conf.arg(metavar="N")] = 200
     """How many updates."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("lr.png")
-    """The .png file to write; never one that is there already."""
+    """The .png or .svg file to write; never one that is there already."""
 
     def run(self) -> int:
         """Prints a rate, and writes a picture."""
-        import os
-
+        from fbp._picture import require_new_picture
         from fbp.cli._console import Console
-        from fbp.train import InputError
         from fbp.train._find_rate import draw_rates, find_rate
 
-        if os.path.lexists(self.out):
-            raise InputError(f"{self.out} is there already and is kept: choose another --out")
+        require_new_picture(self.out)
         train = Train(
             task=self.task,
             data=None if self.data is None else (self.data,),
@@ -79,11 +76,7 @@ class LrFind:
             high=self.high,
             steps=self.steps,
         )
-        try:
-            with open(self.out, "xb") as file:
-                file.write(draw_rates(found))
-        except OSError as error:
-            raise InputError(f"{self.out}: cannot be written: {error.strerror}") from None
+        draw_rates(found).save(self.out)
         Console().say(
             f"--lr {found.suggested:.2g}, a tenth of where the loss is lowest; in {self.out}"
         )

@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fbp._described import described
+from fbp._errors import InputError
 from fbp._layer import Key, Layer, Params, PyTree
 from fbp._microbatch import Microbatch
+from fbp._picture import Picture
 from fbp.explainer._again import pass_of
 from fbp.explainer._inside import layers_inside, with_layers
 from fbp.explainer._notes import collected, spread
 from fbp.explainer._page import page_of, small_page_of
+from fbp.explainer._plot import plot_attention, plot_gradients
 from fbp.explainer._rule import rule_of
 from fbp.explainer._spies import BACKWARD, FORWARD, LOSS, RECOMPUTE, STEP, STEP_BACK, Log, spied
 from fbp.explainer._text import text_of
@@ -48,6 +51,24 @@ class Explanation(TracedStep):
           tokens: of a text, each token as text, and the one after the last.
         """
         return page_of(self, title, tokens)
+
+    def plot(self, what: str = "gradients", title: str = "", tokens: Sequence[str] = ()) -> Picture:
+        """Returns a picture, which a notebook shows and `save` writes as .png or .svg.
+
+        Args:
+          what: "gradients", the size of each layer's y, dy and parameters' gradient; or
+            "attention", what each query of the first example looks at, for each head.
+          title: what it is a step of.
+          tokens: of a text, each token as text, and the one after the last.
+
+        Raises:
+          InputError: it is neither, there is no attention, or matplotlib is not installed.
+        """
+        if what == "gradients":
+            return plot_gradients(self, title)
+        if what == "attention":
+            return plot_attention(self, title, tokens)
+        raise InputError(f"plot: expected 'gradients' or 'attention', got {what!r}")
 
     def _repr_html_(self) -> str:
         return small_page_of(self)

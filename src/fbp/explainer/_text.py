@@ -36,10 +36,10 @@ def head_of(explanation: TracedStep) -> str:
 def table(explanation: TracedStep) -> list[list[str]]:
     """A row for each pass of each layer without layers inside, and one for the loss."""
     rows = [["layer", "", "y", "dy", "dparams", "dx", "rule"]]
-    for layer, i, one in _leaves(explanation):
+    for layer, i, one in leaves_of(explanation):
         rows.append(
             [
-                _place(layer, i),
+                place_of(layer, i),
                 name_of(layer.layer),
                 *(_size(tree) for tree in (one.y, one.dy, one.dparams, one.dx)),
                 _distance(one.proof),
@@ -58,13 +58,13 @@ def rms(tree: PyTree) -> float | None:
     return float(np.sqrt(sum(float((a**2).sum()) for a in leaves) / count)) if count else None
 
 
-def _leaves(explanation: TracedStep) -> list[tuple[Traced, int, Pass]]:
+def leaves_of(explanation: TracedStep) -> list[tuple[Traced, int, Pass]]:
     """The passes of the layers without layers inside, in the order of the forward."""
     seen = [(explanation.layers[e.layer], e.run) for e in explanation.events if e.kind == "forward"]
     return [(layer, i, layer.passes[i]) for layer, i in seen]
 
 
-def _place(layer: Traced, i: int) -> str:
+def place_of(layer: Traced, i: int) -> str:
     path = layer.path or "the model"
     return path if len(layer.passes) == 1 else f"{path} [{i}]"
 
@@ -84,24 +84,24 @@ def troubles(explanation: TracedStep) -> list[str]:
     """Units that are 0 for every example, and gradients that vanish or blow up."""
     lines = []
     start = rms(explanation.loss.dy) or 0.0
-    for layer, i, one in _leaves(explanation):
+    for layer, i, one in leaves_of(explanation):
         y = one.y
         if name_of(layer.layer) == "Relu" and np.ndim(y):
             dead = (np.asarray(y).reshape(-1, y.shape[-1]) == 0).all(0)
             if dead.any():
                 lines.append(
-                    f"{_place(layer, i)}: {dead.sum():,} of {dead.size:,} units are 0 for every "
+                    f"{place_of(layer, i)}: {dead.sum():,} of {dead.size:,} units are 0 for every "
                     "example: no gradient passes through them"
                 )
         size = rms(one.dx)
         if size is not None and start and not start / FAR <= size <= start * FAR:
             what = "vanishes" if size < start else "blows up"
             lines.append(
-                f"{_place(layer, i)}: the gradient {what}: dx is {size / start:.1e} times the "
+                f"{place_of(layer, i)}: the gradient {what}: dx is {size / start:.1e} times the "
                 "loss's dy"
             )
         if not all(np.isfinite(a).all() for a in jax.tree.leaves((y, one.dx)) if _is_float(a)):
-            lines.append(f"{_place(layer, i)}: not finite")
+            lines.append(f"{place_of(layer, i)}: not finite")
     return lines
 
 
@@ -126,17 +126,17 @@ def proof_lines(explanation: TracedStep) -> list[str]:
 
 def _factors(explanation: TracedStep) -> list[str]:
     """The chain rule of a network of single numbers, factor by factor."""
-    leaves = _leaves(explanation)
+    leaves = leaves_of(explanation)
     lines = ["forward"]
     for layer, i, one in leaves:
-        lines.append(_line(_place(layer, i), "y", _written(layer, one, "y")))
+        lines.append(_line(place_of(layer, i), "y", _written(layer, one, "y")))
     loss = written_loss(explanation.loss)
     lines += [_line("loss", "loss", loss["loss"]), "backward", _line("loss", "dy", loss["dy"])]
     for layer, i, one in reversed(leaves):
         for name, _ in _named(one.dparams, layer.path):
             of = _written(layer, one, f"d{name}")
-            lines.append(_line(_place(layer, i), f"d{name}", f"upstream * local = {of}"))
-        lines.append(_line(_place(layer, i), "dx", _written(layer, one, "dx")))
+            lines.append(_line(place_of(layer, i), f"d{name}", f"upstream * local = {of}"))
+        lines.append(_line(place_of(layer, i), "dx", _written(layer, one, "dx")))
     return lines
 
 

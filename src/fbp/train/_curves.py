@@ -1,13 +1,12 @@
 """What runs have reached, as a table and as pictures."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbp._errors import InputError
-from fbp.train._picture import draw_panels
-from fbp.train._picture_answers import plain
+from fbp._picture import Panel, Picture, plain, side_by_side
 from fbp.train._run import CONFIG, MANIFEST, METRICS, Run
 from fbp.train.checkpoints import checkpoints_in
 
@@ -77,8 +76,8 @@ def lines_of(folder: Path) -> list[dict[str, float]]:
     return lines
 
 
-def draw_runs(runs: dict[str, list[dict[str, float]]]) -> bytes:
-    """A PNG: a panel for each kind of metric, a colour for each run; training thin, held out
+def draw_runs(runs: dict[str, list[dict[str, float]]]) -> Picture:
+    """A panel for each kind of metric, a colour for each run; training thin, held out
     thick."""
     kinds: dict[str, None] = {}
     for lines in runs.values():
@@ -86,7 +85,7 @@ def draw_runs(runs: dict[str, list[dict[str, float]]]) -> bytes:
             if name not in ("step", "tokens_per_second"):
                 kinds[name.removeprefix("val_")] = None
 
-    def panel(kind: str) -> "Callable[[Axes], None]":
+    def panel(kind: str) -> Panel:
         def draw(ax: "Axes") -> None:
             for (name, lines), colour in zip(runs.items(), _colours(len(runs)), strict=True):
                 for metric, width in ((kind, 0.8), (f"val_{kind}", 1.8)):
@@ -108,7 +107,7 @@ def draw_runs(runs: dict[str, list[dict[str, float]]]) -> bytes:
 
         return draw
 
-    return draw_panels(", ".join(runs), [panel(kind) for kind in kinds])
+    return side_by_side(", ".join(runs), [panel(kind) for kind in kinds])
 
 
 def _colours(n: int) -> list[str]:

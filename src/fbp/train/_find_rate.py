@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from fbp._errors import InputError
+from fbp._picture import BLUE, ORANGE, Picture, side_by_side
 from fbp.step._step import state_of
 from fbp.train._learnable import learnable
 from fbp.train._loop import first_of
-from fbp.train._picture import BLUE, ORANGE, draw_panels
 from fbp.train._steps import Steps
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def find_rate(
     return Rates(rates, np.array(losses), smooth, _suggested(rates, smooth))
 
 
-def draw_rates(found: Rates) -> bytes:
-    """A PNG of the loss over the rate."""
+def draw_rates(found: Rates) -> Picture:
+    """A picture of the loss over the rate."""
 
     def panel(ax: "Axes") -> None:
         ax.plot(found.rates, found.losses, color="#c8c8c8", lw=0.8)
@@ -94,7 +94,7 @@ def draw_rates(found: Rates) -> bytes:
         ax.set(xscale="log", xlabel="learning rate", title="loss", ylim=(shown.min() - room, None))
         ax.legend(frameon=False)
 
-    return draw_panels("learning rate", [panel])
+    return side_by_side("learning rate", [panel])
 
 
 def _smooth(losses: np.ndarray, weight: float = 0.9) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fbp._errors import InputError
 from fbp._layer import PyTree
+from fbp._picture import Picture
 from fbp._signals import Signals
 from fbp.train._loop import Fit
 from fbp.train._run import CONFIG, LAST, Run, new_run
@@ -221,10 +222,10 @@ def say_which(run: Run, result: Fit, report: Reporter) -> None:
         )
 
 
-def draw_picture(run: Run, report: Reporter, draw: Callable[[], bytes]) -> None:
+def draw_picture(run: Run, report: Reporter, draw: Callable[[], Picture]) -> None:
     """Saves a picture; where none can be drawn, only says so."""
     try:
-        png = draw()
+        png = draw().bytes()
     except Exception as error:
         report.say(f"no picture: {str(error).splitlines()[0] if str(error) else error!r}")
         return

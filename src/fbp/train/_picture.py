@@ -1,26 +1,23 @@
 """The picture of a run: plots of its metrics and of the learned function."""
 
-import io
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fbp.train._picture_answers import draw_confusion, draw_predicted, plain
+from fbp._errors import InputError
+from fbp._picture import BLUE, GREY, ORANGE, Panel, Picture, plain, side_by_side
+from fbp.train._picture_answers import draw_confusion, draw_predicted
 from fbp.train._tasks import Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLUE, ORANGE, GREY = "#2864a5", "#d9731a", "#8a8a8a"
-# Figures are made without pyplot, which may need a display and keeps global state.
-
 
 def draw_run(
     task: Task, metrics: list[dict[str, float]], predict: Callable[[np.ndarray], np.ndarray]
-) -> bytes:
-    """Returns a PNG with the loss; for classification, the accuracy; the answers on held-out rows
+) -> Picture:
+    """Draws the loss; for classification, the accuracy; the answers on held-out rows
     beside the right ones; and the learned function of a regression with one numeric input or a
     classification with two.
 
@@ -30,13 +27,31 @@ def draw_run(
       predict: from x (rows, columns) to y (rows, outputs).
     """
     classifies = task.encoding.kind == "classification"
-    inputs = len(task.encoding.columns)
-    in_plane = not any(column.category for column in task.encoding.columns)
     # Members are measured by training rows that they left out.
     measured = "held out" if task.members is None else "left out"
-    panels: list[Callable[[Axes], None]] = [lambda ax: _draw_losses(ax, metrics, measured)]
+    panels: list[Panel] = [lambda ax: _draw_losses(ax, metrics, measured)]
     if classifies:
         panels.append(lambda ax: _draw_accuracy(ax, metrics, measured))
+    return side_by_side(task.name, [*panels, *_answers(task, predict)])
+
+
+def draw_answers(task: Task, predict: Callable[[np.ndarray], np.ndarray]) -> Picture:
+    """Draws the answers alone: the panels of `draw_run` beside those of its metrics.
+
+    Raises:
+      InputError: the task holds nothing out, and its function cannot be drawn.
+    """
+    panels = _answers(task, predict)
+    if not panels:
+        raise InputError(f"{task.name}: expected held-out rows, or one or two inputs, to draw")
+    return side_by_side(task.name, panels)
+
+
+def _answers(task: Task, predict: Callable[[np.ndarray], np.ndarray]) -> list[Panel]:
+    classifies = task.encoding.kind == "classification"
+    inputs = len(task.encoding.columns)
+    in_plane = not any(column.category for column in task.encoding.columns)
+    panels: list[Panel] = []
     if task.held_out is not None:
         x, target = task.held_out
         draw = draw_confusion if classifies else draw_predicted
@@ -45,30 +60,12 @@ def draw_run(
         panels.append(lambda ax: _draw_curve(ax, task, predict))
     if inputs == 2 and in_plane and classifies:
         panels.append(lambda ax: _draw_boundary(ax, task, predict))
-    return draw_panels(task.name, panels)
+    return panels
 
 
-def draw_text_run(name: str, metrics: list[dict[str, float]]) -> bytes:
-    """Returns a PNG: the loss of a run on text."""
-    return draw_panels(name, [lambda ax: _draw_losses(ax, metrics)])
-
-
-def draw_panels(title: str, panels: list[Callable[["Axes"], None]]) -> bytes:
-    """Panels side by side, as a PNG."""
-    from matplotlib.figure import Figure
-
-    png = io.BytesIO()
-    # matplotlib warns if its font lacks a character of the user's names: the PNG is still usable.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained", dpi=120)
-        figure.suptitle(plain(title))
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for ax, panel in zip(axes, panels, strict=True):
-            panel(ax)
-            ax.spines[["top", "right"]].set_visible(False)
-        figure.savefig(png, format="png")
-    return png.getvalue()
+def draw_text_run(name: str, metrics: list[dict[str, float]]) -> Picture:
+    """Draws the loss of a run on text."""
+    return side_by_side(name, [lambda ax: _draw_losses(ax, metrics)])
 
 
 def _draw_losses(ax: "Axes", metrics: list[dict[str, float]], measured: str = "held out") -> None:

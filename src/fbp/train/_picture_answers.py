@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fbp._picture import BLUE, GREY, plain
 from fbp.train.tables._encoding import Encoding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLUE, GREY = "#2864a5", "#8a8a8a"
 # More classes than that have no room for their names.
 MOST_NAMES = 25
 
@@ -44,8 +44,3 @@ def draw_confusion(ax: "Axes", encoding: Encoding, y: np.ndarray, target: np.nda
             color = "white" if share[i, j] > 0.5 else "black"
             ax.text(j, i, f"{counts[i, j]:g}", ha="center", va="center", color=color, fontsize=8)
     ax.set(title="held out", xlabel="predicted", ylabel=f"{plain(encoding.target)}, actual")
-
-
-def plain(name: str) -> str:
-    """A user's name as plain text: matplotlib reads text between two dollar signs as a formula."""
-    return name.replace("$", r"\$")
