@@ -45,15 +45,11 @@ class Picture:
 
     def bytes(self, form: str = "png") -> bytes:
         """The picture as "png" or "svg"."""
-        import matplotlib
-
         made = io.BytesIO()
-        # The same picture is the same file.
-        metadata: dict[str, Any] = {"Date": None} if form == "svg" else {}
         # matplotlib warns where its font lacks a character of a name: the picture is still usable.
-        with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "fbp"}):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.figure.savefig(made, format=form, metadata=metadata)
+            self.figure.savefig(made, format=form)
         return made.getvalue()
 
     def _repr_svg_(self) -> str:
