@@ -43,7 +43,13 @@ class Explain:
                 raise InputError(f"{folder}: expected neuron, or the folder of a run, got none")
             found = step_of_run(folder, self.text, self.rows, self.step)
             print(found.said)
-            explanation = explain(found.objective, found.params, found.batch)
+            explanation = explain(
+                found.objective,
+                found.params,
+                found.batch,
+                optimizer=found.optimizer,
+                state=found.state,
+            )
             print(explanation)
             title, tokens = found.said, found.tokens or ()
         if self.html is not None:
@@ -86,22 +92,15 @@ def _write(file: Path, page: str) -> None:
 def _neuron() -> Any:
     import jax
     import jax.numpy as jnp
+    import optax
 
     import fbp
     from fbp.explainer import explain
-    from fbp.explainer._written import number, plain
 
     objective = fbp.Objective(fbp.models.neuron(), fbp.MeanSquaredError())
     params = objective.init(jax.random.key(0))
-    rate, x, target = 0.01, 2.1, 4.0
+    x, target = 2.1, 4.0
     batch = jnp.float32(x), jnp.float32(target)
-    explanation = explain(objective, params, batch)
+    explanation = explain(objective, params, batch, optimizer=optax.sgd(0.01))
     print(f"one neuron y = w x + b, one example: x = {x}, target {target:g}\n{explanation}")
-    print(f"update, against the gradient, by the learning rate {rate}")
-    new = jax.tree.map(lambda p, d: p - rate * d, params, explanation.grads)
-    for name, before in params.model.items():
-        step = f"{plain(before)} - {rate} * {number(explanation.grads.model[name])}"
-        print(f"  {name:12} {step} = {plain(new.model[name])}")
-    after = float(objective.value(new, batch))
-    print(f"  {'loss':12} {plain(explanation.value)} -> {after:.6g}")
     return explanation

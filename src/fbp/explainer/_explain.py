@@ -23,6 +23,8 @@ from fbp.explainer._rule import rule_of
 from fbp.explainer._spies import BACKWARD, FORWARD, LOSS, RECOMPUTE, STEP, STEP_BACK, Log, spied
 from fbp.explainer._text import text_of
 from fbp.explainer._traced import Event, Pass, Traced, TracedLoss, TracedStep
+from fbp.explainer._update import noise_of, updated
+from fbp.step import State
 from fbp.verify._at_numbers import judge_of_loss, judge_of_rule
 
 
@@ -38,6 +40,8 @@ class Explanation(TracedStep):
       layers: every layer, in the order of `fbp.summary`.
       loss: the loss, with what it was given and gave.
       events: what happened, in order, layers without layers inside alone.
+      update: what the optimizer did with the gradient, where one was given: the change of each
+        parameter, the params and the loss after it, and the loss that the gradient foretold.
     """
 
     def __str__(self) -> str:
@@ -75,7 +79,14 @@ class Explanation(TracedStep):
 
 
 def explain(
-    objective: Any, params: Params, batch: PyTree, key: Key = None, *, prove: bool = True
+    objective: Any,
+    params: Params,
+    batch: PyTree,
+    key: Key = None,
+    *,
+    optimizer: Any = None,
+    state: State | None = None,
+    prove: bool = True,
 ) -> Explanation:
     """Returns every number of one step's forward and backward, layer by layer.
 
@@ -87,7 +98,10 @@ def explain(
       objective: an `Objective`, a `NextToken`, or a `Microbatch` of one, which is taken whole.
       params: its parameters.
       batch: `(x, target)`, or what `prepare` takes.
-      key: a key for noise.
+      key: a key for noise; with an optimizer, as `step_of` takes it, which folds the number of the
+        step in.
+      optimizer: also takes the step with this optimizer.
+      state: of `state_of`, with these params, for an optimizer that has taken steps before.
       prove: whether to compare.
 
     Raises:
@@ -102,9 +116,10 @@ def explain(
             f"and fbp.models.NextToken(model), got {described(objective)}"
         )
     batch = jax.tree.map(jnp.asarray, batch)
+    noise = key if optimizer is None else noise_of(key, state)
     log = Log()
     while True:
-        (value, grads), notes = _run(objective, log, params, batch, key)
+        (value, grads), notes = _run(objective, log, params, batch, noise)
         batched = _batched(log, notes)
         if not batched:
             break
@@ -136,7 +151,12 @@ def explain(
         given = turn.params, turn.y, turn.target
         proof = judge((turn.dparams, turn.dy), _key(loss.get("key")), *given)
         turn = dataclasses.replace(turn, proof=proof)
-    return Explanation(objective, params, float(value), grads, tuple(layers), turn, tuple(events))
+    update = None
+    if optimizer is not None:
+        update = updated(objective, optimizer, state, params, batch, key, float(value), grads)
+    return Explanation(
+        objective, params, float(value), grads, tuple(layers), turn, tuple(events), update
+    )
 
 
 def _run(objective: Any, log: Log, params: Params, batch: PyTree, key: Key) -> PyTree:

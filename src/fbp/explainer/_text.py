@@ -1,5 +1,6 @@
 """An explanation in the terminal: the chain of layers, or of one number's factors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,8 +8,9 @@ import numpy as np
 
 from fbp._columns import align
 from fbp._layer import PyTree, name_of
+from fbp._tree import named_leaves
 from fbp.explainer._traced import Pass, Traced, TracedStep
-from fbp.explainer._written import plain, written, written_loss
+from fbp.explainer._written import number, plain, written, written_loss
 
 # A gradient this much smaller than the loss's own, or larger, is pointed out.
 FAR = 1e4
@@ -17,11 +19,13 @@ FAR = 1e4
 def text_of(explanation: TracedStep) -> str:
     """The whole of it."""
     if _is_scalar(explanation):
-        return "\n".join([*_factors(explanation), *proof_lines(explanation)])
+        written_out = [*_factors(explanation), *_update_factors(explanation)]
+        return "\n".join([*written_out, *proof_lines(explanation)])
     lines = [
         head_of(explanation),
         align(table(explanation)),
         *troubles(explanation),
+        *_update_lines(explanation),
         *proof_lines(explanation),
     ]
     return "\n".join(lines)
@@ -124,6 +128,62 @@ def proof_lines(explanation: TracedStep) -> list[str]:
     ]
 
 
+def update_table(explanation: TracedStep) -> list[list[str]]:
+    """A row for each parameter: the root mean squares of it, its gradient and its change."""
+    assert explanation.update is not None
+    rows = [["parameter", "size", "gradient", "change", "change / size"]]
+    trees = explanation.params, explanation.grads, explanation.update.change
+    for name, p, *others in _together(trees):
+        if _is_float(p):
+            size, d, change = (rms(a) or 0.0 for a in (p, *others))
+            share = f"{change / size:.1e}" if size else ""
+            rows.append([name, f"{size:.3g}", f"{d:.3g}", f"{change:.3g}", share])
+    return rows
+
+
+def update_line(explanation: TracedStep) -> str:
+    """What the update did to the loss."""
+    update = explanation.update
+    assert update is not None
+    return (
+        f"{explanation.value:.6g} -> {update.value:.6g} on the same batch, where the gradient "
+        f"foretold {update.foretold:.6g}"
+    )
+
+
+def _update_lines(explanation: TracedStep) -> list[str]:
+    if explanation.update is None:
+        return []
+    return [
+        "",
+        "the update; root mean squares:",
+        align(update_table(explanation)),
+        f"loss {update_line(explanation)}",
+    ]
+
+
+def _update_factors(explanation: TracedStep) -> list[str]:
+    """The update of single numbers, each as what it was and what was added."""
+    update = explanation.update
+    if update is None:
+        return []
+    trees = explanation.params, explanation.grads, update.change, update.params
+    rows = [
+        (name.rpartition(".")[2], *(float(np.asarray(a).reshape(())) for a in leaves))
+        for name, *leaves in _together(trees)
+    ]
+    # Gradient descent adds the same multiple of each gradient.
+    rates = {f"{-change / d:.5g}" for _, _, d, change, _ in rows if d}
+    rate = rates.pop() if len(rates) == 1 else None
+    lines = [
+        f"update, against the gradient, by the learning rate {rate}" if rate else "update",
+    ]
+    for name, before, d, change, after in rows:
+        moved = f"- {rate} * {number(d)}" if rate else f"+ {number(change)}"
+        lines.append(f"  {name:12} {plain(before)} {moved} = {plain(after)}")
+    return [*lines, f"  {'loss':12} {update_line(explanation)}"]
+
+
 def _factors(explanation: TracedStep) -> list[str]:
     """The chain rule of a network of single numbers, factor by factor."""
     leaves = leaves_of(explanation)
@@ -161,6 +221,11 @@ def _named(tree: PyTree, path: str) -> list[tuple[str, Any]]:
         (jax.tree_util.keystr(keys[-1:], simple=True) if keys else last, leaf)
         for keys, leaf in found
     ]
+
+
+def _together(trees: Sequence[PyTree]) -> list[tuple[Any, ...]]:
+    """The leaves of trees of one form, each with its path before."""
+    return list(zip(named_leaves(trees[0]), *map(jax.tree.leaves, trees), strict=True))
 
 
 def _is_scalar(explanation: TracedStep) -> bool:

@@ -90,6 +90,24 @@ class Event:
 
 
 @dataclasses.dataclass(frozen=True)
+class Update:
+    """The end of a step: what the optimizer made of the gradient.
+
+    Attributes:
+      change: what each parameter was moved by: new minus old, in float64.
+      params: after it.
+      value: the loss of the same batch after it.
+      foretold: the loss that the gradient foretells, value + sum(gradient * change): right where
+        the loss is straight as far as the change goes.
+    """
+
+    change: Params
+    params: Params
+    value: float
+    foretold: float
+
+
+@dataclasses.dataclass(frozen=True)
 class TracedStep:
     """A step of backpropagation with all its numbers.
 
@@ -101,6 +119,7 @@ class TracedStep:
       layers: every layer, in the order of `fbp.summary`.
       loss: the loss, with what it was given and gave.
       events: what happened, in order, layers without layers inside alone.
+      update: what the optimizer did with it, where one was given.
     """
 
     objective: Any
@@ -110,6 +129,7 @@ class TracedStep:
     layers: tuple[Traced, ...]
     loss: TracedLoss
     events: tuple[Event, ...]
+    update: Update | None = None
 
     @property
     def wrong(self) -> tuple[str, ...]:

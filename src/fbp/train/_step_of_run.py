@@ -11,15 +11,18 @@ from fbp._errors import InputError
 from fbp._layer import Params, PyTree
 from fbp._objective import ObjectiveParams
 from fbp.models import NextToken
+from fbp.ports import mixed_precision
+from fbp.step import State, state_of
 from fbp.train._learnable import learnable
+from fbp.train._recipe import Recipe
 from fbp.train._run import Run
 from fbp.train._stored import weights_of
-from fbp.train.checkpoints import checkpoints_in, read_checkpoint
+from fbp.train.checkpoints import checkpoints_in, newest_whole, read_checkpoint
 from fbp.train.checkpoints._named import like
 from fbp.train.text._pretrained import load_language_model
 
-# A checkpoint's parameters, among the arrays of its state.
-_PARAMS = "state.params."
+# A checkpoint's state, among its arrays.
+_STATE = "state."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,8 @@ class StepOfRun:
       objective, params, batch: of the step.
       tokens: of a text, each token as text, and the one after the last; else None.
       said: what it is, for the user.
+      optimizer, state: the run's optimizer and what it remembers, where there is a checkpoint with
+        these params; else None.
     """
 
     objective: Any
@@ -37,6 +42,8 @@ class StepOfRun:
     batch: PyTree
     tokens: tuple[str, ...] | None
     said: str
+    optimizer: Any = None
+    state: State | None = None
 
 
 def step_of_table(run: Run, task: Any, rows: int, step: int | None) -> StepOfRun:
@@ -48,13 +55,15 @@ def step_of_table(run: Run, task: Any, rows: int, step: int | None) -> StepOfRun
     if rows < 1:
         raise InputError(f"expected --rows to be 1 or more, got {rows}")
     objective, first, draw, _ = learnable(task, rows, 0)
-    if step is not None:
-        params = _at_step(run, first, step)
+    optimizer, state = _training(run, first, step)
+    if state is not None:
+        params = state.params
     else:
         params = ObjectiveParams(weights_of(run, objective.model), first.loss)
     batch = jax.tree.map(lambda a: a[0], draw(0, 1))
-    there = len(jax.tree.leaves(batch)[0])
-    return StepOfRun(objective, params, batch, None, f"{run.folder}, {there} rows{_said(step)}")
+    said = f"{run.folder}, {len(jax.tree.leaves(batch)[0])} rows{_said(state)}"
+    objective = _as_trained(run, objective)
+    return StepOfRun(objective, params, batch, None, said, optimizer, state)
 
 
 def step_of_text(folder: Path, text: str, step: int | None) -> StepOfRun:
@@ -74,23 +83,54 @@ def step_of_text(folder: Path, text: str, step: int | None) -> StepOfRun:
             f"expected --text to have at most {longest + 1} tokens, the context and one to "
             f"predict, got {len(ids)}"
         )
-    if step is not None:
-        params = _at_step(Run(folder), params, step)
+    optimizer = state = None
+    objective = NextToken(text_model.model)
+    run = Run(folder)
+    if step is not None or run.steps.is_dir():
+        optimizer, state = _training(run, params, step)
+        objective = _as_trained(run, objective)
+    if state is not None:
+        params = state.params
     tokens = tuple(tokenizer.decode(ids[i : i + 1]) for i in range(len(ids)))
     batch = ids[None, :-1], ids[None, 1:]
-    said = f"{folder}, {len(ids) - 1} tokens{_said(step)}"
-    return StepOfRun(NextToken(text_model.model), params, batch, tokens, said)
+    said = f"{folder}, {len(ids) - 1} tokens{_said(state)}"
+    return StepOfRun(objective, params, batch, tokens, said, optimizer, state)
 
 
-def _at_step(run: Run, shapes: Params, step: int) -> Params:
+def _training(run: Run, params: Params, step: int | None) -> tuple[Any, State | None]:
+    """The optimizer of a run and its state at a step; None where the best step has none.
+
+    Raises:
+      InputError: there is no such checkpoint, or it is damaged.
+    """
     folders = {int(path.name): path for path in checkpoints_in(run.steps)}
+    best = step is None
+    if step is None:
+        newest, _ = newest_whole(run.steps)
+        step = -1 if newest is None else int(newest.content["watch"]["best_step"])
+        if step not in folders:
+            return None, None
     if step not in folders:
         there = ", ".join(f"{n:,}" for n in sorted(folders)) or "none"
         raise InputError(f"{run.folder}: expected a checkpoint of step {step:,}, got {there}")
+    config = run.config()
+    recipe = Recipe(**config["recipe"])
+    # What a run keeps of an average is not what its next step starts from.
+    if best and (recipe.average is not None or config.get("lora") is not None):
+        return None, None
+    optimizer = recipe.made(config["lr"], config["steps"])
+    shapes = jax.eval_shape(lambda: state_of(params, optimizer))
     arrays = read_checkpoint(folders[step]).arrays
-    own = {n.removeprefix(_PARAMS): a for n, a in arrays.items() if n.startswith(_PARAMS)}
-    return like(jax.eval_shape(lambda: shapes), own, str(folders[step]))
+    own = {n.removeprefix(_STATE): a for n, a in arrays.items() if n.startswith(_STATE)}
+    return optimizer, like(shapes, own, str(folders[step]))
 
 
-def _said(step: int | None) -> str:
-    return "" if step is None else f", at step {step:,}"
+def _as_trained(run: Run, objective: Any) -> Any:
+    """The objective in the precision that the run has."""
+    if not run.config().get("bf16"):
+        return objective
+    return dataclasses.replace(objective, model=mixed_precision(objective.model))
+
+
+def _said(state: State | None) -> str:
+    return "" if state is None else f", at step {int(state.step):,}"
