@@ -11,6 +11,7 @@ from fbp._layer import Array, Loss
 from fbp._require import require_float
 from fbp.losses._elementwise import Elementwise
 from fbp.losses._mean import broadcast_weight, shares, unweighted, weighted_sum
+from fbp.losses._softmax import likeliest, softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,15 +19,18 @@ class SigmoidCrossEntropy(Elementwise):
     """Binary cross-entropy of logits y with targets t between 0 and 1.
 
         loss = (1/n) sum  -t log s - (1 - t) log(1 - s),     s = sigmoid(y)
-             = (1/n) sum  max(y, 0) - t y + log(1 + exp(-|y|))
-        dy   = (1/n) (s - t)
+             = (1/n) sum  log(1 + exp(-|y|)) + ((1 - t) y where y > 0, else -t y)
+        dy   = (1/n) (s - t)                         where y > 0: (1 - t) - sigmoid(-y)
 
-    The second form never overflows. Shapes, weights and errors as for `MeanSquaredError`.
+    The second forms neither overflow nor lose the digits of a small difference. Shapes, weights and
+    errors as for `MeanSquaredError`.
     """
 
     def element(self, y: Array, target: Array) -> tuple[Array, Array]:
-        loss = jnp.maximum(y, 0) - target * y + jnp.log1p(jnp.exp(-jnp.abs(y)))
-        return loss, jax.nn.sigmoid(y) - target
+        e = jnp.exp(-jnp.abs(y))
+        small = e / (1 + e)  # the smaller one of sigmoid(y) and 1 - sigmoid(y)
+        loss = jnp.where(y > 0, (1 - target) * y, -target * y) + jnp.log1p(e)
+        return loss, jnp.where(y > 0, (1 - target) - small, small - target)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,18 +77,16 @@ class SoftmaxCrossEntropy(Loss):
         weight = self._row_weight(target, weight)
         q = self._distribution(target, weight, y)
 
-        # log p = z - log sum exp z, with z shifted so that its maximum is 0: exp cannot overflow,
-        # and a small loss is not rounded away against large logits.
-        z = at_least_float32(y)
-        z = z - z.max(-1, keepdims=True)
-        sum_exp = jnp.exp(z).sum(-1, keepdims=True)
-        p = jnp.exp(z) / sum_exp
+        labels = _are_labels(target)
+        is_k = jnp.arange(y.shape[-1]) == target[..., None] if labels else likeliest(q)
+        p, total = softmax(at_least_float32(y), is_k), q.sum(-1, keepdims=True)
         # A class with q = 0 contributes nothing, even where log p = -inf.
-        losses = -jnp.where(q == 0, 0, q * (z - jnp.log(sum_exp))).sum(-1)
+        of_z = jnp.where(q == 0, 0, q * p.z).sum(-1)
+        losses = (total * p.log_total)[..., 0] - of_z
 
         share = shares(self, weight, losses.shape, losses.dtype)
         row = share[..., None]
-        dy = jnp.where(row == 0, 0, row * (p * q.sum(-1, keepdims=True) - q))
+        dy = jnp.where(row == 0, 0, row * p.minus(q, total))
         return weighted_sum(share, losses), (), dy.astype(y.dtype)
 
     def weight(self, target: Any) -> Array:

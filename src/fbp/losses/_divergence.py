@@ -9,6 +9,7 @@ from fbp._gradients import at_least_float32
 from fbp._layer import Array, Loss
 from fbp._require import require_float
 from fbp.losses._mean import count_examples, shares, unweighted, weighted_sum
+from fbp.losses._softmax import Softmax, likeliest, softmax
 from fbp.losses._targetless import Parts, Targetless
 
 
@@ -93,16 +94,19 @@ class SoftmaxKLDivergence(Loss):
             )
         wide = at_least_float32(y)
         target = jnp.asarray(target, wide.dtype)
-        p, log_p = self._softmax(wide)
         if self.probabilities:
             q, log_q = target, jnp.log(jnp.where(target == 0, 1, target))
         else:
-            q, log_q = self._softmax(target)
+            of_q = self._softmax(target, likeliest(target))
+            q, log_q = of_q.p, of_q.z - of_q.log_total
+        p = self._softmax(wide, likeliest(q))
+        total = q.sum(-1, keepdims=True)
+        log_p = p.z - p.log_total
         losses = self.temperature**2 * jnp.where(q == 0, 0, q * (log_q - log_p)).sum(-1)
 
         share = shares(self, weight, losses.shape, losses.dtype)
         row = share[..., None]
-        slope = self.temperature * (p * q.sum(-1, keepdims=True) - q)
+        slope = self.temperature * p.minus(q, total)
         dy = jnp.where(row == 0, 0, row * slope)
         return weighted_sum(share, losses), (), dy.astype(y.dtype)
 
@@ -112,10 +116,7 @@ class SoftmaxKLDivergence(Loss):
         rows = jnp.zeros(jnp.shape(target)[:-1])
         return count_examples(self, rows) if weight is None else jnp.sum(weight)
 
-    def _softmax(self, z: Array) -> tuple[Array, Array]:
-        """Returns softmax(z / T) and its logarithm."""
+    def _softmax(self, z: Array, is_k: Array) -> Softmax:
+        """Returns softmax(z / T)."""
         # Shifted before it is divided: z / T may overflow.
-        z = (z - z.max(-1, keepdims=True)) / self.temperature
-        e = jnp.exp(z)
-        total = e.sum(-1, keepdims=True)
-        return e / total, z - jnp.log(total)
+        return softmax((z - z.max(-1, keepdims=True)) / self.temperature, is_k)

@@ -118,12 +118,14 @@ def _find(scores: Array, share: Array) -> tuple[Array, Array]:
     top = scores.max(-1, keepdims=True, initial=-jnp.inf)
     # A row that does not count has only -inf.
     z = scores - jnp.where(top == -jnp.inf, 0, top)
-    e = jnp.exp(z)
-    total = e.sum(-1, keepdims=True)
-    total = jnp.where(total == 0, 1, total)
-    losses = jnp.log(total[:, 0]) - jnp.diagonal(z)
+    e, is_label = jnp.exp(z), jnp.eye(len(scores), dtype=bool)
+    # As in `softmax`: of the label, 1 - p is summed and not a difference.
+    others = jnp.where(is_label, 0, e).sum(-1, keepdims=True)
+    s = (jnp.diagonal(e)[:, None] - 1) + others
+    s = jnp.where(s == -1, 0, s)
+    losses = jnp.log1p(s[:, 0]) - jnp.diagonal(z)
     row = share[:, None]
-    dscores = jnp.where(row == 0, 0, row * (e / total - jnp.eye(len(scores), dtype=z.dtype)))
+    dscores = jnp.where(row == 0, 0, row * jnp.where(is_label, -others, e) / (1 + s))
     return weighted_sum(share, losses), dscores
 
 

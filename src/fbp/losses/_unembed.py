@@ -121,23 +121,27 @@ class UnembedCrossEntropy(Loss):
             is_class = jnp.arange(len(w)) < self.n
             z = jnp.where(is_class, z, -jnp.inf)
         top = z.max(-1, keepdims=True)
+        is_label = jnp.arange(len(w)) == label[:, None]
+        # As in `softmax`: of the label, 1 - p is summed and not a difference.
+        of_label = jnp.where(is_label, z - top, 0).sum(-1, keepdims=True)
         e = jnp.exp(z - top)
-        total = e.sum(-1, keepdims=True)
-        lse = top + jnp.log(total)
+        others = jnp.where(is_label, 0, e).sum(-1, keepdims=True)
+        s = (jnp.exp(of_label) - 1) + others
+        log_total = jnp.log1p(s)
+        lse = top + log_total
 
         even = self.label_smoothing / self.n
         sure = 1 - self.label_smoothing
-        is_label = jnp.arange(len(w)) == label[:, None]
         # lse - sum q z, from z - top: a small loss is not rounded away against large logits.
-        of_label = jnp.where(is_label, z - top, 0).sum(-1, keepdims=True)
-        losses = jnp.log(total) - sure * of_label
+        losses = log_total - sure * of_label
         if even:
             losses -= even * jnp.where(is_class, z - top, 0).sum(-1, keepdims=True)
         losses += self.z_loss * lse**2
         share = share[:, None]
         value = jnp.where(share == 0, 0, share * losses).sum()
 
-        dz = e / total * (1 + 2 * self.z_loss * lse) - jnp.where(is_label, sure + even, even)
+        p, rest = e / (1 + s), others / (1 + s)
+        dz = jnp.where(is_label, (1 - sure - even) - rest, p - even) + p * (2 * self.z_loss * lse)
         if self.softcap is not None:
             # In padding, dz only has to be finite: it multiplies zeros, and its dw is dropped.
             dz = dz * (1 - jnp.where(is_class, z / self.softcap, 0) ** 2)
