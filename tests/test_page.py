@@ -127,6 +127,30 @@ def test_what_attention_does_not_keep_makes_the_traced_numbers(name: str) -> Non
         np.testing.assert_allclose(made[key], traced, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "batch_norm", "group_norm"])
+def test_what_a_norm_does_not_keep_makes_the_traced_numbers(name: str) -> None:
+    found, page = page_of_case(name)
+    (one,) = found.layers[0].passes
+    data = data_of(page)
+    a = {ref[0]: whole(data, ref).astype(np.float64) for ref in data["rows"][0]["arrays"]}
+    rows = tuple(range(np.ndim(one.x) - 1))
+    if name in ("layer_norm", "rms_norm"):
+        w, u, g, r, axes, dw = a["w"], a["u"], a["g"], a["r"], (-1,), a["dw"]
+        dx = r * (g - a.get("mean(g)", 0.0) - u * a["mean(g u)"])
+    else:
+        w, u, g, axes, dw = a["scale"], a["xhat"], a["dxhat"], rows, a["dscale"]
+        dx = one.dx
+    if name == "batch_norm":
+        dx = a["rstd"] * (g - a["mean(dxhat)"] - u * a["mean(dxhat xhat)"])
+    bias = a.get("b", a.get("bias", 0.0))
+    np.testing.assert_allclose(w * u + bias, one.y, atol=1e-6)
+    np.testing.assert_allclose(g, w * a["dy"], atol=1e-6)
+    np.testing.assert_allclose((a["dy"] * u).sum(rows), dw, atol=2e-6)
+    np.testing.assert_allclose(dx, one.dx, atol=1e-6)
+    if name != "group_norm":
+        np.testing.assert_allclose((u * u).mean(axes), 1, atol=1e-3)
+
+
 def test_of_another_rule_than_its_class_has_the_values_are_shown_alone() -> None:
     class Twice(fbp.Attention):
         def forward(self, params: Any, x: Any, key: Any = None) -> Any:
@@ -299,12 +323,20 @@ def computed_again(page: str, folder: Path) -> dict[str, tuple[int, float]]:
 
 
 # Kinds of sums that are there for every cell of the layers, and the cells of what is in between.
-WHOLE = {"dense": fbp.Dense, "scale": fbp.Scale, "bias": fbp.Bias, "attention": fbp.Attention}
+WHOLE = {
+    "dense": fbp.Dense,
+    "scale": fbp.Scale,
+    "bias": fbp.Bias,
+    "attention": fbp.Attention,
+    "norm": fbp.LayerNorm,
+}
 IN_BETWEEN: dict[str, Callable[[Any], int]] = {
     # s, p, dp and ds, of each query, head and key, and the mean of dp.
     "attention": lambda passes: sum(
         (4 * p.x[1].shape[-3] + 1) * math.prod(p.x[0].shape[:-1]) for p in passes
     ),
+    # u and g, and of each vector mean, var, r, mean(g) and mean(g u).
+    "norm": lambda passes: sum(2 * p.x.size + 5 * math.prod(p.x.shape[:-1]) for p in passes),
 }
 
 
@@ -377,6 +409,7 @@ def test_the_sum_of_a_cell_is_the_number_beside_it(
                 "fused",
                 "local",
                 "moved",
+                "norm",
                 "positions",
                 "residual",
             ],
@@ -389,6 +422,8 @@ KINDS = (
     *("split_heads", "split_heads/one_of_three", "merge_heads", "tree/residual"),
     *("attention/no_batch", "attention/two_batch_axes", "attention/everything"),
     *("attention/masked", "attention/documents_everything"),
+    *("layer_norm/two_batch_axes", "rms_norm", "batch_norm", "batch_norm/one_example"),
+    *("fixed_batch_norm", "group_norm", "group_norm/no_batch"),
 )
 # Of trees of arrays the page has the values alone.
 VALUES_ALONE = ("positions/documents", "tree/residual")

@@ -14,7 +14,16 @@ from fbp.explainer._traced import TracedStep
 
 # The most letters of a page.
 MOST = 2_000_000
-SCRIPTS = "numbers.js", "heat.js", "sums.js", "attention.js", "layer.js", "steps.js", "selftest.js"
+SCRIPTS = (
+    "numbers.js",
+    "heat.js",
+    "sums.js",
+    "attention.js",
+    "norms.js",
+    "layer.js",
+    "steps.js",
+    "selftest.js",
+)
 
 
 def page_of(explanation: TracedStep, title: str = "", tokens: Sequence[str] = ()) -> str:

@@ -13,6 +13,7 @@ from fbp.explainer._page_attention import more_of_attention
 from fbp.explainer._page_loss import more_of_loss
 from fbp.explainer._page_made import Made
 from fbp.explainer._page_named import arrays_of, local_of, named, with_made
+from fbp.explainer._page_norms import NORMS, more_of_norm
 from fbp.explainer._traced import Pass, TracedStep
 from fbp.layers import (
     Attention,
@@ -46,9 +47,13 @@ SUMS: tuple[tuple[Any, str], ...] = (
     (ELEMENTWISE, "local"),
     (Residual, "residual"),
     (Attention, "attention"),
+    (NORMS, "norm"),
 )
 # What a layer computes on its way, made again from its traced numbers: a maker for each kind.
-MORE: dict[str, Callable[[Any, Pass], Made | None]] = {"attention": more_of_attention}
+MORE: dict[str, Callable[[Any, Pass], Made | None]] = {
+    "attention": more_of_attention,
+    "norm": more_of_norm,
+}
 UNLIKE = (
     "Its numbers are not those of the sums that this page knows for such a layer: values alone."
 )
@@ -103,6 +108,8 @@ def _row(explanation: TracedStep, number: int, run: int, pool: Pool) -> dict[str
         one = Pass(x=one.x, y=one.y, dy=one.dy, dx=one.dx, proof=one.proof)
     arrays = arrays_of(layer.layer, one, pool)
     more = Made({})
+    if one.params is None and kind != "attention":  # no gradient comes through here
+        kind = kind if kind not in MORE else ""
     if kind in MORE:
         made = MORE[kind](layer.layer, one)
         kind, more = (kind, made) if made else ("", Made({}, note=UNLIKE))

@@ -65,13 +65,16 @@ function thumb(ref, there) {
   return box;
 }
 
+// Arrays of attention that have one number for each query, head and key.
+const HEADED = ["z", "s", "p", "dp", "ds"];
+
 // An array in full: its name, shape, scale, and what is odd in it. `point(k)` is called for a cell.
 function tile(ref, kind, point) {
   const [name, side, id, shape, dtype] = ref;
   const a = ARRAYS[id];
   // Of attention's scores, those of keys that a query may not see are −infinity: no accident.
   const hides = side === "made" && name === "s";
-  const heads = side.endsWith("made") && shape.length > 2 && a.c === a.C && shape.at(-1) > 1 ? shape.at(-2) : 1;
+  const heads = HEADED.includes(name) && side.endsWith("made") && a.c === a.C ? shape.at(-2) : 1;
   const numbered = a.c <= 6 && a.r <= 12;
   // Four in a row, where there is room for them.
   const width = find("layer").clientWidth;
