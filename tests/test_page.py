@@ -423,7 +423,9 @@ KINDS = (
     *("attention/no_batch", "attention/two_batch_axes", "attention/everything"),
     *("attention/masked", "attention/documents_everything"),
     *("layer_norm/two_batch_axes", "rms_norm", "batch_norm", "batch_norm/one_example"),
-    *("fixed_batch_norm", "group_norm", "group_norm/no_batch"),
+    *("fixed_batch_norm", "group_norm", "group_norm/no_batch", "flatten"),
+    *("conv/everything", "conv/no_batch", "conv1d/everything", "conv_transpose/everything"),
+    *("max_pool/overlapping", "max_pool/padded", "avg_pool/same", "global_avg_pool"),
 )
 # Of trees of arrays the page has the values alone.
 VALUES_ALONE = ("positions/documents", "tree/residual")

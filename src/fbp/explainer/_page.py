@@ -8,6 +8,7 @@ from typing import Any
 from fbp._html import lines, shown
 from fbp._html import table as html_table
 from fbp.explainer._page_arrays import Pool, parts, stored
+from fbp.explainer._page_named import IMAGES
 from fbp.explainer._page_rows import loss_of, rows_of
 from fbp.explainer._text import head_of, proof_lines, table, troubles
 from fbp.explainer._traced import TracedStep
@@ -17,9 +18,11 @@ MOST = 2_000_000
 SCRIPTS = (
     "numbers.js",
     "heat.js",
+    "frames.js",
     "sums.js",
     "attention.js",
     "norms.js",
+    "windows.js",
     "layer.js",
     "steps.js",
     "selftest.js",
@@ -50,6 +53,8 @@ def page_of(explanation: TracedStep, title: str = "", tokens: Sequence[str] = ()
         "troubles": troubles(explanation),
         "tokens": list(tokens),
         "rules": rules,
+        # Then arrays of four axes are images.
+        "images": any(isinstance(layer.layer, IMAGES) for layer in explanation.layers),
         "rows": [*rows, loss],
         "events": [
             [event.kind, places.get((event.layer, event.run), len(rows))]

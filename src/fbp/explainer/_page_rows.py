@@ -14,12 +14,14 @@ from fbp.explainer._page_loss import more_of_loss
 from fbp.explainer._page_made import Made
 from fbp.explainer._page_named import arrays_of, local_of, named, with_made
 from fbp.explainer._page_norms import NORMS, more_of_norm
+from fbp.explainer._page_windows import WINDOWS, more_of_window
 from fbp.explainer._traced import Pass, TracedStep
 from fbp.layers import (
     Attention,
     Bias,
     Dense,
     Embedding,
+    Flatten,
     Gelu,
     LeakyRelu,
     MergeHeads,
@@ -32,6 +34,7 @@ from fbp.layers import (
     SplitHeads,
     Tanh,
     Unembed,
+    Unflatten,
 )
 
 ELEMENTWISE = Relu, LeakyRelu, Gelu, Silu, Tanh, Sigmoid, Softplus
@@ -43,16 +46,18 @@ SUMS: tuple[tuple[Any, str], ...] = (
     (Bias, "bias"),
     (Embedding, "embedding"),
     (Positions, "positions"),
-    ((SplitHeads, MergeHeads), "moved"),
+    ((SplitHeads, MergeHeads, Flatten, Unflatten), "moved"),
     (ELEMENTWISE, "local"),
     (Residual, "residual"),
     (Attention, "attention"),
     (NORMS, "norm"),
+    (WINDOWS, "window"),
 )
 # What a layer computes on its way, made again from its traced numbers: a maker for each kind.
 MORE: dict[str, Callable[[Any, Pass], Made | None]] = {
     "attention": more_of_attention,
     "norm": more_of_norm,
+    "window": more_of_window,
 }
 UNLIKE = (
     "Its numbers are not those of the sums that this page knows for such a layer: values alone."

@@ -19,20 +19,21 @@ function color(v, max, hides) {
 }
 
 // The array on a canvas of one dot an element.
-function dots(a, hides) {
+function dots(a, hides, maps = 1) {
   const canvas = make("canvas", { width: a.c, height: a.r });
   const context = canvas.getContext("2d");
   const image = context.createImageData(a.c, a.r);
   for (let i = 0; i < a.v.length; i++) {
     const [r, g, b, strength] = color(a.v[i], a.R * a.C > 1 ? a.max : null, hides);
-    image.data.set([r, g, b, 255 * strength], 4 * i);
+    const column = shownAt(a, i % a.c, maps);
+    image.data.set([r, g, b, 255 * strength], 4 * (i - (i % a.c) + column));
   }
   context.putImageData(image, 0, 0);
   return canvas;
 }
 
 // The same with each element's number in its cell.
-function cells(a, wide, high, hides) {
+function cells(a, wide, high, hides, maps) {
   const sharp = Math.max(1, window.devicePixelRatio || 1);
   const canvas = make("canvas", { width: a.c * wide * sharp, height: a.r * high * sharp });
   const context = canvas.getContext("2d");
@@ -42,7 +43,7 @@ function cells(a, wide, high, hides) {
   context.textBaseline = "middle";
   for (let i = 0; i < a.r; i++) {
     for (let j = 0; j < a.c; j++) {
-      const v = at(a, i, j);
+      const v = at(a, i, heldAt(a, j, maps));
       const [r, g, b, strength] = color(v, a.R * a.C > 1 ? a.max : null, hides);
       context.fillStyle = `rgba(${r},${g},${b},${strength})`;
       context.fillRect(j * wide, i * high, wide, high);
@@ -61,12 +62,27 @@ function thumb(ref, there) {
   if (!there || !ref) return box;
   const a = ARRAYS[ref[2]];
   if (a.R * a.C === 1) box.textContent = number(a.v[0]);
-  else box.append(dots(a));
+  else box.append(dots(a, false, mapsOf(ref)));
   return box;
 }
 
 // Arrays of attention that have one number for each query, head and key.
 const HEADED = ["z", "s", "p", "dp", "ds"];
+
+// Images have their channels side by side at each pixel; they are shown as one map for each channel.
+function isOfImages([, side, id, shape]) {
+  const a = ARRAYS[id];
+  return DATA.images && shape.length === 4 && !/params/.test(side) && a.c === a.C && a.C === shape[2] * shape[3];
+}
+const mapsOf = (ref) => (isOfImages(ref) ? ref[3][3] : 1);
+// The column where one of an array is shown, and the other way round.
+const shownAt = (a, j, maps) => (j % maps) * (a.C / maps) + Math.floor(j / maps);
+const heldAt = (a, j, maps) => (maps > 1 ? (j % (a.C / maps)) * maps + Math.floor(j / (a.C / maps)) : j);
+function line(side, share) {
+  const made = make("b", { className: `line ${side}` });
+  made.style[side] = `${100 * share}%`;
+  return made;
+}
 
 // An array in full: its name, shape, scale, and what is odd in it. `point(k)` is called for a cell.
 function tile(ref, kind, point) {
@@ -79,10 +95,13 @@ function tile(ref, kind, point) {
   // Four in a row, where there is room for them.
   const width = find("layer").clientWidth;
   const four = width < 500 ? Math.min(264, width - 30) : Math.max(180, Math.min(300, (width - 120) / 4));
-  const room = heads > 1 ? Math.min(width - 40, four * Math.max(1, heads / 1.5)) : four;
-  const wide = numbered ? (a.R * a.C === 1 ? 84 : 62) : Math.min(24, room / a.c);
-  const high = numbered ? 30 : Math.min(24, 130 / a.r, Math.max(wide, a.r < 4 ? 20 : 3));
-  const canvas = numbered ? cells(a, wide, high, hides) : dots(a, hides);
+  const maps = mapsOf(ref);
+  const isImage = isOfImages(ref);
+  const room = heads > 1 || maps > 1 ? Math.min(width - 40, four * Math.max(1, heads / 1.5, maps / 2)) : four;
+  const pixel = Math.max(3, Math.min(24, room / a.c, 420 / a.r)); // of an image's pixel
+  const wide = isImage && !numbered ? pixel : numbered ? (a.R * a.C === 1 ? 84 : 62) : Math.min(24, room / a.c);
+  const high = isImage && !numbered ? pixel : numbered ? 30 : Math.min(24, 130 / a.r, Math.max(wide, a.r < 4 ? 20 : 3));
+  const canvas = numbered ? cells(a, wide, high, hides, maps) : dots(a, hides, maps);
   canvas.style.width = `${wide * a.c}px`;
   canvas.style.height = `${Math.max(high * a.r, 4)}px`;
   const size = shape.length ? shape.join(" × ") : "one number";
@@ -100,13 +119,12 @@ function tile(ref, kind, point) {
     scale(a),
   );
   figure.style.width = `${Math.max(wide * a.c + 2, 150)}px`;
-  if (hides && a.inf) figure.append(make("div", { className: "odd" }, square("--unseen"), "not seen by the query"));
+  if (hides && a.inf) figure.append(make("div", { className: "odd" }, swatch("--unseen"), "not seen by the query"));
   else if (a.nan + a.inf) figure.append(odd(a));
-  for (let n = 1; n < heads; n++) {
-    const line = make("b", { className: "line" });
-    line.style.left = `${(100 * n) / heads}%`;
-    wrap.append(line);
-  }
+  const parts = Math.max(heads, maps);
+  for (let n = 1; n < parts; n++) wrap.append(line("left", n / parts));
+  const images = isImage ? shape[0] : 1;
+  for (let n = 1; n < images; n++) wrap.append(line("top", n / images));
   let here = 0;
   const go = (i, j) => {
     i = Math.max(0, Math.min(a.r - 1, i));
@@ -117,7 +135,7 @@ function tile(ref, kind, point) {
   const pointed = (event) => {
     const box = canvas.getBoundingClientRect();
     const i = Math.floor(((event.clientY - box.top) / box.height) * a.r);
-    go(i, Math.floor(((event.clientX - box.left) / box.width) * a.c));
+    go(i, heldAt(a, Math.max(0, Math.min(a.c - 1, Math.floor(((event.clientX - box.left) / box.width) * a.c))), maps));
   };
   canvas.onpointermove = pointed;
   canvas.onpointerdown = pointed;
@@ -127,11 +145,12 @@ function tile(ref, kind, point) {
     const move = moves[event.key];
     if (!move || event.ctrlKey || event.metaKey || event.altKey) return;
     const far = event.shiftKey ? 10 : 1;
-    go(Math.floor(here / a.C) + far * move[0], (here % a.C) + far * move[1]);
+    const column = shownAt(a, here % a.C, maps) + far * move[1];
+    go(Math.floor(here / a.C) + far * move[0], heldAt(a, Math.max(0, Math.min(a.c - 1, column)), maps));
     event.preventDefault();
     event.stopPropagation();
   };
-  return { figure, wrap, a, at: (k) => { here = k; } };
+  return { figure, wrap, a, maps, at: (k) => { here = k; } };
 }
 
 function scale(a) {
@@ -149,7 +168,7 @@ function scale(a) {
   );
 }
 
-function square(color) {
+function swatch(color) {
   const mark = make("i");
   mark.style.background = `var(${color})`;
   return mark;
@@ -159,19 +178,7 @@ function odd(a) {
   const box = make("div", { className: "odd" });
   for (const [count, color, said] of [[a.nan, "--nan", "not a number"], [a.inf, "--inf", "infinite"]]) {
     if (!count) continue;
-    box.append(square(color), `${count} of ${a.R * a.C} ${count > 1 ? "are" : "is"} ${said} `);
+    box.append(swatch(color), `${count} of ${a.R * a.C} ${count > 1 ? "are" : "is"} ${said} `);
   }
   return box;
-}
-
-// A frame around rows and columns of a tile.
-function frame(shown, i, j, rows, columns, className) {
-  const { a, wrap } = shown;
-  if (i >= a.r || j >= a.c) return;
-  const box = make("u", { className: className || "" });
-  box.style.left = `${(100 * j) / a.c}%`;
-  box.style.top = `${(100 * i) / a.r}%`;
-  box.style.width = `${(100 * Math.min(columns, a.c - j)) / a.c}%`;
-  box.style.height = `${(100 * Math.min(rows, a.r - i)) / a.r}%`;
-  wrap.append(box);
 }

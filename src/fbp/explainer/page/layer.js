@@ -95,7 +95,8 @@ function point(row, name, k) {
   shown[name].at(k);
   frame(shown[name], Math.floor(k / a.C), k % a.C, 1, 1, "me");
   const sum = sumOf(row, name, k);
-  for (const [of, ...where] of sum ? sum.frames : []) if (shown[of]) frame(shown[of], ...where);
+  const frames = sum && (typeof sum.frames === "function" ? sum.frames() : sum.frames);
+  for (const [of, ...where] of frames || []) if (shown[of]) frame(shown[of], ...where);
   const where = tokenOf(Math.floor(k / a.C), a.R);
   const head = make("p", {}, make("span", { className: "value" }, `${indexOf(ref, k)} = ${number(value)}`));
   if (where !== undefined && ref[1] !== "params" && ref[1] !== "dparams") head.append("  at ", token(where));

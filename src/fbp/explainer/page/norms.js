@@ -30,20 +30,6 @@ function firstOf(row, group) {
   return Math.floor(group / groups) * n * pixels + (group % groups) * (n / groups);
 }
 
-// Frames around places of an array: one if they fill a rectangle, each if they are few, or where
-// they begin and end.
-function around(name, a, count, place) {
-  let [top, left, bottom, right] = [Infinity, Infinity, -1, -1];
-  for (let m = 0; m < count; m++) {
-    const [i, j] = [Math.floor(place(m) / a.C), place(m) % a.C];
-    [top, left, bottom, right] = [Math.min(top, i), Math.min(left, j), Math.max(bottom, i), Math.max(right, j)];
-  }
-  if (!count) return [];
-  const [rows, columns] = [bottom - top + 1, right - left + 1];
-  if (rows * columns === count || count > 40) return [[name, top, left, rows, columns]];
-  return [...Array(count).keys()].map((m) => one(name, a, place(m)));
-}
-
 function norm(row, name, k) {
   const { centred, fixed, eps, names } = row.given;
   const [meanOfG, meanOfGu] = [`mean(${names.g})`, `mean(${names.g} ${names.u})`];
@@ -58,7 +44,7 @@ function norm(row, name, k) {
   const here = (each) => one(each, has(each), of.group);
   const off = (place) => { const v = nth(x, place); return v === undefined || mean === undefined ? undefined : v - mean; };
   const minus = (v) => (v === undefined ? undefined : -v);
-  const all = (each) => around(each, has(each), of.count, of.place);
+  const all = (...each) => () => each.flatMap((name) => around(name, has(name), of.count, of.place));
   const sized = (f) => { let total = 0; for (let m = 0; m < of.count; m++) total += Math.abs(f(of.place(m))); return total / of.count; };
   const sum = (why, factors, frames, rest) => ({
     why, count: of.count, term: (m) => [factors(of.place(m)), `number ${m}`], frames, ...rest,
@@ -75,7 +61,7 @@ function norm(row, name, k) {
   if (name === variance) {
     return sum(
       centred ? `the mean of (x − mean)², ${members}, with mean = ${number(mean)}` : `the mean of x², ${members}`,
-      (p) => [off(p), off(p), 1 / of.count], [...all("x"), ...(centred ? [here("mean")] : [])],
+      (p) => [off(p), off(p), 1 / of.count], () => [...all("x")(), ...(centred ? [here("mean")] : [])],
       { rounding: () => 2 * (Math.abs(mean) + sized((p) => nth(x, p))) * sized(off) },
     );
   }
@@ -101,7 +87,7 @@ function norm(row, name, k) {
       [one("dy", dy, k), one(names.w, w, k % n)]);
   }
   if (name === meanOfG) return sum(`the mean of ${names.g} ${members}`, (p) => [nth(g, p), 1 / of.count], all(names.g));
-  if (name === meanOfGu) return sum(`the mean of ${names.g} × ${names.u} ${members}`, (p) => [nth(g, p), nth(u, p), 1 / of.count], [...all(names.g), ...all(names.u)]);
+  if (name === meanOfGu) return sum(`the mean of ${names.g} × ${names.u} ${members}`, (p) => [nth(g, p), nth(u, p), 1 / of.count], all(names.g, names.u));
   if (name === "dx" && fixed) {
     return terms(`upstream × local: mean and var are constants, so y changes ${names.w} × ${names.r} times as fast as x`,
       [[[nth(dy, k), nth(w, k % n), stat(names.r)], `dy × ${names.w} × ${names.r}`]], [one("dy", dy, k), one(names.w, w, k % n), here(names.r)]);
@@ -124,7 +110,7 @@ function norm(row, name, k) {
     why: isW ? `upstream × local, over every row: dy × ${names.u}` : "upstream × 1, over every row",
     count: rows, term: (m) => [isW ? [nth(dy, place(m)), nth(u, place(m))] : [nth(dy, place(m))], m],
     rows: dy.C === n ? dy.R : undefined,
-    frames: [...around("dy", dy, rows, place), ...(isW ? around(names.u, u, rows, place) : [])],
+    frames: () => [...around("dy", dy, rows, place), ...(isW ? around(names.u, u, rows, place) : [])],
     rounding: () => {
       let total = 0;
       for (let m = 0; isW && m < rows; m++) total += Math.abs(nth(dy, place(m))) * looseAt(place(m));

@@ -41,7 +41,8 @@ function computedAgain(row, ref) {
       cells++;
       if (Object.is(total, at(a, i, j))) continue;
       const off = Math.abs(total - at(a, i, j));
-      if (off) worst = Math.max(worst, off / (a.max || size || 1));
+      // Beside its array, or its own terms, which may cancel: gradients that are 0 but for rounding.
+      if (off) worst = Math.max(worst, off / (Math.max(a.max, size) || 1));
       if (Number.isNaN(off) && !Number.isNaN(at(a, i, j))) worst = Infinity;
     }
   }

@@ -134,6 +134,7 @@ function start() {
   find("proof").textContent = DATA.proof.map((line) => `${wrong ? "✗" : "✓"} ${line}`).join(" ");
   find("proof").classList.toggle("wrong", wrong);
   for (const line of DATA.troubles) find("notes").append(make("p", {}, `Note: ${line}.`));
+  if (DATA.images) find("notes").append(make("p", {}, "Images stand one below the other, each with a map for every channel side by side."));
   if (DATA.left) find("notes").append(make("p", {}, DATA.left));
   find("notes").append(make("p", {}, "Green is above 0, purple below, stronger the larger; each array has its own scale, written below it. Point at a cell, or reach it with Tab and the arrows: the sum that made it is written out, its factors framed. Arrows elsewhere go from event to event, Home and End to the ends, P plays."));
   drawStrip();

@@ -2,7 +2,8 @@
 //
 // A maker takes the row of a layer and the place k of a cell, and returns {why, count, term, frames}:
 // term(n) is the n-th product as [factors, label], factors undefined where the page lacks one, and
-// frames are [array, row, column, rows, columns].
+// frames are [array, row, column, rows, columns], or a function that gives them. rounding(), where
+// there is one, is what the step itself rounds beside these terms, and toward the row of a key.
 
 // x, w, b, y and their gradients, as a layer of weighted sums has them; the fused loss under others.
 function roles(row) {
@@ -66,9 +67,6 @@ function weighted(row, name, k) {
   }
   return undefined;
 }
-
-// One element of an array as a frame, by its place.
-const one = (name, a, k) => [name, Math.floor(k / a.C), k % a.C, 1, 1];
 
 function affine(row, name, k) {
   const letter = row.kind === "bias" ? "b" : "w";
@@ -191,7 +189,9 @@ const MAKERS = {
   embedding,
   local(row, name, k) {
     if (name !== "dx" || !has(row, "dy", "local")) return undefined;
-    return placed("upstream × local: the slope of y at this x", k, row, ["upstream × local", "dy", "local"]);
+    const made = placed("upstream × local: the slope of y at this x", k, row, ["upstream × local", "dy", "local"]);
+    // A slope is rounded as a number of the size of 1, also where it is small.
+    return { ...made, rounding: () => Math.abs(nth(arrayOf(row, "dy"), k)) };
   },
   residual(row, name, k) {
     if (name === "y" && has(row, "x", "f(x)")) {
