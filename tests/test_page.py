@@ -151,6 +151,44 @@ def test_what_a_norm_does_not_keep_makes_the_traced_numbers(name: str) -> None:
         np.testing.assert_allclose((u * u).mean(axes), 1, atol=1e-3)
 
 
+def test_the_gates_of_an_lstm_make_its_traced_numbers() -> None:
+    found, page = page_of_case("lstm/truncated")
+    (one,) = found.layers[0].passes
+    data = data_of(page)
+    a = {ref[0]: whole(data, ref).astype(np.float64) for ref in data["rows"][0]["arrays"]}
+    i, f, g, o = (a[gate] for gate in "ifgo")
+    into = a["x"] @ a["w"] + a["h before"] @ a["u"] + a["b"]
+    np.testing.assert_allclose(a["a"], into, atol=1e-6)
+    np.testing.assert_allclose(f, jax.nn.sigmoid(np.split(into, 4, -1)[1]), atol=1e-6)
+    np.testing.assert_allclose(a["c"], f * a["c before"] + i * g, atol=1e-6)
+    np.testing.assert_allclose(one.y, o * np.tanh(a["c"]), atol=1e-6)
+    np.testing.assert_array_equal(a["h before"][:, 1:], one.y[:, :-1])
+    through = [
+        *(a["dc"] * g * i * (1 - i), a["dc"] * a["c before"] * f * (1 - f)),
+        *(a["dc"] * i * (1 - g**2), a["dh"] * np.tanh(a["c"]) * o * (1 - o)),
+    ]
+    np.testing.assert_allclose(a["da"], np.concatenate(through, -1), atol=1e-6)
+    np.testing.assert_allclose(one.dx, a["da"] @ a["w"].T, atol=1e-6)
+    # Truncated every third step, in a sequence of seven.
+    after = a["da"] @ a["u"].T
+    after[:, [0, 3, 6]] = 0
+    np.testing.assert_allclose(a["dh"][:, :-1], (a["dy"][:, :-1] + after[:, 1:]), atol=1e-6)
+
+
+def test_a_cell_that_is_not_known_has_the_values_alone() -> None:
+    class Own(fbp.GRUCell):
+        pass
+
+    objective = fbp.Objective(fbp.Recurrent(Own(3, 4)), fbp.MeanSquaredError())
+    x = NUMBERS.normal(size=(2, 5, 3)).astype(np.float32)
+    found = fbp.explain(
+        objective, objective.init(jax.random.key(0)), (x, np.ones((2, 5, 4))), prove=False
+    )
+    row = data_of(found.page())["rows"][0]
+    assert row["kind"] == ""
+    assert [ref[0] for ref in row["arrays"] if ref[1] == "res"][:2] == ["kept 0", "kept 1.0"]
+
+
 def test_of_another_rule_than_its_class_has_the_values_are_shown_alone() -> None:
     class Twice(fbp.Attention):
         def forward(self, params: Any, x: Any, key: Any = None) -> Any:
@@ -426,6 +464,8 @@ KINDS = (
     *("fixed_batch_norm", "group_norm", "group_norm/no_batch", "flatten"),
     *("conv/everything", "conv/no_batch", "conv1d/everything", "conv_transpose/everything"),
     *("max_pool/overlapping", "max_pool/padded", "avg_pool/same", "global_avg_pool"),
+    *("lstm/truncated", "lstm/two_batch_axes", "lstm/stack", "gru/truncated", "gru/no_batch"),
+    "linear_recurrence",
 )
 # Of trees of arrays the page has the values alone.
 VALUES_ALONE = ("positions/documents", "tree/residual")

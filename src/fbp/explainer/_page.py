@@ -23,6 +23,7 @@ SCRIPTS = (
     "attention.js",
     "norms.js",
     "windows.js",
+    "gates.js",
     "layer.js",
     "steps.js",
     "selftest.js",

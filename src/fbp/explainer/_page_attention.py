@@ -9,7 +9,7 @@ from fbp.explainer._traced import Pass
 from fbp.layers import Attention
 
 
-def more_of_attention(layer: Attention, one: Pass) -> Made | None:
+def more_of_attention(layer: Attention, one: Pass, steps: Any = ()) -> Made | None:
     """s, p, dp and ds, from q, k, v and dy in float64, and the facts that the page needs.
 
     Each is (..., T, H, S), so that the heads of a query stand side by side. None where y does not
@@ -44,7 +44,8 @@ def more_of_attention(layer: Attention, one: Pass) -> Made | None:
         "The layer keeps neither s nor p, and so neither do dp and ds last: they are computed here "
         "from q, k, v and dy as the step does, in float64. The heads of a query stand side by side."
     )
-    return Made({"scale": scale, "cap": layer.softcap}, arrays, note)
+    parts = {name: [f"head {h}" for h in range(heads)] for name in ("z", "s", "p", "dp", "ds")}
+    return Made({"scale": scale, "cap": layer.softcap}, arrays, note, parts=parts)
 
 
 def _seen(layer: Attention, x: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Arrays that a layer computes on its way and does not keep, made again for the page in float64."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,18 @@ class Made:
 
     Attributes:
       given: facts that its sums need, such as a scale.
-      arrays: (name, side, array): side "made" is of the forward, "dmade" of the backward.
+      arrays: (name, side, array): side "made" is of the forward, "dmade" of the backward, and "res"
+        of what the layer keeps, in place of the names that its tree has.
       note: what to say of them.
       names: new names of traced arrays, by the names they have.
+      parts: of arrays whose rows have parts, such as heads, what each part is.
     """
 
     given: dict[str, Any]
     arrays: Sequence[tuple[str, str, np.ndarray]] = ()
     note: str = ""
     names: dict[str, str] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
 
 def wide(a: Any) -> np.ndarray:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fbp._layer import Layer
+from fbp.combinators import Recurrent
 from fbp.explainer._page_arrays import Pool
 from fbp.explainer._page_made import Made
 from fbp.explainer._traced import Pass
@@ -29,8 +30,9 @@ from fbp.layers import (
 # Layers of queries, keys and values; of images; and those whose sums need a row for each vector.
 QKV = Attention, Rope, SplitHeads
 IMAGES = Conv2D, ConvTranspose2D, MaxPool2D, AvgPool2D, GlobalAvgPool2D
-VECTORS = Dense, Unembed, Embedding
-# What the page needs of an array: its name, its side of the rule, its number, shape and dtype.
+VECTORS = Dense, Unembed, Embedding, Recurrent
+# What the page needs of an array: its name, its side of the rule, its number, shape and dtype; and
+# of one whose rows have parts, what these are.
 Ref = list[Any]
 
 
@@ -78,16 +80,30 @@ def named(name: str, side: str, tree: Any, pool: Pool, layer: Any = None) -> lis
 def with_made(layer: Layer, arrays: list[Ref], made: Made, pool: Pool) -> list[Ref]:
     """The arrays of a pass, and those made for it where they come about: before y, and before the
     gradients."""
-    refs = [[made.names.get(ref[0], ref[0]), *ref[1:]] for ref in arrays]
-    for side, before in (("made", "y"), ("dmade", "dparams")):
+    sides = {of for _, of, _ in made.arrays}
+    # Of a layer that names what it keeps, what is kept has no other name.
+    refs = [
+        [made.names.get(ref[0], ref[0]), *ref[1:]]
+        for ref in arrays
+        if ref[1] != "res" or "res" not in sides
+    ]
+    for these, before in ((("made", "res"), "y"), (("dmade",), "dparams")):
         new = []
-        for name, of, a in made.arrays:
-            if of == side:
-                new += named(name, side, a.astype(np.float32), pool, layer)
+        for name, side, a in made.arrays:
+            if side in these:
+                found = named(name, side, _narrow(a), pool, layer)
+                new += [
+                    [*ref, *([list(made.parts[name])] if name in made.parts else [])]
+                    for ref in found
+                ]
         ends = [i for i, ref in enumerate(refs) if ref[1] in (before, "dx")]
         at = ends[0] if ends else len(refs)
         refs[at:at] = new
     return refs
+
+
+def _narrow(a: np.ndarray) -> np.ndarray:
+    return a.astype(np.float32) if a.dtype == np.float64 else a
 
 
 def axes_of_row(layer: Any, side: str, a: Any) -> int:

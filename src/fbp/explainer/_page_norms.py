@@ -14,7 +14,7 @@ OF_VECTORS = {"u": "u", "g": "g", "r": "r", "w": "w", "b": "b"}
 OF_CHANNELS = {"u": "xhat", "g": "dxhat", "r": "rstd", "w": "scale", "b": "bias"}
 
 
-def more_of_norm(layer: Any, one: Pass) -> Made | None:
+def more_of_norm(layer: Any, one: Pass, steps: Any = ()) -> Made | None:
     """mean, var, r and u of a norm, and g with its means, in float64 from x, its params and dy.
 
     None where y does not come out as the step has it.

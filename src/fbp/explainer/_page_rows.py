@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from fbp._layer import name_of
-from fbp.combinators import Residual
+from fbp._layer import Layer, name_of
+from fbp.combinators import Recurrent, Residual
 from fbp.explainer._page_arrays import Pool
 from fbp.explainer._page_attention import more_of_attention
+from fbp.explainer._page_gates import more_of_gates
 from fbp.explainer._page_loss import more_of_loss
 from fbp.explainer._page_made import Made
 from fbp.explainer._page_named import arrays_of, local_of, named, with_made
 from fbp.explainer._page_norms import NORMS, more_of_norm
 from fbp.explainer._page_windows import WINDOWS, more_of_window
+from fbp.explainer._rule import rule_of
 from fbp.explainer._traced import Pass, TracedStep
 from fbp.layers import (
     Attention,
@@ -24,6 +26,7 @@ from fbp.layers import (
     Flatten,
     Gelu,
     LeakyRelu,
+    LinearRecurrence,
     MergeHeads,
     Positions,
     Relu,
@@ -52,12 +55,15 @@ SUMS: tuple[tuple[Any, str], ...] = (
     (Attention, "attention"),
     (NORMS, "norm"),
     (WINDOWS, "window"),
+    (Recurrent, "gates"),
+    (LinearRecurrence, "line"),
 )
 # What a layer computes on its way, made again from its traced numbers: a maker for each kind.
-MORE: dict[str, Callable[[Any, Pass], Made | None]] = {
+MORE: dict[str, Callable[[Any, Pass, Any], Made | None]] = {
     "attention": more_of_attention,
     "norm": more_of_norm,
     "window": more_of_window,
+    "gates": more_of_gates,
 }
 UNLIKE = (
     "Its numbers are not those of the sums that this page knows for such a layer: values alone."
@@ -116,7 +122,8 @@ def _row(explanation: TracedStep, number: int, run: int, pool: Pool) -> dict[str
     if one.params is None and kind != "attention":  # no gradient comes through here
         kind = kind if kind not in MORE else ""
     if kind in MORE:
-        made = MORE[kind](layer.layer, one)
+        each = len(layer.steps) // len(layer.passes)
+        made = MORE[kind](layer.layer, one, layer.steps[run * each : (run + 1) * each])
         kind, more = (kind, made) if made else ("", Made({}, note=UNLIKE))
         arrays = with_made(layer.layer, arrays, more, pool)
     if kind == "local":
@@ -125,6 +132,9 @@ def _row(explanation: TracedStep, number: int, run: int, pool: Pool) -> dict[str
         inner = explanation.layers[number + 1].passes[run]
         arrays += named("f(x)", "inner y", inner.y, pool, layer.layer)
         arrays += named("df", "inner dx", inner.dx, pool, layer.layer)
+    # The gates are in the rule of the cell.
+    cell = getattr(layer.layer, "cell", None)
+    of_cell = ["", *rule_of(cell)[1:]] if isinstance(cell, Layer) else []
     inside = _inside(explanation, number)
     when: dict[str, list[int]] = {FORWARD: [], BACKWARD: [], "recompute": []}
     for at, event in enumerate(explanation.events):
@@ -141,7 +151,7 @@ def _row(explanation: TracedStep, number: int, run: int, pool: Pool) -> dict[str
         "cls": name_of(layer.layer),
         "depth": layer.depth,
         "leaf": layer.is_leaf,
-        "rule": list(layer.rule),
+        "rule": [*layer.rule, *of_cell],
         "kind": kind,
         "given": more.given,
         "note": more.note,

@@ -12,7 +12,7 @@ from fbp.layers._window import Slide, Window
 WINDOWS = Conv2D, Conv1D, ConvTranspose2D, MaxPool2D, AvgPool2D, GlobalAvgPool2D
 
 
-def more_of_window(layer: Any, one: Pass) -> Made:
+def more_of_window(layer: Any, one: Pass, steps: Any = ()) -> Made:
     """How the window slides along each axis, from the positions of the smaller side to the pixels
     of the larger: of a transposed convolution, y is the larger."""
     turned = isinstance(layer, ConvTranspose2D)

@@ -66,9 +66,6 @@ function thumb(ref, there) {
   return box;
 }
 
-// Arrays of attention that have one number for each query, head and key.
-const HEADED = ["z", "s", "p", "dp", "ds"];
-
 // Images have their channels side by side at each pixel; they are shown as one map for each channel.
 function isOfImages([, side, id, shape]) {
   const a = ARRAYS[id];
@@ -84,14 +81,15 @@ function line(side, share) {
   return made;
 }
 
-// An array in full: its name, shape, scale, and what is odd in it. `point(k)` is called for a cell.
-function tile(ref, kind, point) {
-  const [name, side, id, shape, dtype] = ref;
+// An array in full: its name, shape, scale, and what is odd in it. `point(k)` is called for a cell;
+// of one among many, numbers stand in fewer cells, so that a sum's factors stand near each other.
+function tile(ref, kind, point, many) {
+  const [name, side, id, shape, dtype, parts] = ref;
   const a = ARRAYS[id];
   // Of attention's scores, those of keys that a query may not see are −infinity: no accident.
   const hides = side === "made" && name === "s";
-  const heads = HEADED.includes(name) && side.endsWith("made") && a.c === a.C ? shape.at(-2) : 1;
-  const numbered = a.c <= 6 && a.r <= 12;
+  const heads = parts && a.c === a.C ? parts.length : 1; // or gates
+  const numbered = a.c <= 6 && a.r <= (many ? 4 : 12);
   // Four in a row, where there is room for them.
   const width = find("layer").clientWidth;
   const four = width < 500 ? Math.min(264, width - 30) : Math.max(180, Math.min(300, (width - 120) / 4));
@@ -121,8 +119,9 @@ function tile(ref, kind, point) {
   figure.style.width = `${Math.max(wide * a.c + 2, 150)}px`;
   if (hides && a.inf) figure.append(make("div", { className: "odd" }, swatch("--unseen"), "not seen by the query"));
   else if (a.nan + a.inf) figure.append(odd(a));
-  const parts = Math.max(heads, maps);
-  for (let n = 1; n < parts; n++) wrap.append(line("left", n / parts));
+  const columns = Math.max(heads, maps);
+  for (let n = 1; n < columns; n++) wrap.append(line("left", n / columns));
+  if (heads > 1 && heads <= 8) wrap.after(make("div", { className: "parts" }, ...parts.map((each) => make("span", {}, each))));
   const images = isImage ? shape[0] : 1;
   for (let n = 1; n < images; n++) wrap.append(line("top", n / images));
   let here = 0;

@@ -41,7 +41,7 @@ function section(box, row, kind, text, refs) {
   const tiles = make("div", { className: "tiles" });
   box.append(make("h3", { className: kind }, make("b", {}, text)), tiles);
   for (const ref of refs) {
-    const made = tile(ref, kind, (k) => point(row, ref[0], k));
+    const made = tile(ref, kind, (k) => point(row, ref[0], k), refs.length > 7);
     shown[ref[0]] = made;
     tiles.append(made.figure);
   }
@@ -69,7 +69,7 @@ function rule(row, kind) {
   const pre = make("pre");
   let lit = false;
   for (const line of lines) {
-    if (/^\s*[\w, [\]]+?\s*=/.test(line)) {
+    if (/^\s*[\w, [\]{}'-]+?\s*=/.test(line)) {
       const back = /^\s*d[a-z]/.test(line);
       lit = kind === "loss" || (back ? kind === "backward" : kind === "forward" || kind === "recompute");
     }
@@ -107,6 +107,7 @@ function point(row, name, k) {
   }
   find("cell").replaceChildren(head, ...parts);
   if (row.kind === "attention") lightQuery(row, name, k);
+  if (row.kind === "gates") lightStep(row, name, k);
 }
 
 function alone(row, ref) {
