@@ -1,13 +1,12 @@
 """An explanation as a page: one file with its script, its style and its numbers."""
 
-import json
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 from fbp._html import lines, shown
 from fbp._html import table as html_table
 from fbp.explainer._page_arrays import Pool, parts, stored
+from fbp.explainer._page_file import filled, json_text
 from fbp.explainer._page_named import IMAGES
 from fbp.explainer._page_rows import loss_of, rows_of
 from fbp.explainer._text import head_of, proof_lines, table, troubles
@@ -15,18 +14,13 @@ from fbp.explainer._traced import TracedStep
 
 # The most letters of a page.
 MOST = 2_000_000
-SCRIPTS = (
-    "numbers.js",
-    "heat.js",
-    "frames.js",
-    "sums.js",
-    "attention.js",
-    "norms.js",
-    "windows.js",
-    "gates.js",
-    "layer.js",
-    "steps.js",
-    "selftest.js",
+STYLES = "page/colours.css", "page/page.css"
+SCRIPTS = tuple(
+    f"page/{name}.js"
+    for name in (
+        *("basics", "numbers", "heat", "frames", "sums", "attention", "norms", "windows", "gates"),
+        *("layer", "steps", "selftest"),
+    )
 )
 
 
@@ -64,7 +58,7 @@ def page_of(explanation: TracedStep, title: str = "", tokens: Sequence[str] = ()
     }
     bare = _filled(data)
     # A corner of what is known of each array is not letters of its numbers.
-    known = sum(len(_json(stored(a, (0, 0)))) + 1 for a in pool.arrays)
+    known = sum(len(json_text(stored(a, (0, 0)))) + 1 for a in pool.arrays)
     wanted = [[ref[2] for ref in row["arrays"]] for row in (loss, *reversed(rows))]
     held = parts(pool.arrays, wanted, MOST - len(bare.encode()) - known - 2000)
     data["left"] = _left_out(pool, held, rows)
@@ -73,19 +67,7 @@ def page_of(explanation: TracedStep, title: str = "", tokens: Sequence[str] = ()
 
 
 def _filled(data: dict[str, Any]) -> str:
-    folder = resources.files("fbp.explainer") / "page"
-    text = {
-        name: (folder / name).read_text("utf-8") for name in ("page.html", "page.css", *SCRIPTS)
-    }
-    page = text["page.html"].replace("/*STYLE*/", text["page.css"])
-    page = page.replace("/*SCRIPT*/", "\n".join(text[name] for name in SCRIPTS))
-    return page.replace("/*DATA*/", _json(data))
-
-
-def _json(data: Any) -> str:
-    """JSON that ends no script and no line of one."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return filled("page/page.html", STYLES, SCRIPTS, data)
 
 
 def _left_out(pool: Pool, held: list[tuple[int, int]], rows: list[dict[str, Any]]) -> str:

@@ -1,5 +1,4 @@
 // Arrays as pictures: green above 0, purple below, a colour of their own for what is no number.
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 let COLORS;
 function readColors() {
   const triple = (name) => css(name).split(",").map(Number);

@@ -1,11 +1,5 @@
-// The page's numbers: what it holds, and how one is written.
-const DATA = JSON.parse(document.getElementById("data").textContent);
-
-function decoded(stored) {
-  const bytes = Uint8Array.from(atob(stored.d), (letter) => letter.charCodeAt(0));
-  return { ...stored, v: new Float32Array(bytes.buffer) };
-}
-const ARRAYS = DATA.arrays.map(decoded);
+// The step's numbers: what the page holds of them.
+const ARRAYS = DATA.arrays.map((stored) => ({ ...stored, v: floats(stored.d) }));
 const ROWS = DATA.rows;
 const LOSS = ROWS.length - 1;
 const EVENTS = DATA.events.map(([kind, row]) => ({ kind, row }));
@@ -17,35 +11,6 @@ function at(a, i, j) {
 // The same by its place in the whole array, row by row.
 function nth(a, k) {
   return at(a, Math.floor(k / a.C), k % a.C);
-}
-
-// Four digits, as the explanation has them.
-function number(v) {
-  if (v === null || v === undefined) return "?";
-  if (Number.isNaN(v)) return "not a number";
-  if (!Number.isFinite(v)) return v > 0 ? "infinity" : "−infinity";
-  if (v === 0) return "0";
-  const size = Math.abs(v);
-  const text = size >= 1e5 || size < 1e-3 ? v.toExponential(3) : String(Number(v.toPrecision(4)));
-  return text.replace("-", "−").replace("e-", "e−").replace("e+", "e");
-}
-
-// An element of the document; all text goes in as text.
-function make(tag, props, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(props || {})) {
-    if (name in made) made[name] = value;
-    else made.setAttribute(name, value);
-  }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
-}
-const find = (id) => document.getElementById(id);
-
-// A token with what cannot be seen made visible, kept apart from the direction of its neighbours.
-function token(text) {
-  const shown = text.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +$/, (s) => "␣".repeat(s.length));
-  return make("span", { className: "token", dir: "auto" }, shown === "" ? "∅" : shown);
 }
 function tokenOf(row, rows) {
   const there = DATA.tokens.length > 1 && rows === DATA.tokens.length - 1;
