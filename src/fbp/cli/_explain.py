@@ -13,9 +13,16 @@ NEURON = "neuron"
 
 @dataclasses.dataclass(frozen=True)
 class Explain:
-    """Show what happened in one step of backpropagation, layer by layer, with its true numbers."""
+    """Show what happened in one step of backpropagation, layer by layer, with its true numbers.
 
-    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="{neuron,RUN}")] = NEURON
+    With --html FILE alone: a page to learn from, in chapters, from one neuron to a small GPT.
+    """
+
+    what: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="{neuron,RUN}", help_behavior_hint="(default: neuron)"),
+    ] = None
     """The worked example of one neuron, or the folder of a run, as runs/digits, or of a model."""
     text: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
     """Of a language model: the text to learn from, required there."""
@@ -35,10 +42,13 @@ class Explain:
 
         if self.html is not None:
             _require_new(self.html)
-        if self.what == NEURON and not Path(NEURON).is_dir():
+            if self.what is None:
+                return self._learn(self.html)
+        what = NEURON if self.what is None else self.what
+        if what == NEURON and not Path(NEURON).is_dir():
             explanation, title, tokens = _neuron(), "one neuron, y = w x + b", ()
         else:
-            folder = Path(self.what)
+            folder = Path(what)
             if not folder.is_dir():
                 raise InputError(f"{folder}: expected neuron, or the folder of a run, got none")
             found = step_of_run(folder, self.text, self.rows, self.step)
@@ -55,6 +65,15 @@ class Explain:
         if self.html is not None:
             _write(self.html, explanation.page(title, tokens))
         return 1 if explanation.wrong else 0
+
+    def _learn(self, file: Path) -> int:
+        from fbp._errors import InputError
+        from fbp.explainer._learn import learn_page
+
+        if self.text is not None or self.step is not None:
+            raise InputError("--text and --step are of a run: expected RUN, its folder, with them")
+        _write(file, learn_page(say=print))
+        return 0
 
 
 def _require_new(file: Path) -> None:
