@@ -111,7 +111,7 @@ def test_the_command_makes_one_small_file_that_asks_for_nothing(
     monkeypatch.chdir(tmp_path)
     assert main(["explain", "--html", "learn.html"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert any("a GPT of 7,264 parameters: 300 steps" in line for line in said)
+    assert any("a GPT of 7,264 parameters: 500 steps" in line for line in said)
     assert said[-1].startswith("page: learn.html (")
     page = Path("learn.html").read_text("utf-8")
     assert len(page.encode()) < 1_000_000

@@ -16,7 +16,7 @@ SCRIPTS = (
     *(
         f"learn/{name}.js"
         for name in (
-            *("rules", "picture", "controls", "neuron", "descent", "chain", "worked"),
+            *("rules", "handles", "picture", "controls", "neuron", "descent", "chain", "worked"),
             *("gates", "loop", "drawings", "gpt", "start"),
         )
     ),
@@ -25,7 +25,7 @@ X, TARGET = 2.1, 4.0
 
 
 def learn_page(
-    title: str = TITLE, say: Callable[[str], None] = lambda line: None, steps: int = 300
+    title: str = TITLE, say: Callable[[str], None] = lambda line: None, steps: int = 500
 ) -> str:
     """Returns the page, which asks for nothing outside itself.
 

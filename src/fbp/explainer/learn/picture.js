@@ -1,4 +1,4 @@
-// Pictures with axes. What is drawn is made anew at each change; handles are dragged, or moved by keys.
+// Pictures with axes; what is drawn is made anew at each change.
 function svg(tag, props, ...children) {
   const made = document.createElementNS(find("svg").namespaceURI, tag);
   for (const [name, value] of Object.entries(props || {})) made.setAttribute(name, value);
@@ -23,6 +23,11 @@ function picture(box, { label, x, y, xName, yName, shape = 0.62, log = false }) 
   const far = (v) => clamp(v, [-5000, 5000]); // what is far outside is drawn only a bit outside
   const X = (v) => far(edge.left + ((v - x[0]) / (x[1] - x[0])) * (width - edge.left - edge.right));
   const Y = (v) => far(height - edge.bottom - ((v - y[0]) / (y[1] - y[0])) * (height - edge.top - edge.bottom));
+  // The numbers at a place of the picture, in its own units.
+  const placeOf = (left, top) => [
+    x[0] + ((left * width - edge.left) / (width - edge.left - edge.right)) * (x[1] - x[0]),
+    y[0] + ((height - edge.bottom - top * height) / (height - edge.top - edge.bottom)) * (y[1] - y[0]),
+  ];
   const moved = [];
 
   function tickText(v) {
@@ -90,49 +95,10 @@ function picture(box, { label, x, y, xName, yName, shape = 0.62, log = false }) 
       const left = clamp(X(p) + right + half, [edge.left + half + 4, Math.max(edge.left + half + 4, width - edge.right - half - 4)]);
       return written(left, clamp(Y(q) + down, [edge.top + 14, height - edge.bottom - 5]), text, "middle", `note ${kind}`);
     },
-    // A handle: `at` says where it is, `move` is told where it should be, `ways` is "x", "y" or "xy".
-    handle({ label, kind, ways, at, move, value, said, step = 0.1 }) {
-      const knob = kind.includes("example")
-        ? svg("rect", { x: -7, y: -7, width: 14, height: 14, transform: "rotate(45)" })
-        : svg("circle", { r: 9 });
-      const group = svg("g", { class: `handle ${kind}`, tabindex: 0, role: "slider", "aria-label": label },
-        svg("circle", { r: 20, class: "reach" }), knob);
-      const go = (p, q) => move(clamp(p, x), clamp(q, y));
-      let grip = null;
-      group.onpointerdown = (event) => {
-        group.setPointerCapture(event.pointerId);
-        grip = true;
-        group.focus({ focusVisible: false, preventScroll: true });
-        event.preventDefault();
-      };
-      group.onpointermove = (event) => {
-        if (!grip) return;
-        const place = root.getBoundingClientRect();
-        const [left, top] = [((event.clientX - place.left) / place.width) * width, ((event.clientY - place.top) / place.height) * height];
-        go(x[0] + ((left - edge.left) / (width - edge.left - edge.right)) * (x[1] - x[0]),
-          y[0] + ((height - edge.bottom - top) / (height - edge.top - edge.bottom)) * (y[1] - y[0]));
-      };
-      group.onpointerup = group.onpointercancel = () => { grip = null; };
-      group.onkeydown = (event) => {
-        const keys = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-        let way = keys[event.key];
-        if (!way || event.ctrlKey || event.metaKey || event.altKey) return;
-        // Where there is one way to go, both pairs of arrows lead it.
-        if (ways === "x") way = [way[0] + way[1], 0];
-        if (ways === "y") way = [0, way[0] + way[1]];
-        const far = (event.shiftKey ? 10 : 1) * step;
-        const [p, q] = at();
-        const round = (v) => Number(v.toPrecision(12));
-        go(round(p + way[0] * far), round(q + way[1] * far));
-        event.preventDefault();
-      };
+    handle(spec) {
+      const { group, set } = handleOf(root, { x: () => x, y: () => y, place: placeOf, ...spec });
       handles.append(group);
-      moved.push(() => {
-        const [p, q] = at().map((v, i) => (Number.isFinite(v) ? clamp(v, [x, y][i]) : [x, y][i][1]));
-        group.setAttribute("transform", `translate(${X(p)} ${Y(q)})`);
-        group.setAttribute("aria-valuenow", Number.isFinite(value()) ? value() : 0);
-        group.setAttribute("aria-valuetext", said());
-      });
+      moved.push(() => set(X, Y));
       return group;
     },
   };
