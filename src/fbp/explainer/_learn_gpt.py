@@ -67,14 +67,13 @@ def small_gpt(steps: int, say: Callable[[str], None]) -> dict[str, Any]:
     batch = jnp.asarray(ids[None, :-1]), jnp.asarray(ids[None, 1:])
     step = explain(objective, state.params, batch)
     updated = jax.tree.map(lambda p, d: p - SMALL_RATE * d, state.params, step.grads)
+    chances = jax.jit(lambda params: jax.nn.softmax(model.forward(params, batch[0])[0][0]))
+    then = np.asarray(chances(updated))[np.arange(len(ids) - 1), ids[1:]]
     slope = sum(float((np.asarray(d) ** 2).sum()) for d in jax.tree.leaves(step.grads))
     return {
         "sentences": text.splitlines()[:3],
-        "letters": len(text),
         "size": size,
         "blocks": BLOCKS,
-        "context": CONTEXT,
-        "batch": BATCH,
         "steps": steps,
         "losses": [round(float(v), 5) for v in losses],
         "prompt": PROMPT,
@@ -83,11 +82,11 @@ def small_gpt(steps: int, say: Callable[[str], None]) -> dict[str, Any]:
         "tokens": list(READ),
         "ids": ids[1:].tolist(),
         "characters": list(tokenizer.chars),
-        "p": letters(jax.nn.softmax(model.forward(state.params, batch[0])[0][0])),
+        "p": letters(chances(state.params)),
         "value": step.value,
         "rate": SMALL_RATE,
         "expected": step.value - SMALL_RATE * slope,
-        "then": float(objective.value(updated, batch)),
+        "then": float(-np.log(then).mean()),
         "events": [_event(step, event) for event in step.events],
         "proof": proof_lines(step),
         "wrong": list(step.wrong),
