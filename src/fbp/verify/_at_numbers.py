@@ -25,7 +25,8 @@ class AtNumbers:
     Attributes:
       ok: whether rounding explains the distance, as `fbp.cross_check` judges it.
       units: the largest distance from autodiff in float64, in units of rounding: of the dtype's eps
-        times the largest element of the gradient's leaf.
+        times the largest element of the gradient's leaf. From autodiff in the dtype, where that is
+        nearer and as far from float64.
     """
 
     ok: bool
@@ -120,7 +121,14 @@ def _judge(rule: Callable[..., PyTree], auto: Callable[..., PyTree]) -> Judge:
         # What one's own digits explain, autodiff's digits show.
         if quick.ok:
             return quick
-        return _judged(rule64, exact, got, _numbers(control(None, *given)), exact)
+        auto = _numbers(control(None, *given))
+        found = _judged(rule64, exact, got, auto, exact)
+        if not found.ok:
+            return found
+        # As at a kink, of which float64 is on the other side.
+        pairs = zip(*map(jax.tree.leaves, (got, auto)), strict=True)
+        near = max((_units(*pair) for pair in pairs), default=0.0)
+        return dataclasses.replace(found, units=min(found.units, near))
 
     return judge
 
