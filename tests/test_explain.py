@@ -332,6 +332,68 @@ def test_what_is_no_objective(objective: Any) -> None:
 # The command line.
 
 
+OPTIMIZERS = {
+    "sgd": lambda: optax.sgd(0.1),
+    "adamw": lambda: optax.adamw(0.01),
+    "clipped": lambda: fbp.Clipped(optax.adam(0.01), 1e-3),
+    "scaled": lambda: fbp.LossScaled(optax.sgd(0.1)),
+    "averaged": lambda: fbp.Averaged(optax.sgd(0.1), 0.9),
+    "polyak": lambda: optax.polyak_sgd(1.0),
+}
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_update_is_that_of_a_step(name: str, steps: int) -> None:
+    model = fbp.Serial(
+        a=fbp.Dense(3, 5), b=fbp.Tanh(), drop=fbp.Dropout(0.5), c=fbp.freeze(fbp.Dense(5, 2))
+    )
+    objective = fbp.Objective(model, fbp.MeanSquaredError())
+    batch = jnp.ones((4, 3)), jnp.zeros((4, 2)) + 0.3
+    optimizer = OPTIMIZERS[name]()
+    state, key = fbp.state_of(objective.init(KEY), optimizer), jax.random.key(5)
+    step = fbp.step_of(objective, optimizer)
+    for _ in range(steps):
+        state, _ = step(state, batch, key)
+    found = fbp.explain(objective, state.params, batch, key, optimizer=optimizer, state=state)
+    if not steps:  # the first state is that of the optimizer
+        first = fbp.explain(objective, state.params, batch, key, optimizer=optimizer)
+        assert_close(first.update.change, found.update.change, 0)
+    before = jax.tree.map(np.asarray, state.params)
+    noise = jax.random.fold_in(key, state.step)
+    after, value = step(state, batch, key)
+    assert found.value == float(value)
+    assert_close(found.update.params, after.params, 0)
+    assert_close(found.update.change, jax.tree.map(np.subtract, after.params, before), 1e-6)
+    assert found.update.value == pytest.approx(float(objective.value(after.params, batch, noise)))
+    pairs = zip(*map(jax.tree.leaves, (found.grads, found.update.change)), strict=True)
+    along = sum(float(np.vdot(d, c)) for d, c in pairs)
+    assert found.update.foretold == pytest.approx(found.value + along, rel=1e-5)
+    said = str(found)
+    assert f"{found.value:.6g} -> {found.update.value:.6g}" in said
+    assert "model.c.w" in said
+
+
+def test_a_small_step_does_what_the_gradient_foretells() -> None:
+    model = fbp.Serial(a=fbp.Dense(3, 5), b=fbp.Tanh(), c=fbp.Dense(5, 2))
+    objective = fbp.Objective(model, fbp.MeanSquaredError())
+    batch = jnp.ones((4, 3)), jnp.zeros((4, 2)) + 0.3
+    params = objective.init(KEY)
+    off = []
+    for rate in (0.02, 0.01):
+        update = fbp.explain(objective, params, batch, optimizer=optax.sgd(rate)).update
+        off.append(update.value - update.foretold)
+    assert off[0] / off[1] == pytest.approx(4, rel=0.2)  # to the second order
+
+
+def test_without_an_optimizer_there_is_no_update() -> None:
+    objective = fbp.Objective(fbp.models.neuron(), fbp.MeanSquaredError())
+    one = jnp.ones((1, 1))
+    found = fbp.explain(objective, objective.init(KEY), (one, one))
+    assert found.update is None
+    assert "update" not in str(found)
+
+
 def failure(capsys: Any, *args: Any) -> str:
     capsys.readouterr()
     assert main(["explain", *map(str, args)]) == 2
@@ -362,6 +424,8 @@ def test_runs(tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
     said = capsys.readouterr().out
     assert "runs/spiral, 5 rows" in said
     assert "dense_2" in said
+    assert "at step" in said
+    assert "the update; root mean squares:" in said
     assert main(["explain", "runs/spiral", "--step", "60"]) == 0
     assert "at step 60" in capsys.readouterr().out
     assert "expected a checkpoint of step 7, got" in failure(capsys, "runs/spiral", "--step", 7)
