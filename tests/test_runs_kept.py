@@ -1,7 +1,9 @@
 """Nothing that was computed is lost, and nothing false is said of it: the corners."""
 
 import json
+import re
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -236,7 +238,48 @@ def test_other_held_out_rows_are_another_run(tmp_path, monkeypatch, capsys):
     assert main([*args, "--steps", "2", "--batch", "2"]) == 0
     (tmp_path / "val.bin").write_bytes(bytes([9, 0, 9, 0] * 200))
     assert main(["train", "--resume", "runs/it", "--steps", "4"]) == 2
-    assert "cannot go on: tokens is" in capsys.readouterr().err
+    assert "cannot go on: the data is not what the run began with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_other_data_is_another_run(saved, tmp_path, monkeypatch, capsys):
+    """Also where a run was killed before its first checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i % 13},{'ab'[i % 2]},{i % 13 * 2.5}" for i in range(60)]
+    data = tmp_path / "t.csv"
+    data.write_text("\n".join(["x,k,y", *rows]))
+    args = ["train", "--data", "t.csv", "--target", "y", "--no-check", "--steps", "4"]
+    assert main([*args, "--name", "it"]) == 0
+    run = tmp_path / "runs" / "it"
+    if not saved:
+        for path in run.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "config.json":
+                path.unlink()
+    before = (run / "config.json").read_bytes()
+    for changed in (rows[:-1], ["1,c,2", *rows], ["1,a,9999", *rows[1:]]):
+        data.write_text("\n".join(["x,k,y", *changed]))
+        capsys.readouterr()
+        assert main(["train", "--resume", "runs/it", "--steps", "6"]) == 2
+        said = capsys.readouterr().err
+        assert "cannot go on: the data is not what the run began with" in said
+        assert (run / "config.json").read_bytes() == before
+    data.write_text("\n".join(["x,k,y", *rows]))
+    assert main(["train", "--resume", "runs/it", "--steps", "6"]) == 0
+
+
+def test_more_patience_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    args = ["train", "curve", "--no-check", "--steps", "300", "--eval-every", "5", "--lr", "0.3"]
+    assert main([*args, "--patience", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "no better loss in 2 evaluations" in said
+    reached = int(re.search(r"ended after step (\d+)", said)[1])
+    assert main(["train", "--resume", "runs/curve"]) == 0
+    assert f"ended after step {reached}" in capsys.readouterr().out
+    assert main(["train", "--resume", "runs/curve", "--patience", "1000"]) == 0
+    assert "after 300 steps" in capsys.readouterr().out
 
 
 def test_another_model_is_another_run(tmp_path, monkeypatch, capsys):

@@ -219,9 +219,9 @@ def test_npz_without_rows(tmp_path):
 
 
 def test_text_meant_as_numbers_is_refused(tmp_path):
-    prices = [f"{i} EUR" for i in range(ROWS)]
+    prices = [f"about {i} EUR" for i in range(ROWS)]
     path = write(tmp_path / "t.csv", "a,price", numbers(), prices)
-    with pytest.raises(InputError, match="40 different texts, as '0 EUR'"):
+    with pytest.raises(InputError, match="40 different texts, as 'about 0 EUR'"):
         table_task(path, "price")
 
 

@@ -284,3 +284,112 @@ def test_the_same_tokens_have_the_same_bytes(tmp_path):
     data.append(read_data(folder, lambda _: tokenizer))
     assert len({len(one.val) for one in data}) == 1
     assert len({one.bytes_per_token for one in data}) == 1
+
+
+def table_with(tmp_path, header, rows, name="t.csv"):
+    (tmp_path / name).write_text("\n".join([header, *rows]) + "\n")
+    return tmp_path / name
+
+
+def rows_of(n=60, first=lambda i: str(i % 7)):
+    return [f"{first(i)},{i * 0.25 + 1},{i * 1.5 + (i % 5)}" for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("footer", "named"),
+    [
+        ("Total,{b},{y}", "'b' and 'y'"),
+        ("{a},{b},{y}", "'a' and 'b' and 'y'"),
+        (",{b},", "'b'"),
+        ("Total,,{y}", "'y'"),
+        ("3,7.5,{mean}", None),
+        ("0,0,0", None),
+    ],
+)
+def test_a_line_of_totals_is_left_out(tmp_path, footer, named):
+    rows = rows_of()
+    cells = np.array([[float(cell) for cell in row.split(",")] for row in rows])
+    a, b, y = cells.sum(0)
+    line = footer.format(a=a, b=b, y=f"{y:.1f}", mean=cells[:, 2].mean())
+    task = table_task(table_with(tmp_path, "a,b,y", [*rows, line]), "y")
+    left = [said for said in task.said if "is left out" in said]
+    if named is None:
+        assert not left
+        assert len(task.train[0]) + len(task.held_out[0]) == 61
+    else:
+        assert left == [
+            f"WARNING: line 62 is left out: its number in {named} is the sum of all others"
+        ]
+        assert len(task.train[0]) + len(task.held_out[0]) == 60
+
+
+@pytest.mark.parametrize(
+    ("write", "unit"),
+    [
+        (lambda i: f"{2 * i} kg", "kg"),
+        (lambda i: f"{i / 8}cm", "cm"),
+        (lambda i: f"{i},5 m".replace(",", "."), "m"),
+        (lambda i: "" if i % 9 == 1 else f"1,00{i % 10} USD", "USD"),
+        (lambda i: "n/a" if i == 3 else f"-{i}µg", "µg"),
+    ],
+)
+def test_numbers_with_a_unit_are_numbers(tmp_path, write, unit):
+    lines = [f'"{write(i)}";{i % 7};{i * 1.5}' for i in range(60)]
+    task = table_task(table_with(tmp_path, "a;b;y", lines), "y")
+    assert task.encoding.read["a"].unit == unit
+    assert [c.name for c in task.encoding.columns] == ["a", "b"]
+    assert any(said.startswith("column 'a': ") and unit in said for said in task.said)
+    forms = task.encoding.forms
+    again, _ = read(tmp_path, f"a;b;y\n7.5 {unit};1;2\n8;1;2\n", forms, "new.csv")
+    assert again.columns["a"].tolist() == [7.5, 8]
+    with pytest.raises(InputError, match="expected numbers in 'a', got '9 lb'"):
+        read(tmp_path, "a;b;y\n9 lb;1;2\n", forms, "new.csv")
+
+
+@pytest.mark.parametrize(
+    "cells", [["7kg", "8g"], ["12A", "13B"], ["7 kg", "kg"], ["a1b", "a2b"], ["route 1x", "2x"]]
+)
+def test_other_letters_are_text(tmp_path, cells):
+    table, _ = read(tmp_path, "\n".join(["a,y", *(f"{c},1" for c in cells)]))
+    assert table.forms["a"].kind == "text"
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ("a;b;;\n1;2;;\n3;4;;\n", ["a", "b"]),
+        ("a;;b\n1;;2\n3;;4\n", ["a", "b"]),
+        (";a;b\n1;5;2\n2;6;4\n", ["unnamed", "a", "b"]),
+        ("a;;b\n1;7;2\n3;;4\n", "got '' more than once or empty$"),
+        ("Sales 2024;;;\na;b;c;d\n1;2;3;4\n", "if a title stands above the line of names"),
+        ("Sales 2024\na,b,c,d\n1,2,3,4\n", "if a title stands above the line of names"),
+    ],
+)
+def test_columns_of_which_nothing_is_there(tmp_path, content, wanted):
+    if isinstance(wanted, list):
+        assert list(read(tmp_path, content)[0].columns) == wanted
+    else:
+        with pytest.raises(InputError, match=wanted):
+            read(tmp_path, content)
+
+
+def test_what_is_said_of_codes_currencies_and_percent(tmp_path):
+    _, said = read(tmp_path, "zip,y\n00028,1\n12345,2\n")
+    assert "WARNING: column 'zip': '00028' read as 28: if these are codes" in said[0]
+    assert not read(tmp_path, "n,y\n0,1\n0.5,2\n10,3\n")[1]
+    lines = [f"{i},{'€$'[i % 2]}{100 + i}" for i in range(60)]
+    with pytest.raises(InputError, match="numbers with '\\$' and '€' are not one quantity"):
+        table_task(table_with(tmp_path, "x,y", lines), "y")
+    forms = {"p": Form("number", ".", unit="%")}
+    assert read(tmp_path, "p,y\n0.279,1\n", forms)[1] == [
+        "WARNING: column 'p': some numbers have a % and some none: all read alike"
+    ]
+
+
+def test_missing_cells_and_new_categories_are_counted_apart(tmp_path):
+    task = table_task(table_with(tmp_path, "a,b,y", rows_of(first=lambda i: "uvw"[i % 3])), "y")
+    table, _ = read(tmp_path, "a,b,y\n,1,2\n,1,2\ncastle,1,2\nu,1,2\n")
+    assert [said for said in task.encoding.unknown(table) if "'a'" in said] == [
+        "WARNING: column 'a': 2 rows with missing cells",
+        "WARNING: column 'a': 1 rows with values never seen in training, as 'castle'",
+    ]

@@ -116,9 +116,9 @@ class Console:
                 return f"{metrics[name]:.2%} of the held-out examples right"
         if "accuracy" in metrics:
             return f"{metrics['accuracy']:.2%} of the examples right"
-        for name in ("test_loss", "val_loss"):
+        for name, said in (("test_loss", "held-out loss"), ("val_loss", "val_loss")):
             if name in metrics:
-                return f"held-out loss {metrics[name]:.4g}"
+                return f"{said} {metrics[name]:.4g}"
         return f"loss {metrics['loss']:.4g}"
 
 

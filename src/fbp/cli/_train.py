@@ -22,7 +22,7 @@ _PRETRAINED = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 # What is not of the run, but of one call.
 _OF_A_CALL = ("resume", "name", "runs", "config", "print_config", "dry_run")
 # What a run that goes on takes anew.
-_ANEW = ("steps", "eval_every", "eval_seconds", "save_every", "keep", "max_time")
+_ANEW = ("steps", "eval_every", "eval_seconds", "patience", "save_every", "keep", "max_time")
 
 
 @dataclasses.dataclass(frozen=True)

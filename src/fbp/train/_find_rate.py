@@ -115,5 +115,8 @@ def _limit(smooth: np.ndarray) -> float:
 def _suggested(rates: np.ndarray, smooth: np.ndarray) -> float:
     lowest = int(smooth.argmin()) if len(smooth) else 0
     if lowest < 5:  # the average is still of few
-        raise InputError("the loss falls at no rate: give a lower --low")
+        raise InputError(
+            "the loss falls at no rate: give more --steps or a lower --low; a network on a table "
+            "begins at the best linear model, below which there may be little"
+        )
     return float(rates[lowest]) / 10

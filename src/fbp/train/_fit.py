@@ -145,7 +145,7 @@ def fit(
         has_ended = False
         if checkpoint is not None and checkpoint.step >= steps:
             has_ended = True
-            require_same(run, whole, checkpoint)
+            require_same(run, whole, checkpoint.content["config"])
             say(f"{folder}: has taken all its {checkpoint.step:,} steps")
         else:
             go_on_with(run, whole, checkpoint, report)

@@ -21,7 +21,9 @@ from fbp.train.checkpoints import Checkpoint, SaveError, Saver, newest_whole
 from fbp.train.checkpoints._logs import cut_back
 
 # What of a configuration may differ where a run goes on.
-MAY_CHANGE = ("steps", "eval_every", "name", "command", "fbp")
+MAY_CHANGE = ("steps", "eval_every", "patience", "name", "command", "fbp")
+# The sums of the data, whatever else follows from it: "data" of a run on text is its name.
+_SUMS = "data", "tokens"
 # Of the data, this many bytes at most are summed.
 SUMMED = 2**26
 
@@ -114,10 +116,12 @@ def go_on_with(
     """
     config = _as_json(config)
     if resume is None:
+        if run.is_begun:  # without a checkpoint yet
+            require_same(run, config, run.config())
         run.clear_logs()
     else:
         then = resume.content["config"]
-        require_same(run, config, resume)
+        require_same(run, config, then)
         # A run that was killed after its last step still has its weights to write.
         if resume.step >= config["steps"] and run.is_sealed:
             raise InputError(
@@ -137,16 +141,23 @@ def go_on_with(
     run.save_config(config)
 
 
-def require_same(run: Run, config: dict[str, Any], resume: Checkpoint) -> None:
-    """Raises InputError unless a checkpoint was made with this configuration, but for what may
-    change."""
-    then = resume.content["config"]
-    for key, value in _as_json(config).items():
+def require_same(run: Run, config: dict[str, Any], then: dict[str, Any]) -> None:
+    """Raises InputError unless a run was begun with this configuration, but for what may change."""
+    for key, value in sorted(_as_json(config).items(), key=lambda item: item[0] not in _SUMS):
         if key not in MAY_CHANGE and then.get(key) != value:
+            if key in _SUMS and _is_sum(value) and _is_sum(then.get(key)):
+                raise InputError(
+                    f"{run.folder}: cannot go on: the data is not what the run began with: give it "
+                    "as it was, or train anew"
+                )
             raise InputError(
                 f"{run.folder}: cannot go on: {key} is {_short(value)} now, and was "
                 f"{_short(then.get(key))}"
             )
+
+
+def _is_sum(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == hashlib.sha256().digest_size * 2
 
 
 def _as_json(config: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,8 @@ def predict(run: Run, data: Path, out: Path) -> tuple[int, Scores | None, list[s
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already and is kept: choose another --out")
+    if out.suffix.lower() != ".csv":
+        raise InputError(f"{out}: expected a name that ends in .csv, which is what is written")
     model, params, encoding = load(run)
     file = read_table(data, encoding.forms)
     table, said = _by_position(file, encoding)

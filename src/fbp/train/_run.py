@@ -104,6 +104,11 @@ class Run:
         """Whether the run has ended, by itself or stopped, and has written all its files."""
         return (self.folder / MANIFEST).exists()
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether its settings have been written."""
+        return (self.folder / CONFIG).exists()
+
     def unseal(self) -> None:
         """Takes the note away: the run goes on."""
         (self.folder / MANIFEST).unlink(missing_ok=True)

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fbp.train._tasks import Task
 from fbp.train.tables._decide import fit_encoding, split_rows
 from fbp.train.tables._encoding import is_missing
 from fbp.train.tables._read import read_table
 from fbp.train.tables._table import InputError
+from fbp.train.tables._totals import summed
 
 # Up to this many rows, several networks are trained where one would do.
 FEW_ROWS = 10_000
@@ -34,7 +37,14 @@ def table_task(
     missing = is_missing(table.column(target))
     if missing.all():
         raise InputError(f"{path}: the target {target!r} is empty in every row")
+    if totals := summed(table):
+        named = " and ".join(map(repr, totals[:3]))
+        where = table.where(len(table) - 1)
+        table = table.rows(np.arange(len(table)) < len(table) - 1)
+        missing = missing[:-1]
+        sums = f"WARNING: {where} is left out: its number in {named} is the sum of all others"
     said = [f"rows without {target!r}: {missing.sum():,}, left out"] if missing.any() else []
+    said += [sums] if totals else []
     table = table.rows(~missing)
     cells = table.column(target)
     # `split_rows` sorts by target; for text any order that keeps equal targets together will do.

@@ -151,10 +151,11 @@ def _train_in(
             run.seal()
             say_which(run, result, report)
         tracked.close()
-    if task.members is not None and result.step == 0 and result.signum is None:
+    is_line = task.members is not None and result.step == 0
+    if is_line and result.last_step and result.signum is None:
         report.say(
             "no step was better on rows left out: the linear models that they began with are kept; "
-            "a lower --lr may help"
+            "more --steps, a larger --patience or a lower --lr may help"
         )
     return result
 

@@ -21,6 +21,9 @@ PART = 4096
 UNNAMED = "unnamed"
 
 
+TITLE = ": if a title stands above the line of names, take it out"
+
+
 def read_csv(path: Path, forms: Mapping[str, Form]) -> Table:
     """Reads lines of cells between commas, semicolons, tabs or bars, the first one the names.
 
@@ -54,7 +57,10 @@ def read_csv(path: Path, forms: Mapping[str, Form]) -> Table:
         while len(row) > len(names) and not row[-1].strip():
             row.pop()  # delimiters at the end of a line
         if len(row) != len(names):
-            raise InputError(f"{path}: expected {len(names)} cells in line {line}, got {len(row)}")
+            title = TITLE if len(names) == 1 else ""
+            raise InputError(
+                f"{path}: expected {len(names)} cells in line {line}, got {len(row)}{title}"
+            )
         part.append(row)
         lines.append(line)
         if len(part) == PART:
@@ -65,8 +71,9 @@ def read_csv(path: Path, forms: Mapping[str, Form]) -> Table:
     if part:
         parts.append(_joined(part))
     columns = ["\0".join(column) for column in zip(*parts, strict=True)]
-    if names[-1] == "" and not columns[-1].strip("\0"):
-        names, columns = names[:-1], columns[:-1]  # delimiters at the end of every line
+    # Delimiters at the end of every line, and columns of which nothing is there.
+    there = [i for i, name in enumerate(names) if name or columns[i].strip("\0")]
+    names, columns = [names[i] for i in there], [columns[i] for i in there]
     written = dict(zip(_unique(path, names), columns, strict=True))
     return read_columns(str(path), written, np.array(lines), forms, said, delimiter)
 
@@ -98,6 +105,7 @@ def _unique(path: Path, names: list[str]) -> list[str]:
         twice = next(n for n in names if n == "" or names.count(n) > 1)
         raise InputError(
             f"{path}: expected one name a column, got {twice!r} more than once or empty"
+            + (TITLE if sum(map(bool, names)) == 1 else "")
         )
     return names
 

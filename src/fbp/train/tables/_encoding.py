@@ -114,11 +114,14 @@ class Encoding:
             cells = table.column(name)
             found = Lookup(self.columns[i].category or "" for i in places)(cells)
             if (found < 0).any():
-                new = sorted(set(as_text(cells)[found < 0].tolist()))
-                what = f"values never seen in training, as {new[-1]!r}"
-                what = "missing cells" if new == [""] else what
-                rows = int((found < 0).sum())
-                said.append(f"WARNING: column {name!r}: {rows:,} rows with {what}")
+                new = as_text(cells)[found < 0]
+                if missing := int((new == "").sum()):
+                    said.append(f"WARNING: column {name!r}: {missing:,} rows with missing cells")
+                if rows := len(new) - missing:
+                    said.append(
+                        f"WARNING: column {name!r}: {rows:,} rows with values never seen in "
+                        f"training, as {max(new)!r}"
+                    )
         for column in self.columns:
             if column.category is not None:
                 continue

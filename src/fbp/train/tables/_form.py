@@ -15,6 +15,7 @@ from fbp.train.tables._dates import as_days, format_of
 ODD_SHARE, LEAST_NUMBERS = 0.05, 10
 # Thousands, where a comma begins decimals; or a number with three decimals.
 _GROUPS = re.compile(r"[-+]?[1-9]\d{0,2}(\.\d{3})+")
+_MEASURED = re.compile(r".*\d\s*(?P<unit>[^\W\d_]{1,12})")
 # A month, as in 04.2024, which would be a number too.
 _MONTH = re.compile(r"(0[1-9]|1[0-2])\.(19|20)\d\d")
 
@@ -27,7 +28,7 @@ class Form:
       kind: "number", "date" or "text".
       decimal: of a number: the mark before its decimals.
       date: of a date: its format.
-      unit: of a number: the sign of currency or percent beside it, if there is one.
+      unit: of a number: what stands beside it: a sign of currency or percent, or letters, as kg.
     """
 
     kind: str = "number"
@@ -66,6 +67,8 @@ def read_as(cells: Sequence[str], form: Form) -> Reading:
     if form.kind == "text":
         return _as_text(cells)
     if form.kind == "number":
+        if form.unit.isalpha():
+            cells = [cell.removesuffix(form.unit).rstrip() for cell in cells]
         return dataclasses.replace(_as_numbers(cells, form.decimal), form=form)
     dates = as_days(cells, form.date)
     numbers = [plain_number(cell) for cell in cells]
@@ -127,6 +130,8 @@ def _are_months(cells: Sequence[str]) -> bool:
 
 def _as_date_or_text(cells: Sequence[str]) -> Reading:
     there = [cell for cell in cells if plain_number(cell) is None]
+    if (measured := _measured(cells, there)) is not None:
+        return measured
     # Text has letters all over; a date has two digits in a row at least.
     if there and all(any(c.isdigit() for c in cell) for cell in there[:20]):
         form = format_of(there)
@@ -135,6 +140,25 @@ def _as_date_or_text(cells: Sequence[str]) -> Reading:
             if len(dates.odd) <= ODD_SHARE * (len(dates.odd) + len(there)):
                 return dates
     return _as_text(cells)
+
+
+def _measured(cells: Sequence[str], there: Sequence[str]) -> Reading | None:
+    """Numbers of which each has the same letters behind it, as in `17 kg`."""
+    found = None if not there else _MEASURED.fullmatch(there[0])
+    if found is None or not all(cell.endswith(found["unit"]) for cell in there):
+        return None
+    unit = found["unit"]
+    bare = [cell.removesuffix(unit).rstrip() for cell in cells]
+    # Of another one, as "kg" is of "g", digits are not all that is left.
+    told = zip(cells, bare, strict=True)
+    if not all(b[-1:].isdigit() for cell, b in told if not is_missing_text(cell)):
+        return None
+    reading = read_column(bare)
+    if reading.form.kind != "number" or reading.odd or reading.units:
+        return None
+    example = there[0], float(reading.cells[list(cells).index(there[0])])
+    form = dataclasses.replace(reading.form, unit=unit)
+    return dataclasses.replace(reading, form=form, example=example)
 
 
 def _as_text(cells: Sequence[str]) -> Reading:
@@ -146,7 +170,7 @@ def _as_text(cells: Sequence[str]) -> Reading:
 
 def _as_numbers(cells: Sequence[str], mark: str) -> Reading:
     if mark == "." and (plain := _all_plain(cells)) is not None:
-        return Reading(plain, Form("number", mark))
+        return Reading(plain, Form("number", mark), bare=True)
     numbers, odd, missing, units = np.full(len(cells), math.nan), [], set(), set()
     example, bare = None, False
     # A column has fewer different cells than cells.

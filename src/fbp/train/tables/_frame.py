@@ -41,6 +41,7 @@ def read_frame(path: Path, forms: Mapping[str, Form]) -> Table:
         ) from None
     if frame.index.names != [None]:
         frame = frame.reset_index()
+    frame = frame.dropna(axis="columns", how="all") if is_excel else frame
     names = [str(name).strip() for name in frame.columns]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

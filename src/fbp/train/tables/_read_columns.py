@@ -1,6 +1,7 @@
 """From columns of cells to a table: what each holds, and what to say of it."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,6 +9,10 @@ import numpy as np
 from fbp.train.tables._dates import days
 from fbp.train.tables._form import Form, Reading, read_as, read_column
 from fbp.train.tables._table import InputError, Table
+
+# A whole number that begins with 0, in cells joined by NUL.
+_CODE = re.compile("(?:^|\0)(0\\d+)(?:\0|$)")
+_BARE = "some numbers have a % and some none: all read alike"
 
 
 def read_columns(
@@ -55,6 +60,8 @@ def read_columns(
             )
         if name in forms:
             _require_unit(source, name, reading)
+            if reading.form.unit == "%" and reading.bare:
+                said = (*said, f"WARNING: column {name!r}: {_BARE}")
     notes = {name: _notes(name, r, written[name], table) for name, r in read.items()}
     return dataclasses.replace(table, said={"": tuple(said), **notes})
 
@@ -105,8 +112,11 @@ def _notes(name: str, reading: Reading, written: str, table: Table) -> tuple[str
         units = " and ".join(map(repr, reading.units))
         said.append(f"WARNING: column {name!r}: numbers with {units} are not one quantity: text")
     elif reading.units == ("%",) and reading.bare:
+        said.append(f"WARNING: column {name!r}: {_BARE}")
+    if reading.form.kind == "number" and (code := _CODE.search(written)):
         said.append(
-            f"WARNING: column {name!r}: some numbers have a % and some none: all read alike"
+            f"WARNING: column {name!r}: {code[1]!r} read as {float(code[1]):g}: if these are codes "
+            "and no numbers, write a letter before them"
         )
     return tuple(said)
 

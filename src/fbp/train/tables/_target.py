@@ -82,6 +82,7 @@ def _require_classes(table: Table, target: str, labels: list[str]) -> None:
             f"{table.source}: expected {'numbers or ' if is_text else ''}labels that repeat in "
             f"{target!r}, got {len(labels)} different {what}, as {labels[0]!r}"
             + (_a_text(table, target) if is_text else "")
+            + "".join(f"; {line.removeprefix('WARNING: ')}" for line in table.said.get(target, ()))
         )
 
 
