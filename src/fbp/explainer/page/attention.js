@@ -40,10 +40,7 @@ function attention(row, name, k) {
   const loose = (i, h, n) => {
     const v = Math.floor(h / each) * M;
     let reach = Math.abs(at(of["sum(p dp)"], i, h));
-    for (let m = 0; m < M; m++) {
-      const here = Math.abs(at(of.dy, i, h * M + m) * at(of.v, Math.floor(i / T) * S + n, v + m));
-      reach += Number.isNaN(here) ? of.dy.max * of.v.max : here; // where the page lacks one, at most
-    }
+    for (let m = 0; m < M; m++) reach += Math.abs(at(of.dy, i, h * M + m) * at(of.v, Math.floor(i / T) * S + n, v + m));
     return at(of.p, i, h * S + n) * reach * (2 + 2 * scoresOf(row, i, h).most);
   };
   const spread = (list) => list.reduce((total, [p, other]) => total + Math.abs(p * other), 0);

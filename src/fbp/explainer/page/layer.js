@@ -165,7 +165,9 @@ function label(text, rows) {
 function verdict(sum, value, ref) {
   const eps = EPS[ref[4]] || EPS.float32;
   const off = Math.abs(sum.total - value);
-  const size = sum.size + (sum.rounding ? sum.rounding() : 0);
+  const more = sum.rounding ? sum.rounding() : 0;
+  // Where the page lacks what that takes, rounding is that of the largest number beside this one.
+  const size = sum.size + (Number.isNaN(more) ? ARRAYS[ref[2]].max : more);
   const same = Object.is(sum.total, value) || off <= eps * (sum.count + 4) * size + 1e-38;
   if (same) return make("span", { className: "good" }, "✓ the step's own number");
   if (!Number.isFinite(value)) return make("span", { className: "bad" }, `the step has ${number(value)}`);
