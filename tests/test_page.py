@@ -662,3 +662,73 @@ def test_a_wrong_rule_is_red(tmp_path: Path) -> None:
     proof, rows, tag = said_by(found.page(), tmp_path, script)
     assert (proof, rows) == ("wrong", 1)
     assert "WRONG" in tag
+
+
+@in_browser
+def test_a_query_is_picked_by_mouse_and_keys(tmp_path: Path) -> None:
+    script = """
+      goTo(EVENTS.findLastIndex((event) => ROWS[event.row].kind === "attention"));
+      const seen = [];
+      const box = document.querySelector(".queries");
+      const note = () => {
+        const row = shown.p.wrap.querySelector("u.row");
+        seen.push([
+          find("cell").querySelector(".value").textContent.split(",").slice(0, 2).join(),
+          [...box.children].findIndex((each) => each.getAttribute("aria-pressed") === "true"),
+          [...box.children].filter((each) => each.tabIndex === 0).length,
+          [...box.children].filter((each) => each.style.background).length,
+          [parseFloat(row.style.width), Math.round(parseFloat(row.style.top) * shown.p.a.r / 100)],
+        ]);
+      };
+      box.children[2].click(); note();
+      for (const key of ["ArrowRight", "ArrowRight", "ArrowLeft"]) {
+        document.activeElement === document.body && box.children[2].focus();
+        document.activeElement.dispatchEvent(
+          new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+        note();
+      }
+      point(ROWS[EVENTS[step].row], "dq", 0); note();
+      return seen;
+    """
+    seen = said_by(gpt().page("a step", HOSTILE), tmp_path, script)
+    # Of a causal model a query sees as many keys as it has a place, and all heads are framed.
+    rows = [2, 3, 4, 3]
+    expected = [[f"p[0, {i}", i, 1, i + 1, [100, i]] for i in rows]
+    assert seen == [*expected, ["dq[0, 0", 0, 1, 1, [100, 0]]]
+
+
+@in_browser
+def test_a_pixel_of_a_map_is_that_of_its_channel(tmp_path: Path) -> None:
+    objective = fbp.Objective(fbp.Serial(conv=fbp.Conv2D(3, 2)), fbp.MeanSquaredError())
+    x = NUMBERS.normal(size=(2, 14, 5, 3)).astype(np.float32)
+    params = objective.init(jax.random.key(0))
+    found = fbp.explain(objective, params, (x, np.zeros((2, 14, 5, 2))), prove=False)
+    script = """
+      goTo(0);
+      const canvas = shown.x.wrap.querySelector("canvas");
+      const painted = canvas.getContext("2d").getImageData(0, 0, 15, 28).data;
+      const box = canvas.getBoundingClientRect();
+      // Image 1, row 3, column 4 of the map of channel 2.
+      const [i, j] = [14 + 3, 2 * 5 + 4];
+      const [wide, high] = [box.width / 15, box.height / 28];
+      const at = { clientX: box.left + (j + 0.5) * wide, clientY: box.top + (i + 0.5) * high };
+      canvas.dispatchEvent(new PointerEvent("pointerdown", at));
+      const texts = [find("cell").querySelector(".value").textContent];
+      for (const key of ["ArrowLeft", "ArrowDown"]) {
+        canvas.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+        texts.push(find("cell").querySelector(".value").textContent);
+      }
+      point(ROWS[0], "y", 2 * (5 * 7 + 2));  // image 0, pixel (7, 2), channel 0
+      const frames = [...shown.x.wrap.querySelectorAll("u")].map((each) => [
+        each.style.left, each.style.top, each.style.width, each.style.height].map(parseFloat));
+      return [texts, [...painted.slice(4 * (15 * i + j), 4 * (15 * i + j) + 4)],
+        color(shown.x.a.v[14 * 15 + 3 * 15 + 4 * 3 + 2], shown.x.a.max), frames];
+    """
+    texts, painted, color, frames = said_by(found.page(), tmp_path, script)
+    assert [text.split(" = ")[0] for text in texts] == [
+        *("x[1, 3, 4, 2]", "x[1, 3, 3, 2]", "x[1, 4, 3, 2]"),
+    ]
+    assert painted[3] == pytest.approx(255 * color[3], abs=1)
+    # The window of 3 by 3 pixels, once in the map of each channel.
+    expected = [[100 * (5 * c + 1) / 15, 100 * 6 / 28, 20, 300 / 28] for c in range(3)]
+    np.testing.assert_allclose(frames, expected, atol=1e-3)
