@@ -63,6 +63,8 @@ def named(name: str, side: str, tree: Any, pool: Pool, layer: Any = None) -> lis
         at = jax.tree_util.keystr(keys, simple=True, separator=".")
         if isinstance(layer, QKV) and len(leaves) in (3, 4) and len(keys) == 1 and side != "res":
             said = ("d" if name.startswith("d") else "") + ("q", "k", "v", "mask")[int(at)]
+            # Rope gives what it is given, turned.
+            said += "'" if isinstance(layer, Rope) and side in ("y", "dy") else ""
         elif not at:
             said = name
         elif side in ("params", "dparams"):

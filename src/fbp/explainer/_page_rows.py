@@ -15,6 +15,7 @@ from fbp.explainer._page_loss import more_of_loss
 from fbp.explainer._page_made import Made
 from fbp.explainer._page_named import arrays_of, local_of, named, with_made
 from fbp.explainer._page_norms import NORMS, more_of_norm
+from fbp.explainer._page_pairs import more_of_rope
 from fbp.explainer._page_windows import WINDOWS, more_of_window
 from fbp.explainer._rule import rule_of
 from fbp.explainer._traced import Pass, TracedStep
@@ -30,11 +31,13 @@ from fbp.layers import (
     MergeHeads,
     Positions,
     Relu,
+    Rope,
     Scale,
     Sigmoid,
     Silu,
     Softplus,
     SplitHeads,
+    SwiGLU,
     Tanh,
     Unembed,
     Unflatten,
@@ -57,6 +60,8 @@ SUMS: tuple[tuple[Any, str], ...] = (
     (WINDOWS, "window"),
     (Recurrent, "gates"),
     (LinearRecurrence, "line"),
+    (Rope, "rope"),
+    (SwiGLU, "swiglu"),
 )
 # What a layer computes on its way, made again from its traced numbers: a maker for each kind.
 MORE: dict[str, Callable[[Any, Pass, Any], Made | None]] = {
@@ -64,6 +69,7 @@ MORE: dict[str, Callable[[Any, Pass, Any], Made | None]] = {
     "norm": more_of_norm,
     "window": more_of_window,
     "gates": more_of_gates,
+    "rope": more_of_rope,
 }
 UNLIKE = (
     "Its numbers are not those of the sums that this page knows for such a layer: values alone."
@@ -119,7 +125,7 @@ def _row(explanation: TracedStep, number: int, run: int, pool: Pool) -> dict[str
         one = Pass(x=one.x, y=one.y, dy=one.dy, dx=one.dx, proof=one.proof)
     arrays = arrays_of(layer.layer, one, pool)
     more = Made({})
-    if one.params is None and kind != "attention":  # no gradient comes through here
+    if one.params is None and kind not in ("attention", "rope"):  # no gradient comes through here
         kind = kind if kind not in MORE else ""
     if kind in MORE:
         each = len(layer.steps) // len(layer.passes)

@@ -115,6 +115,8 @@ function alone(row, ref) {
   if (side === "x") return "Given: what the layer before gave, or the data.";
   if (side === "params") return "A parameter: what training changes.";
   if (side === "target") return "Given: what should have come out.";
+  if (ref[0] === "kept top") return "Kept: the largest score of a query under a head. From it and part, p is computed again.";
+  if (ref[0] === "kept part") return "Kept: 1 / sum of exp(s − top) over the keys of a query. From it and top, p is computed again.";
   if (side === "res") return "Kept by the forward for the backward.";
   if (side === "dy" && ROWS.indexOf(row) !== LOSS) return "The upstream gradient: how the loss changes with this number of y.";
   if (side === "made" || side === "dmade") return "Computed on the way, and not kept.";
@@ -130,17 +132,19 @@ function alone(row, ref) {
 function written(sum, value, ref) {
   const line = make("div", { className: "sum" });
   const plus = () => { if (line.childNodes.length) line.append("+"); };
-  for (const term of sum.terms.slice(0, SHOWN)) {
+  // Products that are 0, as of keys that a query may not see, are not worth a place.
+  const some = sum.terms.slice(0, SHOWN).filter((term, n) => !n || term.product !== 0);
+  for (const term of some) {
     plus();
     const alone = term.factors.length === 1 && sum.count === 1;
     const text = term.factors.map((f) => (f < 0 && !alone ? `(${number(f)})` : number(f))).join(" × ");
     line.append(make("span", { className: "term" }, text, sum.count > 1 || typeof term.label === "string" ? label(term.label, sum.rows) : null));
   }
-  const others = sum.terms.slice(SHOWN);
+  const others = sum.terms.slice(some.length);
   if (others.length) {
     plus();
     const rest = others.reduce((total, term) => total + term.product, 0);
-    line.append(make("span", { className: "term" }, number(rest), make("small", {}, `${others.length} smaller ones`)));
+    line.append(make("span", { className: "term" }, number(rest), make("small", {}, rest === 0 && !others[0].product ? `${others.length} that are 0` : `${others.length} smaller ones`)));
   }
   if (sum.missing) {
     plus();
