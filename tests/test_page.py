@@ -462,7 +462,7 @@ KINDS = {
     "products": ("dense/no_batch", "unembed", "embedding", "positions", "positions/documents"),
     "places": (
         *("split_heads", "split_heads/one_of_three", "merge_heads", "flatten"),
-        *("residual", "tree/residual", "rope", "swiglu"),
+        *("residual", "tree/residual", "rope", "swiglu", "softmax", "log_softmax/two_batch_axes"),
     ),
     "attention": (
         *("attention/no_batch", "attention/two_batch_axes", "attention/everything"),

@@ -19,7 +19,7 @@ SCRIPTS = tuple(
     f"page/{name}.js"
     for name in (
         *("basics", "numbers", "heat", "frames", "sums", "attention", "norms", "windows", "gates"),
-        *("pairs", "layer", "steps", "selftest"),
+        *("pairs", "softmax", "layer", "steps", "selftest"),
     )
 )
 

@@ -28,6 +28,7 @@ from fbp.layers import (
     Gelu,
     LeakyRelu,
     LinearRecurrence,
+    LogSoftmax,
     MergeHeads,
     Positions,
     Relu,
@@ -35,6 +36,7 @@ from fbp.layers import (
     Scale,
     Sigmoid,
     Silu,
+    Softmax,
     Softplus,
     SplitHeads,
     SwiGLU,
@@ -62,6 +64,7 @@ SUMS: tuple[tuple[Any, str], ...] = (
     (LinearRecurrence, "line"),
     (Rope, "rope"),
     (SwiGLU, "swiglu"),
+    ((Softmax, LogSoftmax), "softmax_layer"),
 )
 # What a layer computes on its way, made again from its traced numbers: a maker for each kind.
 MORE: dict[str, Callable[[Any, Pass, Any], Made | None]] = {
@@ -70,6 +73,7 @@ MORE: dict[str, Callable[[Any, Pass, Any], Made | None]] = {
     "window": more_of_window,
     "gates": more_of_gates,
     "rope": more_of_rope,
+    "softmax_layer": lambda layer, one, steps: Made({"log": isinstance(layer, LogSoftmax)}),
 }
 UNLIKE = (
     "Its numbers are not those of the sums that this page knows for such a layer: values alone."
