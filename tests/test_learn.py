@@ -179,7 +179,25 @@ def test_the_worked_example_in_one_click(by: str, shown: Browser) -> None:
     assert "loss 3.61 → 2.87106" in said
     for number in ("= -7.98", "= -3.8", "= 1.0798", "= 0.038"):
         assert number in said
-    assert re.search(r"✓ after step 1: w and b equal fbp's to 0\.0000000", said)
+    assert re.search(r"✓ step 1: w and b equal fbp's to 0\.0000000", said)
+
+
+@in_browser
+def test_steps_that_fbp_did_not_make_are_compared_with_none(shown: Browser) -> None:
+    rate = "CHAPTERS.worked.state.rate"
+    shown.click(button("worked", "one step"))
+    shown.run(f"{rate} = 0.1")
+    shown.click(button("worked", "one step"))
+    shown.run(f"{rate} = 0.01")
+    shown.click(button("worked", "one step"))
+    assert "fbp" not in words(shown, "worked")
+    for _ in range(3):
+        shown.click(button("worked", "ten steps"))
+    assert "fbp" not in words(shown, "worked")
+    shown.click(button("worked", "reset"))
+    for _ in range(3):
+        shown.click(button("worked", "ten steps"))
+    assert f"✓ steps 1 to {STEPS}: w and b equal fbp's to 0.000000" in words(shown, "worked")
 
 
 @in_browser
@@ -190,7 +208,7 @@ def test_a_learning_rate_too_large_diverges(shown: Browser) -> None:
     assert len(losses) == 11
     assert all(a < b for a, b in itertools.pairwise(losses))
     assert "This is to diverge" in words(shown, "worked")
-    assert "✓ after step 10" in words(shown, "worked")
+    assert "✓ step 10: w and b" in words(shown, "worked")
     for _ in range(70):
         shown.run(f"{button('worked', 'ten steps')}.click()")
     assert "larger than any number that a computer can hold" in words(shown, "worked")

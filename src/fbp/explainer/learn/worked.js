@@ -5,6 +5,7 @@ CHAPTERS.worked = (() => {
   const start = { w: DATA.neuron.traces[0].steps[0][0], b: DATA.neuron.traces[0].steps[0][1], ...EXAMPLE, rate: small };
   const s = { ...start };
   let losses = [];
+  let [trace, worst] = [null, 0]; // of fbp, as long as these are its steps, and how far apart they are
   let last = null; // the numbers of the step made last, and of what it began with
   const turn = place(id, "turn");
   const two = place(id, "two");
@@ -22,9 +23,12 @@ CHAPTERS.worked = (() => {
       for (let i = 0; i < counted(how, 1, 5); i++) {
         const now = neuronStep(s);
         if (!Number.isFinite(now.loss)) break;
+        if (!losses.length) [trace, worst] = [traceOf(), 0];
+        else if (trace && trace.rate !== s.rate) trace = null; // another rate leads elsewhere
         last = { ...now, from: { ...s } };
         losses.push(now.loss);
         Object.assign(s, now.next);
+        if (trace && losses.length < trace.steps.length) worst = Math.max(worst, apart([s.w, s.b], trace.steps[losses.length]));
       }
       draw();
       return losses.length < 200 && Number.isFinite(neuronStep(s).loss) && neuronStep(s).loss > 1e-12;
@@ -38,14 +42,12 @@ CHAPTERS.worked = (() => {
     move: (x, y) => begin({ x, target: y, w: start.w, b: start.b }), value: () => s.target,
     said: () => `x = ${number(s.x)}, target ${number(s.target)}`,
   });
-  // Whether these are the steps that fbp made, and how far the page is from them.
+  const traceOf = () => (s.x === start.x && s.target === start.target ? DATA.neuron.traces.find((each) => each.rate === s.rate) : null);
   function compared() {
-    const trace = DATA.neuron.traces.find((each) => each.rate === s.rate);
-    if (!trace || s.x !== start.x || s.target !== start.target) return "";
-    const n = losses.length;
-    if (n >= trace.steps.length) return `fbp computed the first ${trace.steps.length - 1} steps when this page was made; the page agreed with all of them.`;
-    const off = apart([s.w, s.b], trace.steps[n]);
-    return `${off < 1e-6 ? "✓" : "✗"} after step ${n}: w and b equal fbp's to ${tiny(off)}`;
+    if (!losses.length || !trace) return "";
+    const [n, most, good] = [losses.length, trace.steps.length - 1, worst < 1e-6 ? "✓" : "✗"];
+    if (n <= most) return `${good} step ${n}: w and b equal fbp's to ${tiny(worst)}`;
+    return `${good} steps 1 to ${most}: w and b equal fbp's to ${tiny(worst)}. Later ones are this page's alone.`;
   }
   function draw() {
     const now = neuronStep(s);
