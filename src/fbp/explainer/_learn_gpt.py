@@ -23,7 +23,8 @@ WORDS = (
 CONTEXT, WIDTH, BLOCKS, BATCH, RATE = 24, 16, 2, 16, 1e-2
 # What is explained is a step on this text, of plain gradient descent at this rate.
 READ, SMALL_RATE = "three, four, five, six.\nt", 0.01
-PROMPT, WRITTEN = "two, ", 60
+# Half a context, and then parts of as many letters each: they are all written by one program.
+PROMPT, WRITTEN = "four, five, ", 5 * (CONTEXT // 2 + 1)
 
 
 def counting(sentences: int = 300) -> str:
