@@ -402,6 +402,9 @@ def test_the_whole_step_opens_inside(window: Browser, file: Path) -> None:
     window.open(file.as_uri())
     window.click("[...document.querySelectorAll('#gpt button')].at(-1)")
     window.until("frames.length === 1")
+    window.run("document.querySelector('iframe').scrollIntoView({ behavior: 'instant' })")
+    for left in (100, 640, 1180):  # nothing lies on it
+        assert window.run(f"document.elementFromPoint({left}, 400).tagName") == "IFRAME"
     with window.inside():
         window.until("typeof EVENTS === 'object' && document.readyState === 'complete'")
         for i in range(window.run("EVENTS.length")):

@@ -115,7 +115,7 @@ CHAPTERS.gpt = (() => {
   const open = button(whole, "open this step: every array, every sum", () => {
     const frame = make("iframe", { title: "One step of the small GPT, number by number" });
     frame.src = URL.createObjectURL(new Blob([gpt.page], { type: "text/html" }));
-    find(id).append(frame);
+    find(id).after(frame); // not in the chapter, whose words stay in sight
     frame.scrollIntoView();
     open.disabled = true;
   });
