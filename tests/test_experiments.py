@@ -241,3 +241,17 @@ def test_opens_with_command_duration_and_expected_numbers(path):
     assert f"python experiments/{path.name}" in head
     assert "second" in head or "minute" in head
     assert "Expected" in head
+
+
+@pytest.mark.slow
+def test_see_backprop(tmp_path, capsys):
+    folder, right = load("see_backprop").main(steps=60, runs=tmp_path)
+    assert right
+    assert {path.name for path in folder.iterdir()} >= {
+        *("step.html", "gradients.svg", "answers.svg")
+    }
+    said = capsys.readouterr().out
+    assert "each layer's own rule is what autodiff of its forward says" in said
+    assert 100_000 < (folder / "step.html").stat().st_size < 2_000_000
+    again, _ = load("see_backprop").main(steps=20, runs=tmp_path)
+    assert again != folder

@@ -154,6 +154,8 @@ def update_line(explanation: TracedStep) -> str:
 def _update_lines(explanation: TracedStep) -> list[str]:
     if explanation.update is None:
         return []
+    if not any(np.any(change) for change in jax.tree.leaves(explanation.update.change)):
+        return ["no parameter moves, as at the end of a schedule whose rate falls to 0"]
     return [
         "",
         "the update; root mean squares:",
