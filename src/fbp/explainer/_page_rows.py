@@ -1,83 +1,18 @@
 """What a page says of each layer: its arrays by name, and how its numbers came about."""
 
-from collections.abc import Callable
 from math import isnan
 from typing import Any
 
 import numpy as np
 
 from fbp._layer import Layer, name_of
-from fbp.combinators import Recurrent, Residual
 from fbp.explainer._page_arrays import Pool
-from fbp.explainer._page_attention import more_of_attention
-from fbp.explainer._page_gates import more_of_gates
+from fbp.explainer._page_kinds import kind_of
 from fbp.explainer._page_loss import more_of_loss
-from fbp.explainer._page_made import Made
 from fbp.explainer._page_named import arrays_of, local_of, named, with_made
-from fbp.explainer._page_norms import NORMS, more_of_norm
-from fbp.explainer._page_pairs import more_of_rope
-from fbp.explainer._page_windows import WINDOWS, more_of_window
 from fbp.explainer._rule import rule_of
 from fbp.explainer._traced import Pass, TracedStep
-from fbp.layers import (
-    Attention,
-    Bias,
-    Dense,
-    Embedding,
-    Flatten,
-    Gelu,
-    LeakyRelu,
-    LinearRecurrence,
-    LogSoftmax,
-    MergeHeads,
-    Positions,
-    Relu,
-    Rope,
-    Scale,
-    Sigmoid,
-    Silu,
-    Softmax,
-    Softplus,
-    SplitHeads,
-    SwiGLU,
-    Tanh,
-    Unembed,
-    Unflatten,
-)
 
-ELEMENTWISE = Relu, LeakyRelu, Gelu, Silu, Tanh, Sigmoid, Softplus
-# How the page writes out the numbers of a layer.
-SUMS: tuple[tuple[Any, str], ...] = (
-    (Dense, "dense"),
-    (Unembed, "unembed"),
-    (Scale, "scale"),
-    (Bias, "bias"),
-    (Embedding, "embedding"),
-    (Positions, "positions"),
-    ((SplitHeads, MergeHeads, Flatten, Unflatten), "moved"),
-    (ELEMENTWISE, "local"),
-    (Residual, "residual"),
-    (Attention, "attention"),
-    (NORMS, "norm"),
-    (WINDOWS, "window"),
-    (Recurrent, "gates"),
-    (LinearRecurrence, "line"),
-    (Rope, "rope"),
-    (SwiGLU, "swiglu"),
-    ((Softmax, LogSoftmax), "softmax_layer"),
-)
-# What a layer computes on its way, made again from its traced numbers: a maker for each kind.
-MORE: dict[str, Callable[[Any, Pass, Any], Made | None]] = {
-    "attention": more_of_attention,
-    "norm": more_of_norm,
-    "window": more_of_window,
-    "gates": more_of_gates,
-    "rope": more_of_rope,
-    "softmax_layer": lambda layer, one, steps: Made({"log": isinstance(layer, LogSoftmax)}),
-}
-UNLIKE = (
-    "Its numbers are not those of the sums that this page knows for such a layer: values alone."
-)
 FORWARD, BACKWARD = "forward", "backward"
 
 
@@ -124,18 +59,12 @@ def _around(explanation: TracedStep, leaf: int) -> list[int]:
 
 def _row(explanation: TracedStep, number: int, run: int, pool: Pool) -> dict[str, Any]:
     layer, one = explanation.layers[number], explanation.layers[number].passes[run]
-    kind = next((name for of, name in SUMS if isinstance(layer.layer, of)), "")
     if not layer.is_leaf:  # what is of the layers inside is shown there
         one = Pass(x=one.x, y=one.y, dy=one.dy, dx=one.dx, proof=one.proof)
     arrays = arrays_of(layer.layer, one, pool)
-    more = Made({})
-    if one.params is None and kind not in ("attention", "rope"):  # no gradient comes through here
-        kind = kind if kind not in MORE else ""
-    if kind in MORE:
-        each = len(layer.steps) // len(layer.passes)
-        made = MORE[kind](layer.layer, one, layer.steps[run * each : (run + 1) * each])
-        kind, more = (kind, made) if made else ("", Made({}, note=UNLIKE))
-        arrays = with_made(layer.layer, arrays, more, pool)
+    each = len(layer.steps) // len(layer.passes)
+    kind, more = kind_of(layer.layer, one, layer.steps[run * each : (run + 1) * each])
+    arrays = with_made(layer.layer, arrays, more, pool)
     if kind == "local":
         arrays += local_of(layer.layer, one, pool)
     if kind == "residual":
