@@ -12,6 +12,8 @@ from safetensors.numpy import load_file
 
 import fbp
 from fbp._errors import InputError
+from fbp.train import Settings
+from fbp.train._prepared import prepared
 from fbp.train._recipe import Recipe
 from fbp.train.checkpoints import newest_whole
 from fbp.train.checkpoints._named import named
@@ -22,9 +24,9 @@ OBJECTIVE = fbp.Objective(fbp.models.mlp((1, 8, 1)), fbp.MeanSquaredError())
 DRAW = fbp.train.batches(X, Y, batch=8, seed=0)
 
 
-def fit(folder=None, *, optimizer=None, draw=DRAW, steps=60, **more):
+def fit(folder=None, *, optimizer=None, draw=DRAW, steps=60, objective=OBJECTIVE, **more):
     return fbp.train.fit(
-        OBJECTIVE,
+        objective,
         optimizer or optax.adam(0.03),
         draw,
         steps=steps,
@@ -55,8 +57,13 @@ def test_a_folder_has_what_a_run_has(tmp_path):
     assert [line["step"] for line in run.metrics()] == list(range(0, 61, 3))
     weights = load_file(tmp_path / "mine" / "weights.safetensors")
     np.testing.assert_array_equal(weights["dense_1.w"], result.params.model["dense_1"]["w"])
-    with pytest.raises(InputError, match="is there already"):
+    taken = "is there already and is kept: choose another folder="
+    with pytest.raises(InputError, match=f"{taken}, or go on with it by resume=True$"):
         fit(tmp_path / "mine")
+    (tmp_path / "other" / "inside").mkdir(parents=True)
+    for resume in (True, False):
+        with pytest.raises(InputError, match=f"{taken}$"):
+            fit(tmp_path / "other", resume=resume)
     with pytest.raises(InputError, match="cannot go on: config is"):
         fit(tmp_path / "mine", resume=True, config={"mine": 2}, steps=70)
 
@@ -83,6 +90,44 @@ def test_a_script_that_is_run_again_goes_on(tmp_path):
     again = fit(tmp_path / "mine", resume=True)
     assert_same(again.params, whole.params)
     assert fit(tmp_path / "mine", resume=True, steps=80).last_step == 80
+
+
+def test_a_batch_that_changes_on_the_way_keeps_what_was_learned(tmp_path):
+    def changing(start, stop):
+        x, y = DRAW(start, stop)
+        return (x, y) if stop < 30 or start == 59 else (x[:, :4], y[:, :4])
+
+    result = fit(tmp_path / "mine", draw=changing)
+    assert result.status == 1
+    assert "like the first, stacked" in result.trouble
+    assert 0 < result.last_step < 30
+    assert newest_whole(tmp_path / "mine" / "steps")[0].step == result.last_step
+    assert_same(fit(tmp_path / "mine", resume=True).last, fit(tmp_path / "whole").last)
+
+
+def test_a_loss_that_is_not_finite_at_first_says_why():
+    x = X.copy()
+    x[7] = np.nan
+    with pytest.raises(
+        FloatingPointError, match=r"the input of the batch is not finite; .* row 7$"
+    ):
+        fit(draw=fbp.train.batches(x, Y, batch=24, seed=0))
+
+
+@pytest.mark.parametrize("few", [1, 3, 7, 100])
+def test_few_batches_again_and_again(few):
+    """Those of the same steps, of which no more are drawn than are asked for."""
+    drawn = []
+
+    def draw(start, stop):
+        drawn.append(stop - start)
+        return np.arange(start, stop)[:, None] * np.ones(4)
+
+    _, again = prepared(None, draw, 4, Settings(overfit_batches=few))
+    for start, stop in ((0, 1), (2, 5), (6, 8), (5, 40), (98, 103)):
+        drawn.clear()
+        np.testing.assert_array_equal(again(start, stop)[:, 0], np.arange(start, stop) % few)
+        assert sum(drawn) <= stop - start
 
 
 def test_time_is_over(tmp_path):
@@ -161,6 +206,30 @@ def test_what_decays():
         (lambda: Recipe(weight_decay=-1), "--weight-decay"),
         (lambda: Recipe(weight_decay=float("nan")), "--weight-decay"),
         (lambda: fit(steps=0), "steps of 1 or more"),
+        (lambda: fit(steps="6"), "fit: expected steps of 1 or more, a whole number, got '6'"),
+        (lambda: fit(steps=6.0), "a whole number, got 6.0"),
+        (
+            lambda: fit(draw=(X, Y)),
+            "got tuple (an array float32[24, 1], an array float32[24, 1]): "
+            "of arrays, fbp.train.batches(x, y, batch=32, seed=0)",
+        ),
+        (lambda: fit(draw=(b for b in [])), "got a generator: a run that goes on must draw any"),
+        (lambda: fit(draw=iter([X])), "got a list_iterator: a run that goes on must draw any"),
+        (lambda: fit(draw=3), "fit: expected a function draw(start, stop) of the steps, got 3"),
+        (lambda: fit(draw=lambda: X), "draw(start, stop) of the steps, got one of ()"),
+        (lambda: fit(draw=lambda start, stop: (X, Y)), "stacked, (1, 24, 1), got (24, 1)"),
+        (
+            lambda: fit(draw=fbp.train.batches(X, Y[:, 0], batch=8, seed=0)),
+            "fit: on its batches: MeanSquaredError: expected target to have the shape of y, (8, 1)",
+        ),
+        (lambda: fit(optimizer=0.001), "fit: expected an optax optimizer, got 0.001: as optax."),
+        (lambda: fit(optimizer=optax.adam), "got the function adam: call it, as in optax.adam"),
+        (lambda: fit(objective=OBJECTIVE.model), "make one, fbp.Objective(model, loss)"),
+        (lambda: fbp.train.batches(X, Y, batch=0, seed=0), "whole number, 1 or more, got 0"),
+        (lambda: fbp.train.batches(X, Y, batch=2.0, seed=0), "whole number, 1 or more, got 2.0"),
+        (lambda: fbp.train.batches(X, Y[:3], batch=2, seed=0), "got shapes (24, 1) and (3, 1)"),
+        (lambda: fbp.train.batches([1.0], Y, batch=2, seed=0), "expected x to be arrays, got list"),
+        (lambda: fbp.train.batches(X, Y.astype(str), batch=2, seed=0), "got text of shape (24, 1)"),
     ],
 )
 def test_mistakes_are_one_line(make, words):

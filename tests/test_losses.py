@@ -1,6 +1,7 @@
 """Losses: against autodiff, plain formulas, optax, and 50 digits where floats end."""
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -361,9 +362,13 @@ def test_softmax_refuses_wrong_shapes() -> None:
     message = rf"^{name}: expected integer labels of shape \(5,\), got \(5, 1\)$"
     with pytest.raises(ValueError, match=message):
         loss.value((), y, jnp.zeros((5, 1), int))
-    message = rf"^{name}: expected a float distribution of shape \(5, 3\), got \(5,\)$"
-    with pytest.raises(ValueError, match=message):
-        loss.value((), y, jnp.zeros(5))
+    message = rf"^{name}: expected a float distribution of shape \(5, 3\), got "
+    for shape in (5,), (5, 1):
+        got = rf"{re.escape(str(shape))}: make the labels integers, of shape \(5,\)$"
+        with pytest.raises(ValueError, match=message + got):
+            loss.value((), y, jnp.zeros(shape))
+    with pytest.raises(ValueError, match=message + r"\(5, 2\)$"):
+        loss.value((), y, jnp.zeros((5, 2)))
     for empty in (jnp.ones(()), jnp.ones((5, 0))):
         with pytest.raises(ValueError, match=rf"^{name}: expected y \(..., C\), got shape \("):
             loss.value((), empty, jnp.zeros((), int))

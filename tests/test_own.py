@@ -44,14 +44,91 @@ def raises():
     raise RuntimeError("no luck")
 """
 
+MISTAKES = """
+import fbp
+import numpy as np
+
+X = np.random.default_rng(0).normal(size=(160, 4)).astype(np.float32)
+Y = 2 * X[:, :1]
+LABELS = np.arange(160) % 3
+MSE, CE = fbp.MeanSquaredError(), fbp.SoftmaxCrossEntropy()
+
+
+def learns(data, outputs=1, loss=MSE):
+    return lambda: (fbp.models.mlp((4, 8, outputs)), loss, data)
+
+
+def of(draw):
+    return learns(lambda start, stop: draw(start, stop))
+
+
+def stacked(x, y, start, stop):
+    return np.stack([x] * (stop - start)), np.stack([y] * (stop - start))
+
+
+class Wrong(fbp.Layer):
+    def forward(self, params, x, key=None):
+        return x @ params, ()
+
+    def backward(self, params, x, res, dy):
+        return (), dy
+
+
+def bad(a, row, value):
+    a = np.copy(a)
+    a[row] = value
+    return a
+
+
+def yields(start, stop):
+    yield X[:8], Y[:8]
+
+
+def breaks(start, stop):
+    raise KeyError("oh")
+
+
+flat = learns((X, Y[:, 0]))
+three = learns((X, Y), 3)
+floats = learns((X, LABELS.astype(np.float32)), 3, CE)
+column = learns((X, LABELS.astype(np.float32)[:, None]), 3, CE)
+wide = learns((np.ones((160, 5), np.float32), Y))
+own = lambda: (Wrong(), MSE, (X, Y))
+no_axis = of(lambda start, stop: (X[:32], Y[:32]))
+one_row = of(lambda start, stop: (X[:1], Y[:1]))
+no_arguments = learns(lambda: (X[:32], Y[:32]))
+shorter = of(lambda start, stop: stacked(*(a[: 8 - start // 8] for a in (X, Y)), start, stop))
+alone = of(lambda start, stop: stacked(X[:8], Y[:8], start, stop)[0])
+nothing = of(lambda start, stop: None)
+changes = of(lambda start, stop: stacked(X[:8], Y[:8], start, stop)[: 2 - start])
+lists = of(lambda start, stop: [[0.0], [1.0]])
+generator = learns(yields)
+iterator = learns(iter([(X, Y)]))
+broken = learns(breaks)
+text = learns((X.astype(str), Y))
+drawn_text = of(lambda start, stop: stacked(X.astype(str), Y, start, stop))
+objects = learns((X, np.array([None] * 160)))
+uneven = learns((X, [[1]] * 159 + [[1, 2]]))
+five = learns((X, np.arange(160) % 5), 3, CE)
+rare = learns((X, bad(LABELS, 70, 7)), 3, CE)
+nan = learns((bad(X, 17, np.nan), Y))
+infinite = learns((X, bad(Y, 9, np.inf)))
+
+
+def needs(a, data):
+    return flat()
+"""
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine_of_tests.py").write_text(MINE)
+    (tmp_path / "mistakes_of_tests.py").write_text(MISTAKES)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
     sys.modules.pop("mine_of_tests", None)
+    sys.modules.pop("mistakes_of_tests", None)
 
 
 def failure(capsys, *args):
@@ -108,6 +185,66 @@ def test_a_layer_of_ones_own_on_a_table(here, capsys):
 def test_mistakes_in_ones_own_are_one_line(task, words, here, capsys):
     assert words in failure(capsys, "train", task, "--steps", "2")
     assert not list(here.glob("runs/*"))
+
+
+ROWS = "expected target to have the shape of y,"
+INTEGERS = "make the labels integers, of shape (64,)"
+STACKED = "to return stop - start batches stacked,"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("flat", f"flat: on its batches: MeanSquaredError: {ROWS} (64, 1), got shape (64,)"),
+        ("three", f"MeanSquaredError: {ROWS} (64, 3), got shape (64, 1)"),
+        ("floats", f"distribution of shape (64, 3), got (64,): {INTEGERS}"),
+        ("column", f"distribution of shape (64, 3), got (64, 1): {INTEGERS}"),
+        ("wide", "the layer on its batches: Dense: expected last axis of x to be 4, got shape"),
+        ("own", "the layer on its batches: TypeError: "),
+        ("own", "(mistakes_of_tests.py:25)"),
+        ("no_axis", f"no_axis: expected draw(0, 1) {STACKED} (1, 32, 4), got (32, 4)"),
+        ("one_row", f"expected draw(0, 2) {STACKED} (2, 4), got (1, 4)"),
+        ("no_arguments", "expected a function draw(start, stop) of the steps, got one of ()"),
+        ("shorter", "expected draw(19, 20) to return stop - start batches like the first, stacked"),
+        ("shorter", "(1, 8, 4), got (1, 6, 4)"),
+        ("alone", "expected a batch (x, target), got an array float32[8, 4]"),
+        ("nothing", "expected draw(0, 1) to return arrays, got None"),
+        ("changes", "expected draw(19, 20) to return what draw(0, 1) does, tuple (an array"),
+        ("lists", "expected draw(0, 1) to return arrays, got 0.0: make it one by np.asarray"),
+        ("generator", "to return arrays, got a generator: return, do not yield"),
+        ("iterator", "expected batches (x, target) or draw(start, stop)"),
+        ("broken", "draw(0, 1) raises KeyError: 'oh' (mistakes_of_tests.py:42)"),
+        ("text", "expected x to be arrays of numbers, got text of shape (160, 4)"),
+        ("drawn_text", "to return arrays of numbers, got text of shape (1, 160, 4)"),
+        ("objects", "expected target to be arrays of numbers, got object of shape (160,)"),
+        ("uneven", "expected target to be an array, got rows of uneven size"),
+        ("five", "checked on: SoftmaxCrossEntropy: expected labels in 0..2, got 4; training rows"),
+        ("rare", "expected labels in 0..2, got 7; training row 70\n"),
+        ("nan", ": the input of the batch is not finite; training row 17\n"),
+        ("infinite", ": the target of the batch is not finite; training row 9\n"),
+        ("needs", "expected a function without arguments, or of one named data, which gets the"),
+        ("needs", "it needs a\n"),
+    ],
+)
+def test_mistakes_in_what_ones_own_learns_are_one_line(name, words, here, capsys):
+    task = f"mistakes_of_tests.py:{name}"
+    assert words in failure(capsys, "train", task, "--steps", "20")
+    assert not list(here.glob("runs/*"))
+
+
+@pytest.mark.parametrize(("name", "words"), [("flat", ROWS), ("no_axis", STACKED)])
+def test_of_a_rate_too(name, words, here, capsys):
+    assert words in failure(capsys, "lr-find", f"mistakes_of_tests.py:{name}")
+    assert not list(here.glob("*.png"))
+
+
+def test_what_is_more_than_a_run_has_is_said(here, capsys):
+    flags = "--batch 99 --accumulate 1000 --warmup 1000 --steps 20 --no-check"
+    assert main(["train", "mine_of_tests.py:make", *flags.split()]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "batch: 50, as there are no more rows to train on" in said
+    assert "accumulate: 50 parts, as a batch has no more examples" in said
+    assert "warmup: 19 steps, as there are 20 in all" in said
 
 
 def test_flags_go_before_a_file(here, capsys):

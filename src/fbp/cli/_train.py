@@ -274,7 +274,18 @@ class Train(Knobs, Flags):
         make = load_object(load_module(module), name)
         if not callable(make):
             raise InputError(f"{self.task}: expected a function, got {type(make).__name__}")
-        takes = "data" in inspect.signature(make).parameters
+        needs = inspect.signature(make).parameters
+        takes = "data" in needs
+        wanted = [
+            p.name
+            for p in needs.values()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if unknown := [n for n in wanted if n != "data"]:
+            raise InputError(
+                f"{self.task}: expected a function without arguments, or of one named data, which "
+                f"gets the path of --data; it needs {', '.join(unknown)}"
+            )
         table = None
         if self.target is not None:
             if self.data is None:

@@ -111,9 +111,12 @@ class SoftmaxCrossEntropy(Loss):
         labels = _are_labels(target)
         expected = y.shape[:-1] if labels else y.shape
         if target.shape != expected:
-            kind = "integer labels" if labels else "a float distribution"
+            kind, cure = "integer labels" if labels else "a float distribution", ""
+            if not labels and target.shape in (y.shape[:-1], (*y.shape[:-1], 1)):
+                cure = f": make the labels integers, of shape {y.shape[:-1]}"
             raise ValueError(
                 f"SoftmaxCrossEntropy: expected {kind} of shape {expected}, got {target.shape}"
+                f"{cure}"
             )
         q = jax.nn.one_hot(target, classes) if labels else target
         q = q.astype(at_least_float32(y).dtype)

@@ -1,14 +1,17 @@
 """Data in arrays: its batches, and what is measured on it."""
 
+import numbers
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from fbp._errors import InputError
 from fbp._layer import Array, PyTree
 from fbp._objective import Objective, ObjectiveParams
 from fbp._order import rows_of
 from fbp.losses import SoftmaxCrossEntropy
+from fbp.train._drawn import require_numbers
 from fbp.train._watch import Metrics
 
 
@@ -19,8 +22,20 @@ def batches(
 
     The arrays may be memory-mapped: a draw reads its rows only, in a time that does not depend on
     how many there are.
+
+    Raises:
+      InputError: x and target are not arrays of numbers of as many rows, or batch is not 1 or more.
     """
-    n = len(x)
+    if isinstance(batch, bool) or not isinstance(batch, numbers.Integral) or batch < 1:
+        raise InputError(f"batches: expected batch to be a whole number, 1 or more, got {batch!r}")
+    for name, a in (("x", x), ("target", target)):
+        require_numbers(f"batches: expected {name} to be", a)
+    n = len(x) if x.ndim else 0
+    if not n or target.shape[:1] != (n,):
+        raise InputError(
+            "batches: expected x and target of as many rows, one or more, got shapes "
+            f"{x.shape} and {target.shape}"
+        )
 
     def draw(start: int, stop: int) -> PyTree:
         rows = rows_of(start * batch, stop * batch, n, seed)
@@ -28,7 +43,7 @@ def batches(
         return x[rows], target[rows]
 
     # For a run to say of which rows the batch of a step is.
-    draw.rows = lambda step: rows_of(step * batch, (step + 1) * batch, n, seed)  # type: ignore[attr-defined]
+    draw.rows = lambda step: rows_of(step * batch, (step + 1) * batch, n, seed)
     return draw
 
 

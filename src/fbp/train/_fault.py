@@ -13,6 +13,7 @@ from fbp._objective import Objective
 from fbp.explainer._inside import layers_inside, with_layers
 from fbp.layers import Unembed
 from fbp.ports import Tie
+from fbp.verify.registry._named import is_said_by_fbp
 
 
 def first_fault(objective: Any, params: Params, batch: PyTree, key: Key) -> str:
@@ -34,7 +35,10 @@ def first_fault(objective: Any, params: Params, batch: PyTree, key: Key) -> str:
         object.__setattr__(spied, "model", model)
         with jax.disable_jit():
             value, dparams = spied.value_and_grad(params, batch, key)
-    except Exception:
+    except Exception as error:
+        if not faults and is_said_by_fbp(error) and isinstance(error, ValueError):
+            # What compiled is a NaN, such as a label of no class, is said where it is not.
+            return str(error).splitlines()[0]
         # A model that can only be compiled, or whose layers need one another's attributes.
         return faults[0] if faults else ""
     if not faults and not _finite(value):
@@ -42,6 +46,11 @@ def first_fault(objective: Any, params: Params, batch: PyTree, key: Key) -> str:
     if not faults and not _finite(dparams):
         return f"backward of the loss, {name_of(getattr(spied, 'loss', objective))}"
     return faults[0] if faults else ""
+
+
+def is_of_data(fault: str) -> bool:
+    """Whether what `first_fault` says is of the batch, and of no layer."""
+    return fault.endswith(" of the batch is not finite") or ": expected " in fault
 
 
 def bad_rows(batch: PyTree) -> list[int]:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from fbp._errors import InputError
 from fbp._layer import Key, Params, PyTree
 from fbp._objective import ObjectiveLike
 from fbp._signals import Signals
-from fbp.train._loop import Fit, Metrics
+from fbp.step._mistakes import require_parts
+from fbp.train._drawn import Draw, looked_at
+from fbp.train._loop import Fit, Metrics, first_of
 from fbp.train._loop import fit as take_steps
 from fbp.train._opened import go_on_with, opened, require_same, saver_of, unless_told
 from fbp.train._run import Run
 from fbp.train._settings import Settings
+from fbp.train._traced import require_traces
 
 
 def fit(
@@ -93,15 +97,17 @@ def fit(
       A `Fit`: the parameters of the best evaluation, the last state, why it ended.
 
     Raises:
-      InputError: the folder cannot be written to, is taken, or holds another run.
+      InputError: an argument is of another kind, draw does not return batches, or the objective
+        raises on the first one; the folder cannot be written to, is taken, or holds another run.
       FloatingPointError: the loss is not finite before the first update.
     """
-    if steps < 1:
-        raise InputError(f"fit: expected steps of 1 or more, got {steps}")
+    _require_arguments(objective, optimizer, steps)
+    draw = looked_at("fit", draw, steps)
     if params is None:
         params = functools.partial(objective.init, jax.random.key(seed))
     if key is None:
         key = jax.random.fold_in(jax.random.key(seed), 1)
+    start = functools.partial(_traced, objective, params, draw, key)
     if eval_every is None:
         eval_every = max(1, math.ceil(steps / 20)) if eval_seconds is None else steps
     if evaluate is None:
@@ -126,7 +132,7 @@ def fit(
             report.progress(step, steps, metrics)
 
     if folder is None:
-        result = take_steps(objective, params, optimizer, draw, evaluate, log=told, **more)
+        result = take_steps(objective, start, optimizer, draw, evaluate, log=told, **more)
         _tell(result, say)
         return result
 
@@ -138,6 +144,7 @@ def fit(
         resume=folder if goes_on else None,
         save_every=save_every,
         keep=keep,
+        if_taken=_if_taken(folder, resume),
     )
     whole = {"fbp": fbp.__version__, "steps": steps, "eval_every": eval_every, "seed": seed}
     whole |= {"config": config}
@@ -156,7 +163,7 @@ def fit(
 
         result = take_steps(
             objective,
-            params,
+            start,
             optimizer,
             draw,
             evaluate,
@@ -173,6 +180,28 @@ def fit(
             result = dataclasses.replace(result, signum=signals.signum)
         _tell(result, say)
     return result
+
+
+def _require_arguments(objective: Any, optimizer: Any, steps: Any) -> None:
+    try:
+        require_parts(objective, optimizer, has_aux=False, in_backward=False)
+    except TypeError as error:
+        raise InputError(f"fit: {str(error).removeprefix('step: ')}") from None
+    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
+        raise InputError(f"fit: expected steps of 1 or more, a whole number, got {steps!r}")
+
+
+def _traced(objective: ObjectiveLike, params: Any, draw: Draw, key: Key) -> Params:
+    """The first parameters, if a step can be taken with them."""
+    first = params() if callable(params) else params
+    require_traces("fit", objective, first, first_of(draw), key)
+    return first
+
+
+def _if_taken(folder: Path, resume: bool) -> str:
+    if resume or not (folder / "config.json").exists():
+        return "choose another folder="
+    return "choose another folder=, or go on with it by resume=True"
 
 
 def _tell(result: Fit, say: Callable[[str], None]) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import jax
 
+from fbp._errors import InputError
 from fbp._layer import Key, Params, PyTree
 from fbp._objective import ObjectiveLike
 from fbp._signals import Signals, name_of_signal
 from fbp.step._step import State, all_finite
 from fbp.train._at import begin, copied, shown, skipped_of
 from fbp.train._steps import Steps
-from fbp.train._troubles import diverges, kept, refused
+from fbp.train._troubles import diverges, from_the_start, kept, refused
 from fbp.train._watch import Metrics, Watch
 from fbp.train.checkpoints import Checkpoint, SaveError, Saver, folder_of
 
@@ -159,7 +160,10 @@ def fit(
                     if not _finite(metrics):
                         if at.step == 0:
                             loss = metrics["loss"]
-                            raise FloatingPointError(f"the loss is {loss} before the first update")
+                            why = from_the_start(objective, at.state.params, draw, steps, key)
+                            raise FloatingPointError(
+                                f"the loss is {loss} before the first update{why}"
+                            )
                         bad = next(n for n, v in metrics.items() if not math.isfinite(v))
                         trouble = f"step {at.step}: {bad} is {metrics[bad]}: stopped{kept(at)}"
                         break
@@ -193,11 +197,20 @@ def fit(
                         )
                 stop = cut(at.step)
                 if ahead is None or jax.tree.leaves(ahead)[0].shape[0] != stop - at.step:
-                    ahead = draw(at.step, stop)
+                    try:
+                        ahead = draw(at.step, stop)
+                    except InputError as error:
+                        if at.step == 0:
+                            raise
+                        trouble, is_whole = f"step {at.step + 1}: {error}{kept(at)}", True
+                        break
                 began = time.perf_counter()
                 wait = run.start(at.state, at.step, ahead)
                 # Drawn while the device computes.
-                ahead = draw(stop, cut(stop)) if stop < steps else None
+                try:
+                    ahead = draw(stop, cut(stop)) if stop < steps else None
+                except InputError:  # said when it is drawn again, after the steps at hand
+                    ahead = None
                 taken = wait()
                 at.state = taken.state
                 del wait  # and the copy of the state that it may hold

@@ -14,6 +14,7 @@ from fbp._objective import Objective
 from fbp._signals import Signals
 from fbp.explainer import summary
 from fbp.train._arrays import batches, evaluator
+from fbp.train._drawn import looked_at, require_numbers
 from fbp.train._loop import Fit, Metrics, fit
 from fbp.train._opened import (
     draw_picture,
@@ -27,19 +28,19 @@ from fbp.train._opened import (
     unless_told,
 )
 from fbp.train._picture import draw_text_run
-from fbp.train._prepared import prepared, recipe_of, require_in_backward
+from fbp.train._prepared import prepared, recipe_of, require_in_backward, say_clamped
 from fbp.train._recipe import Recipe
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._tasks import Arrays, Task
+from fbp.train._traced import require_traces
 from fbp.train._trackers import Tracked
+from fbp.train._troubles import from_the_start
 from fbp.train.checkpoints import Checkpoint
 from fbp.verify import cross_check
 
-
-def one_line(error: Exception) -> str:
-    """The first line of what an exception says."""
-    return (str(error).splitlines() or [repr(error)])[0]
+# The two parts of batches.
+ARRAYS = ("x", "target")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +86,26 @@ def made_of(name: str, made: Any, table: Task | None) -> Made:
         if not callable(data):
             if not (isinstance(data, tuple | list) and len(data) == 2):
                 raise InputError(f"{name}: expected batches (x, target) or draw(start, stop)")
-            x, target = (np.asarray(a) for a in data)
-            if x.ndim == 0 or len(x) != len(target) or not len(x):
+            x, target = data = tuple(
+                _array(name, *named) for named in zip(ARRAYS, data, strict=True)
+            )
+            if x.ndim == 0 or x.shape[:1] != target.shape[:1] or not len(x):
                 raise InputError(f"{name}: expected x and target of as many rows, one or more")
-            data = (x, target)
         return Made(name.rpartition(":")[2], objective, data)
     if table is None:
         raise InputError(f"{name}: expected batches from it, or --data FILE and --target NAME")
     return Made(table.name, objective, table.train, table.held_out)
+
+
+def _array(name: str, which: str, given: Any) -> np.ndarray:
+    try:
+        a = np.asarray(given)
+    except ValueError:
+        raise InputError(
+            f"{name}: expected {which} to be an array, got rows of uneven size"
+        ) from None
+    require_numbers(f"{name}: expected {which} to be", a)
+    return a
 
 
 def train_made(
@@ -114,7 +127,7 @@ def _train_in(
     steps, lr, seed, objective = chosen["steps"], chosen["lr"], chosen["seed"], task.objective
     evaluate: Callable[[Any], Metrics]
     if callable(task.data):
-        draw = task.data
+        draw = looked_at(task.name, task.data, steps)
         batch = jax.tree.leaves(draw(0, 1))[0].shape[1]
         fixed = jax.tree.map(lambda a: a[0], draw(0, 1))
         value = jax.jit(objective.value)
@@ -123,16 +136,23 @@ def _train_in(
         batch = min(chosen["batch"], len(task.data[0]))
         draw = batches(*task.data, batch, seed)
         evaluate = evaluator(objective, task.data, task.held_out)
+    rows = batch if callable(task.data) else len(task.data[0])
+    say_clamped(report, settings, steps, batch, rows)
     first = jax.tree.map(lambda a: a[0], draw(0, 1))
-    try:
-        kept = summary(objective.model, first[0])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{task.name}: the layer on its batches: {one_line(error)}") from error
+    shapes = jax.eval_shape(objective.init, jax.random.key(seed))
+    require_traces(task.name, objective, shapes, first, jax.random.key(seed))
+    kept = summary(objective.model, first[0])
     report.table(kept.table())
     report.say(kept.total())
     if settings.check and resume is None:
         report.say("hand-written gradients beside jax.grad, on the first batch:")
-        check = cross_check(objective, objective.init(jax.random.key(seed)), first)
+        params = objective.init(jax.random.key(seed))
+        try:
+            check = cross_check(objective, params, first)
+        except FloatingPointError as error:
+            why = from_the_start(objective, params, draw, steps, None)
+            raise FloatingPointError(f"{error}{why}") from None
+        del params
         report.table(check.table())
         check.raise_if_wrong()
     recipe = recipe_of(Recipe(weight_decay=0.0), settings, resume)

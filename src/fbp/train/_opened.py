@@ -38,7 +38,7 @@ def opened(
     """
     if settings.resume is None:
         with (
-            new_run(settings.runs, settings.name, task) as run,
+            new_run(settings.runs, settings.name, task, settings.if_taken) as run,
             # Where the process goes on, the run ends as one that was stopped before its first step.
             signals.meanwhile(run.discard if signals.ends else None),
         ):

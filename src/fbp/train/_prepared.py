@@ -14,7 +14,7 @@ from fbp._microbatch import Microbatch
 from fbp.ports import mixed_precision
 from fbp.step._step import one_step, state_of
 from fbp.train._recipe import Recipe
-from fbp.train._settings import Settings
+from fbp.train._settings import Reporter, Settings
 from fbp.train.checkpoints import Checkpoint
 
 
@@ -31,9 +31,18 @@ def prepared(
         return objective, draw
 
     def again(start: int, stop: int) -> PyTree:
-        kept = draw(0, few)
-        return jax.tree.map(lambda a: a[np.arange(start, stop) % few], kept)
+        first, n = start % few, stop - start
+        if n >= few:
+            kept = draw(0, few)
+            return jax.tree.map(lambda a: a[np.arange(start, stop) % few], kept)
+        if first + n <= few:
+            return draw(first, first + n)
+        ends = draw(first, few), draw(0, first + n - few)
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *ends)
 
+    if hasattr(draw, "rows"):  # for the run to say which they are
+        again.rows = lambda step: draw.rows(step % few)  # type: ignore[attr-defined]
+        again.unit = getattr(draw, "unit", "training row")  # type: ignore[attr-defined]
     return objective, again
 
 
@@ -51,6 +60,19 @@ def require_in_backward(objective: Any, optimizer: Any, batch: PyTree, settings:
     except (TypeError, ValueError) as error:
         line = str(error).splitlines()[0].removeprefix("in_backward: ")
         raise InputError(f"--in-backward: {line}") from error
+
+
+def say_clamped(
+    report: Reporter, settings: Settings, steps: int, batch: int, rows: int | None = None
+) -> None:
+    """Says what of the user's settings is more than this run can have."""
+    if rows is not None and settings.batch is not None and rows < settings.batch:
+        report.say(f"batch: {rows}, as there are no more rows to train on")
+    if settings.accumulate > batch:
+        report.say(f"accumulate: {batch} parts, as a batch has no more examples")
+    warmup = settings.recipe.get("warmup")
+    if warmup is not None and warmup >= steps:
+        report.say(f"warmup: {steps - 1} steps, as there are {steps} in all")
 
 
 def recipe_of(task: Recipe, settings: Settings, resume: Checkpoint | None) -> Recipe:

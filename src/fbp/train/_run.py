@@ -45,6 +45,10 @@ MODEL = "model"
 SEALED = (CONFIG, METRICS, SAMPLES, WEIGHTS, LAST, SCORES, PICTURE)
 
 
+class TakenError(InputError):
+    """There is a folder of this name already."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """The folder of one run."""
@@ -56,7 +60,8 @@ class Run:
         """Makes a new folder, by default named after the task, with a number if that is taken.
 
         Raises:
-          InputError: the name is taken or not a plain folder name, or the folder cannot be made.
+          TakenError: the name is taken.
+          InputError: it is not a plain folder name, or the folder cannot be made.
         """
         if name is not None and (name in ("", ".", "..") or Path(name).name != name):
             raise InputError(f"expected --name to be a plain folder name, got {name!r}")
@@ -73,9 +78,7 @@ class Run:
                     if cls(runs / plain)._is_abandoned():
                         return cls(runs / plain)
                     if name is not None:
-                        raise InputError(
-                            f"{runs / plain} is there already and is kept: choose another --name"
-                        ) from None
+                        raise TakenError(f"{runs / plain} is there already and is kept") from None
                     number += 1
         except OSError as error:
             raise InputError(f"cannot make a folder in {runs}: {error.strerror}") from None
@@ -251,11 +254,17 @@ class Run:
 
 
 @contextlib.contextmanager
-def new_run(runs: Path, name: str | None, task: str) -> Iterator[Run]:
-    """A new run's folder; if the run fails before it logs metrics, the folder is removed."""
+def new_run(
+    runs: Path, name: str | None, task: str, if_taken: str = "choose another --name"
+) -> Iterator[Run]:
+    """A new run's folder; if the run fails before it logs metrics, the folder is removed. Where the
+    name is taken, the error says `if_taken`."""
     with contextlib.ExitStack() as held:
         while True:
-            run = Run.create(runs, name, task)
+            try:
+                run = Run.create(runs, name, task)
+            except TakenError as error:
+                raise InputError(f"{error}: {if_taken}") from None
             try:
                 held.enter_context(run.locked())
                 break

@@ -46,6 +46,7 @@ class Settings:
         model can learn them.
       track: where metrics go beside metrics.jsonl: tensorboard or wandb.
       command: what config.json notes of the command line.
+      if_taken: what the user may do where there is a folder of that name already.
     """
 
     name: str | None = None
@@ -69,6 +70,7 @@ class Settings:
     overfit_batches: int | None = None
     track: str | None = None
     command: dict[str, Any] = dataclasses.field(default_factory=dict)
+    if_taken: str = "choose another --name"
 
     def __post_init__(self) -> None:
         counts = ["steps", "batch", "eval_every", "keep", "accumulate", "patience"]

@@ -26,7 +26,7 @@ from fbp.train._opened import (
 )
 from fbp.train._picture import draw_run
 from fbp.train._predict import answering
-from fbp.train._prepared import prepared, recipe_of, require_in_backward
+from fbp.train._prepared import prepared, recipe_of, require_in_backward, say_clamped
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._tasks import Task, build_model
@@ -78,8 +78,7 @@ def _train_in(
         report.say(line)
     if task.members is not None:
         report.say(_members_said(task.members))
-    if settings.batch is not None and batch < settings.batch:
-        report.say(f"batch: {batch}, as there are no more rows to train on")
+    say_clamped(report, settings, steps, batch, rows=len(rows[0]))
     first = jax.tree.map(lambda a: a[0], draw(0, 1))
     kept = summary(model, first[0])
     report.table(kept.table())

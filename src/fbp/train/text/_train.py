@@ -27,7 +27,7 @@ from fbp.train._opened import (
     unless_told,
 )
 from fbp.train._picture import draw_text_run
-from fbp.train._prepared import prepared, recipe_of, require_in_backward
+from fbp.train._prepared import prepared, recipe_of, require_in_backward, say_clamped
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._trackers import Tracked
@@ -75,6 +75,7 @@ def _train_in(
     )
     for line in (*task.said, *learns.said):
         report.say(line)
+    say_clamped(report, settings, steps, batch)
     first = jax.tree.map(lambda a: a[0], draw(0, 1))
     kept = summary(objective.model, first[0])
     report.table(kept.table())
