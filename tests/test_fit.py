@@ -105,6 +105,18 @@ def test_a_batch_that_changes_on_the_way_keeps_what_was_learned(tmp_path):
     assert_same(fit(tmp_path / "mine", resume=True).last, fit(tmp_path / "whole").last)
 
 
+def test_the_last_batch_is_drawn_first_only_where_it_will_come():
+    def draw(start, stop):
+        assert stop < 60
+        return DRAW(start, stop)
+
+    with pytest.raises(InputError, match=r"fit: draw\(59, 60\) raises AssertionError"):
+        fit(draw=draw)
+    assert (
+        "no better loss" in fit(draw=draw, patience=1, eval_every=1, optimizer=optax.sgd(0.0)).ended
+    )
+
+
 def test_a_loss_that_is_not_finite_at_first_says_why():
     x = X.copy()
     x[7] = np.nan

@@ -40,9 +40,9 @@ def require_draw(who: str, draw: Any) -> None:
     raise InputError(f"{who}: expected a function draw(start, stop) of the steps{cure}")
 
 
-def looked_at(who: str, draw: Draw, steps: int) -> Draw:
-    """The same draw, of which each batch is looked at: those of the first steps and of the last are
-    drawn now, before anything is written.
+def looked_at(who: str, draw: Draw, steps: int, ends_early: bool = False) -> Draw:
+    """The same draw, of which each batch is looked at: those of the first steps and, unless the run
+    may end before it, of the last are drawn now, before anything is written.
 
     Raises:
       InputError: now or at a call: it is no such function, it raises, or what it returns is not
@@ -86,7 +86,8 @@ def looked_at(who: str, draw: Draw, steps: int) -> Draw:
         if hasattr(draw, name):
             setattr(drawn, name, getattr(draw, name))
     drawn(0, min(2, steps))
-    drawn(steps - 1, steps)
+    if not ends_early:
+        drawn(steps - 1, steps)
     return drawn
 
 

@@ -102,7 +102,8 @@ def fit(
       FloatingPointError: the loss is not finite before the first update.
     """
     _require_arguments(objective, optimizer, steps)
-    draw = looked_at("fit", draw, steps)
+    ends_early = patience is not None or max_seconds < math.inf
+    draw = looked_at("fit", draw, steps, ends_early)
     if params is None:
         params = functools.partial(objective.init, jax.random.key(seed))
     if key is None:

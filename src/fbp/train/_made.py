@@ -1,6 +1,7 @@
 """A training run of a model that the user's own function makes."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -127,7 +128,8 @@ def _train_in(
     steps, lr, seed, objective = chosen["steps"], chosen["lr"], chosen["seed"], task.objective
     evaluate: Callable[[Any], Metrics]
     if callable(task.data):
-        draw = looked_at(task.name, task.data, steps)
+        ends_early = settings.patience is not None or settings.max_time < math.inf
+        draw = looked_at(task.name, task.data, steps, ends_early)
         batch = jax.tree.leaves(draw(0, 1))[0].shape[1]
         fixed = jax.tree.map(lambda a: a[0], draw(0, 1))
         value = jax.jit(objective.value)
