@@ -68,7 +68,7 @@ function thumb(ref, there) {
 // Images have their channels side by side at each pixel; they are shown as one map for each channel.
 function isOfImages([, side, id, shape]) {
   const a = ARRAYS[id];
-  return DATA.images && shape.length === 4 && !/params/.test(side) && a.c === a.C && a.C === shape[2] * shape[3];
+  return DATA.images && shape.length === 4 && !/params|update/.test(side) && a.c === a.C && a.C === shape[2] * shape[3];
 }
 const mapsOf = (ref) => (isOfImages(ref) ? ref[3][3] : 1);
 // The column where one of an array is shown, and the other way round.

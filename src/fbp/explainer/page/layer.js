@@ -9,6 +9,7 @@ const FORWARD = [...GIVEN, "made", "y", "inner y", "res", "target", "z", "p - q"
 function openLayer(row, step) {
   const box = find("layer");
   const place = ROWS.indexOf(row);
+  if (place === UPDATE) return openUpdate(box);
   const kind = EVENTS[step].row === place ? EVENTS[step].kind : "";
   const forward = row.forward >= 0 && step >= row.forward;
   const backward = row.backward >= 0 && step >= row.backward;
@@ -21,7 +22,7 @@ function openLayer(row, step) {
   shown = {};
   const there = forward ? FORWARD : GIVEN;
   const before = row.arrays.filter((ref) => there.includes(ref[1]));
-  const after = row.arrays.filter((ref) => !FORWARD.includes(ref[1]));
+  const after = row.arrays.filter((ref) => ![...FORWARD, "update"].includes(ref[1]));
   if (place === LOSS && forward && row.rows.length) box.append(byRow(row));
   section(box, row, "forward", forward ? "Forward" : "Forward: y is not computed yet", before);
   if (row.kind === "attention" && forward) picks.append(queries(row));
@@ -30,9 +31,11 @@ function openLayer(row, step) {
   if (backward) section(box, row, "backward", place === LOSS ? turn : through, after);
   else if (row.backward >= 0) box.append(make("p", { className: "none" }, "The backward has not come here yet."));
   else box.append(make("p", { className: "none" }, "No gradient comes through here."));
+  const steps = isUpdated(step) ? row.arrays.filter((ref) => ref[1] === "update") : [];
+  section(box, row, "update", "Update: the optimizer adds a step to each parameter", steps);
   if (row.note) box.append(make("p", { className: "none" }, row.note));
   const best = ["dw", "db", "dx", "dq", "dy"].find((name) => backward && kind !== "forward" && kind !== "recompute" && shown[name] && shown[name].a.v.some(Boolean));
-  const first = (kind === "loss" && shown.dy && "dy") || best || (shown.y ? "y" : Object.keys(shown)[0]);
+  const first = (kind === "loss" && shown.dy && "dy") || (steps.length && steps[0][0]) || best || (shown.y ? "y" : Object.keys(shown)[0]);
   if (first) point(row, first, largest(shown[first].a));
 }
 
@@ -94,13 +97,13 @@ function point(row, name, k) {
   for (const old of document.querySelectorAll(".wrap u")) old.remove();
   shown[name].at(k);
   frame(shown[name], Math.floor(k / a.C), k % a.C, 1, 1, "me");
-  const sum = sumOf(row, name, k);
+  const sum = ref[1] === "update" ? undefined : sumOf(row, name, k);
   const frames = sum && (typeof sum.frames === "function" ? sum.frames() : sum.frames);
   for (const [of, ...where] of frames || []) if (shown[of]) frame(shown[of], ...where);
   const where = tokenOf(Math.floor(k / a.C), a.R);
   const head = make("p", {}, make("span", { className: "value" }, `${indexOf(ref, k)} = ${number(value)}`));
-  if (where !== undefined && ref[1] !== "params" && ref[1] !== "dparams") head.append("  at ", token(where));
-  const parts = sum ? written(sum, value, ref) : [make("p", { className: "soft" }, alone(row, ref))];
+  if (where !== undefined && !/params|update/.test(ref[1])) head.append("  at ", token(where));
+  const parts = ref[1] === "update" ? updated(row, ref, k) : sum ? written(sum, value, ref) : [make("p", { className: "soft" }, alone(row, ref))];
   if (sum && sum.toward !== undefined) {
     const other = tokenOf(sum.toward, a.R);
     if (other !== undefined) head.append(" toward ", token(other));

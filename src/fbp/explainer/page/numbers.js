@@ -1,7 +1,9 @@
 // The step's numbers: what the page holds of them.
 const ARRAYS = DATA.arrays.map((stored) => ({ ...stored, v: floats(stored.d) }));
 const ROWS = DATA.rows;
-const LOSS = ROWS.length - 1;
+// The loss is the last row, but for that of the update, where there is one.
+const UPDATE = DATA.update ? ROWS.length - 1 : -1;
+const LOSS = ROWS.length - (DATA.update ? 2 : 1);
 const EVENTS = DATA.events.map(([kind, row]) => ({ kind, row }));
 
 // An element of an array, or undefined where the page does not hold it.

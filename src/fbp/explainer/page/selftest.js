@@ -1,13 +1,14 @@
 // Computes every cell that the page writes out again from its factors, and draws each event.
 function selftest() {
   const kinds = {};
+  const add = (kind, [cells, worst]) => {
+    const all = (kinds[kind] = kinds[kind] || { cells: 0, worst: 0 });
+    all.cells += cells;
+    all.worst = Math.max(all.worst, worst);
+  };
   for (const row of ROWS) {
-    for (const ref of MAKERS[row.kind] ? row.arrays : []) {
-      const [cells, worst] = computedAgain(row, ref);
-      const all = (kinds[row.kind] = kinds[row.kind] || { cells: 0, worst: 0 });
-      all.cells += cells;
-      all.worst = Math.max(all.worst, worst);
-    }
+    for (const ref of MAKERS[row.kind] ? row.arrays : []) if (ref[1] !== "update") add(row.kind, computedAgain(row, ref));
+    if (DATA.update) add("update", updatesComputedAgain(row));
   }
   const began = performance.now();
   for (let i = 0; i < EVENTS.length; i++) goTo(i);

@@ -2,12 +2,13 @@
 let step = 0;
 let pinned = null; // a row opened by hand, until the next step
 let timer = null;
-const LETTERS = { forward: "F", loss: "L", recompute: "R", backward: "B" };
+const LETTERS = { forward: "F", loss: "L", recompute: "R", backward: "B", update: "U" };
 const WORDS = {
   forward: "each layer takes x and gives y",
   loss: "how far from the target",
   recompute: "a y that was not kept, made again",
   backward: "each layer takes dy and gives its gradients",
+  update: "the optimizer moves each parameter",
 };
 
 function saidOf({ kind, row }) {
@@ -15,6 +16,7 @@ function saidOf({ kind, row }) {
   if (kind === "forward") return `Forward: ${name} takes x and gives y.`;
   if (kind === "loss") return `Loss = ${DATA.value}: here forward turns into backward. dy says how the loss changes with each number of y.`;
   if (kind === "recompute") return `Recompute: the y of ${name} was not kept, to save memory. It is computed again.`;
+  if (kind === "update") return `Update: the optimizer moves each parameter. Loss ${DATA.update.before} → ${DATA.update.after} on the same batch.`;
   return `Backward: ${name} takes dy, how the loss changes with its y, and gives that of its x and its parameters.`;
 }
 
@@ -39,7 +41,7 @@ function drawStrip() {
 
 function drawNet() {
   ROWS.forEach((row, i) => {
-    const name = make("span", { className: "name" }, row.path ? (i === LOSS ? "loss" : row.path.split(".").pop()) : row.cls, row.copies > 1 && !row.leaf ? ` [${row.copy}]` : "", " ", make("small", {}, row.cls));
+    const name = make("span", { className: "name" }, row.path ? (i === LOSS ? "loss" : i === UPDATE ? "update" : row.path.split(".").pop()) : row.cls, row.copies > 1 && !row.leaf ? ` [${row.copy}]` : "", " ", make("small", {}, row.cls));
     name.style.paddingLeft = `${8 * row.depth}px`;
     const button = make("button", { className: `row${row.leaf ? "" : " group"}${row.proof && !row.proof[0] ? " wrong" : ""}`, title: called(row) });
     button.append(name, make("span"), make("span"));
@@ -57,7 +59,8 @@ function drawThumbs() {
     state.forEach((there, side) => {
       if (drawn[i] && drawn[i][side] === there) return;
       const ref = row.arrays.find((each) => each[1] === (side ? "dy" : "y"));
-      const box = i === LOSS && side === 0 ? make("span", { className: there ? "thumb" : "thumb empty" }, there ? number(Number(DATA.value)) : "") : thumb(ref, there);
+      const value = i === UPDATE ? DATA.update.after : DATA.value; // of the loss, after it or before
+      const box = i >= LOSS && side === 0 ? make("span", { className: there ? "thumb" : "thumb empty" }, there ? number(Number(value)) : "") : i === UPDATE ? make("span") : thumb(ref, there);
       button.children[1 + side].replaceWith(box);
     });
     drawn[i] = state;
