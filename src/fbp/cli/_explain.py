@@ -47,6 +47,7 @@ class Explain:
         what = NEURON if self.what is None else self.what
         if what == NEURON and not Path(NEURON).is_dir():
             explanation, title, tokens = _neuron(), "one neuron, y = w x + b", ()
+            over = None
         else:
             folder = Path(what)
             if not folder.is_dir():
@@ -62,8 +63,9 @@ class Explain:
             )
             print(explanation)
             title, tokens = found.said, found.tokens or ()
+            over = None if self.html is None else _over_training(folder, found)
         if self.html is not None:
-            _write(self.html, explanation.page(title, tokens))
+            _write(self.html, explanation.page(title, tokens, over))
         return 1 if explanation.wrong else 0
 
     def _learn(self, file: Path) -> int:
@@ -88,6 +90,21 @@ def _require_new(file: Path) -> None:
         raise InputError(f"--html {file}: expected the name of a new file, and it is there already")
     if not file.absolute().parent.is_dir():
         raise InputError(f"--html {file}: expected a file in a folder, and there is no such folder")
+
+
+def _over_training(folder: Path, found: Any) -> Any:
+    """What became of the run, for its page; None where there are not two checkpoints."""
+    from fbp.train import Run
+    from fbp.train._over_training import over_training
+
+    if not (folder / "steps").is_dir():
+        return None
+    over, said = over_training(Run(folder), found)
+    for line in said:
+        print(line)
+    if over is not None:
+        print(f"over training: {len(over.steps):,} of {over.there:,} checkpoints")
+    return over
 
 
 def _write(file: Path, page: str) -> None:

@@ -23,6 +23,7 @@ from fbp.explainer._rule import rule_of
 from fbp.explainer._spies import BACKWARD, FORWARD, LOSS, RECOMPUTE, STEP, STEP_BACK, Log, spied
 from fbp.explainer._text import text_of
 from fbp.explainer._traced import Event, Pass, Traced, TracedLoss, TracedStep
+from fbp.explainer._training import OverTraining
 from fbp.explainer._update import noise_of, updated
 from fbp.step import State
 from fbp.verify._at_numbers import judge_of_loss, judge_of_rule
@@ -47,14 +48,20 @@ class Explanation(TracedStep):
     def __str__(self) -> str:
         return text_of(self)
 
-    def page(self, title: str = "", tokens: Sequence[str] = ()) -> str:
+    def page(
+        self,
+        title: str = "",
+        tokens: Sequence[str] = (),
+        over_training: OverTraining | None = None,
+    ) -> str:
         """Returns a page of HTML to walk through the step, in one file that needs no other.
 
         Args:
           title: what it is a step of.
           tokens: of a text, each token as text, and the one after the last.
+          over_training: what became of the run that it is a step of, as `fbp explain RUN` has it.
         """
-        return page_of(self, title, tokens)
+        return page_of(self, title, tokens, over_training)
 
     def plot(self, what: str = "gradients", title: str = "", tokens: Sequence[str] = ()) -> Picture:
         """Returns a picture, which a notebook shows and `save` writes as .png or .svg.

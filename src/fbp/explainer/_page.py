@@ -9,9 +9,11 @@ from fbp.explainer._page_arrays import Pool, parts, stored
 from fbp.explainer._page_file import filled, json_text
 from fbp.explainer._page_named import IMAGES
 from fbp.explainer._page_rows import loss_of, rows_of
+from fbp.explainer._page_training import training_of
 from fbp.explainer._page_update import UPDATE, update_of, update_row, with_update
 from fbp.explainer._text import head_of, proof_lines, table, troubles
 from fbp.explainer._traced import TracedStep
+from fbp.explainer._training import OverTraining
 
 # The most letters of a page.
 MOST = 2_000_000
@@ -20,18 +22,24 @@ SCRIPTS = tuple(
     f"page/{name}.js"
     for name in (
         *("basics", "numbers", "heat", "frames", "sums", "attention", "norms", "windows", "gates"),
-        *("pairs", "layer", "update", "steps", "selftest"),
+        *("pairs", "layer", "update", "training", "steps", "selftest"),
     )
 )
 
 
-def page_of(explanation: TracedStep, title: str = "", tokens: Sequence[str] = ()) -> str:
+def page_of(
+    explanation: TracedStep,
+    title: str = "",
+    tokens: Sequence[str] = (),
+    over_training: OverTraining | None = None,
+) -> str:
     """The page, which asks for nothing outside itself.
 
     Args:
       explanation: the step.
       title: what it is a step of.
       tokens: of a text, each token as text, and the one after the last.
+      over_training: what became of the run that it is a step of.
     """
     pool = Pool()
     rows, loss = rows_of(explanation, pool), loss_of(explanation, pool)
@@ -64,6 +72,7 @@ def page_of(explanation: TracedStep, title: str = "", tokens: Sequence[str] = ()
         "rows": [*rows, loss, *ends],
         "events": events,
         "update": update,
+        "training": None if over_training is None else training_of(over_training),
     }
     bare = _filled(data)
     # A corner of what is known of each array is not letters of its numbers.

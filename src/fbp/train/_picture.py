@@ -93,7 +93,7 @@ def _draw_metric(ax: "Axes", metrics: list[dict[str, float]], name: str, measure
 
 def _draw_curve(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.ndarray]) -> None:
     x, target = task.train
-    low, high = _range(x[:, 0])
+    low, high = range_of(x[:, 0])
     grid = np.linspace(low, high, 400, dtype=np.float32)[:, None]
     column, encoding = task.encoding.columns[0], task.encoding
 
@@ -114,7 +114,7 @@ def _draw_curve(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.ndarr
 
 def _draw_boundary(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.ndarray]) -> None:
     x, target = task.train
-    (low, high), (bottom, top) = _range(x[:, 0]), _range(x[:, 1])
+    (low, high), (bottom, top) = range_of(x[:, 0]), range_of(x[:, 1])
     a, b = np.meshgrid(np.linspace(low, high, 200), np.linspace(bottom, top, 200))
     classes = predict(np.stack([a.ravel(), b.ravel()], -1).astype(np.float32)).argmax(-1)
     first, second = task.encoding.columns
@@ -139,6 +139,7 @@ def _draw_boundary(ax: "Axes", task: Task, predict: Callable[[np.ndarray], np.nd
     ax.set(title="decision boundary", xlabel=plain(first.name), ylabel=plain(second.name))
 
 
-def _range(cells: np.ndarray) -> tuple[float, float]:
+def range_of(cells: np.ndarray) -> tuple[float, float]:
+    """What a picture shows of an axis: the numbers on it, and a margin."""
     margin = 0.1 * float(np.ptp(cells)) or 1.0
     return float(cells.min()) - margin, float(cells.max()) + margin

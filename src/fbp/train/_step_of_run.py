@@ -13,12 +13,14 @@ from fbp._objective import ObjectiveParams
 from fbp.models import NextToken
 from fbp.ports import mixed_precision
 from fbp.step import State, state_of
+from fbp.text import Tokenizer
 from fbp.train._learnable import learnable
 from fbp.train._recipe import Recipe
 from fbp.train._run import Run
 from fbp.train._stored import weights_of
 from fbp.train.checkpoints import checkpoints_in, newest_whole, read_checkpoint
 from fbp.train.checkpoints._named import like
+from fbp.train.text._model import TextModel
 from fbp.train.text._pretrained import load_language_model
 
 # A checkpoint's state, among its arrays.
@@ -35,6 +37,8 @@ class StepOfRun:
       said: what it is, for the user.
       optimizer, state: the run's optimizer and what it remembers, where there is a checkpoint with
         these params; else None.
+      task: of a run on a table, what it was trained on; else None.
+      language: of a text, the model and its tokenizer; else None.
     """
 
     objective: Any
@@ -44,6 +48,8 @@ class StepOfRun:
     said: str
     optimizer: Any = None
     state: State | None = None
+    task: Any = None
+    language: tuple[TextModel, Tokenizer] | None = None
 
 
 def step_of_table(run: Run, task: Any, rows: int, step: int | None) -> StepOfRun:
@@ -63,7 +69,7 @@ def step_of_table(run: Run, task: Any, rows: int, step: int | None) -> StepOfRun
     batch = jax.tree.map(lambda a: a[0], draw(0, 1))
     said = f"{run.folder}, {len(jax.tree.leaves(batch)[0])} rows{_said(state)}"
     objective = _as_trained(run, objective)
-    return StepOfRun(objective, params, batch, None, said, optimizer, state)
+    return StepOfRun(objective, params, batch, None, said, optimizer, state, task)
 
 
 def step_of_text(folder: Path, text: str, step: int | None) -> StepOfRun:
@@ -94,7 +100,8 @@ def step_of_text(folder: Path, text: str, step: int | None) -> StepOfRun:
     tokens = tuple(tokenizer.decode(ids[i : i + 1]) for i in range(len(ids)))
     batch = ids[None, :-1], ids[None, 1:]
     said = f"{folder}, {len(ids) - 1} tokens{_said(state)}"
-    return StepOfRun(objective, params, batch, tokens, said, optimizer, state)
+    language = text_model, tokenizer
+    return StepOfRun(objective, params, batch, tokens, said, optimizer, state, language=language)
 
 
 def _training(run: Run, params: Params, step: int | None) -> tuple[Any, State | None]:
@@ -114,15 +121,28 @@ def _training(run: Run, params: Params, step: int | None) -> tuple[Any, State | 
         there = ", ".join(f"{n:,}" for n in sorted(folders)) or "none"
         raise InputError(f"{run.folder}: expected a checkpoint of step {step:,}, got {there}")
     config = run.config()
-    recipe = Recipe(**config["recipe"])
     # What a run keeps of an average is not what its next step starts from.
-    if best and (recipe.average is not None or config.get("lora") is not None):
+    if best and (config["recipe"].get("average") is not None or config.get("lora") is not None):
         return None, None
-    optimizer = recipe.made(config["lr"], config["steps"])
+    optimizer = optimizer_of(config)
+    return optimizer, state_in(folders[step], params, optimizer)
+
+
+def optimizer_of(config: dict[str, Any]) -> Any:
+    """The optimizer of a run, by its config."""
+    return Recipe(**config["recipe"]).made(config["lr"], config["steps"])
+
+
+def state_in(folder: Path, params: Params, optimizer: Any) -> State:
+    """The state in a checkpoint, with params like these.
+
+    Raises:
+      InputError: it is damaged, or of another model or optimizer.
+    """
     shapes = jax.eval_shape(lambda: state_of(params, optimizer))
-    arrays = read_checkpoint(folders[step]).arrays
+    arrays = read_checkpoint(folder).arrays
     own = {n.removeprefix(_STATE): a for n, a in arrays.items() if n.startswith(_STATE)}
-    return optimizer, like(shapes, own, str(folders[step]))
+    return like(shapes, own, str(folder))
 
 
 def _as_trained(run: Run, objective: Any) -> Any:

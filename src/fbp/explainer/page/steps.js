@@ -142,8 +142,9 @@ function start() {
   find("notes").append(make("p", {}, "Green is above 0, purple below, stronger the larger; each array has its own scale, written below it. Point at a cell, or reach it with Tab and the arrows: the sum that made it is written out, its factors framed. Arrows elsewhere go from event to event, Home and End to the ends, P plays."));
   drawStrip();
   drawNet();
-  addEventListener("resize", () => draw());
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColors(); drawn.length = 0; draw(); });
+  startTraining();
+  addEventListener("resize", () => { draw(); drawTraining(); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColors(); drawn.length = 0; draw(); drawTraining(); });
   const by = (amount) => () => { play(false); goTo(step + amount); };
   find("first").onclick = by(-Infinity);
   find("back").onclick = by(-1);
