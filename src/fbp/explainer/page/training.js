@@ -22,6 +22,9 @@ function startTraining() {
     make("div", { className: "slider" }, make("label", { htmlFor: "checkpoint" }, "checkpoint"), slider, make("output", { id: "when", htmlFor: "checkpoint" })),
     make("div", { className: "panels" }, lossPanel(), answersPanel(), sizesPanel()),
   );
+  const below = make("button", { id: "below", title: "to what is below" }, "the whole run ↓");
+  below.onclick = () => { section.scrollIntoView({ block: "start" }); slider.focus({ preventScroll: true }); };
+  find("legend").append(below);
   chosen = last;
   slider.value = String(last);
   drawTraining();
@@ -98,7 +101,7 @@ function lossPanel() {
   canvas.onpointerdown = choose;
   canvas.onpointermove = (event) => { if (event.buttons) choose(event); };
   const held = OVER.logged.some((line) => line[2] !== null);
-  const legend = make("div", { className: "key" }, swatch("--forward"), "loss in training ", ...(held ? [swatch("--backward"), "loss on held-out examples "] : []), make("span", { id: "there" }));
+  const legend = make("div", { className: "key" }, swatch("--forward"), "loss in training ", ...(held ? [swatch("--backward"), "loss on held-out examples "] : []), make("div", { id: "there" }));
   return panel("The loss", canvas, legend);
 }
 
@@ -143,7 +146,7 @@ function nearest(side) {
 
 // Gradients and steps, by checkpoint and parameter.
 
-const STRIP = 150;
+const STRIP = innerWidth < 600 ? 76 : 150;
 function sizesPanel() {
   const body = make("tbody");
   OVER.names.forEach((name, p) => {
@@ -158,7 +161,7 @@ function sizesPanel() {
   });
   return panel(
     "How large the gradients and the steps are",
-    make("p", { className: "soft" }, `Root mean squares of these examples at each checkpoint, on a log scale, larger is darker: ${words.join(", ")}. The numbers are those of the checkpoint chosen.`),
+    make("p", { className: "soft" }, `Root mean squares of these examples at each checkpoint, on a log scale, stronger the larger: ${words.join(", ")}. The numbers are those of the checkpoint chosen.`),
     make("div", { className: "scroll all", tabIndex: 0, role: "region", "aria-label": "sizes of gradients and steps" }, table),
   );
 }
@@ -175,7 +178,9 @@ function strip(side, p) {
   canvas.setAttribute("aria-label", `from ${number(OVER[side][p][0])} to ${number(OVER[side][p].at(-1))}`);
   const mark = make("i");
   mark.style.width = `${STRIP / OVER.steps.length}px`;
-  return make("div", { className: "strip" }, canvas, mark);
+  const box = make("div", { className: "strip" }, canvas, mark);
+  box.style.width = `${STRIP + 2}px`;
+  return box;
 }
 
 function drawSizes() {
@@ -229,15 +234,12 @@ function drawAnswers() {
   const x = (v) => left + ((v - lows[0]) / (highs[0] - lows[0] || 1)) * (right - left);
   const y = (v) => bottom - ((v - lows[1]) / (highs[1] - lows[1] || 1)) * (bottom - top);
   if (regions) {
-    const [across, up] = [(right - left) / of.side, (bottom - top) / of.side];
     context.globalAlpha = 0.4;
-    [...of.grids[chosen]].forEach((letter, n) => {
-      context.fillStyle = hue(parseInt(letter, 36));
-      context.fillRect(left + (n % of.side) * across, bottom - (Math.floor(n / of.side) + 1) * up, across + 0.5, up + 0.5);
-    });
+    context.imageSmoothingEnabled = false;
+    context.drawImage(plane(of), left, top, right - left, bottom - top);
     context.globalAlpha = 1;
   }
-  of.points.forEach(([p, q], n) => disc(context, x(p), y(q), 3, regions ? hue(of.labels[n]) : css("--soft"), css("--ground")));
+  of.points.forEach(([p, q], n) => disc(context, x(p), y(q), regions ? 3 : 2, regions ? hue(of.labels[n]) : css("--soft"), regions && css("--ground")));
   if (!regions) stroke(context, of.x.map((v, n) => [x(v), of.y[chosen][n] === null ? NaN : y(of.y[chosen][n])]), css("--forward"), 2.5);
   stroke(context, [[left, top], [left, bottom], [right, bottom]], css("--line"), 1);
   context.fillStyle = css("--soft");
@@ -256,6 +258,18 @@ function drawAnswers() {
   find("by").textContent = said;
   find("answers").setAttribute("aria-label", said);
 }
+
+// The regions with a dot for each place, the lowest row at the bottom.
+function plane(of) {
+  const canvas = make("canvas", { width: of.side, height: of.side });
+  const context = canvas.getContext("2d");
+  [...of.grids[chosen]].forEach((letter, n) => {
+    context.fillStyle = hue(parseInt(letter, 36));
+    context.fillRect(n % of.side, of.side - 1 - Math.floor(n / of.side), 1, 1);
+  });
+  return canvas;
+}
+
 const short = (v) => number(Number(v.toPrecision(3)));
 
 // The lowest and highest of a curve at all checkpoints, which stay as the slider moves.
@@ -273,6 +287,7 @@ const reached = (of) => `answers from ${number(Math.min(...of.y[chosen].filter((
 
 function drawSample(of) {
   const n = of.at.reduce((best, at, i) => (Math.abs(at - chosen) < Math.abs(of.at[best] - chosen) ? i : best), 0);
-  find("written").replaceChildren(make("b", {}, of.prompt), of.texts[n]);
+  const blank = of.texts[n].trim() ? null : make("i", {}, of.texts[n] ? " (white space alone)" : " (nothing)");
+  find("written").replaceChildren(make("b", {}, of.prompt), of.texts[n], ...(blank ? [blank] : []));
   find("by").textContent = `written at step ${OVER.steps[of.at[n]].toLocaleString("en")}; what it was given is bold`;
 }
