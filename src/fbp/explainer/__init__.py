@@ -5,7 +5,8 @@
 of the compiled program, from inside scans too. `_rule` reads a layer's equations in its docstring,
 `_written` writes one number as the sum that made it, `_text` shows all of it in a terminal.
 `_page` makes a page of it, of the parts in page/: `_page_rows` says what is in a layer,
-`_page_named` and `_page_loss` name its arrays, and `_page_arrays` cuts them to what fits.
+`_page_named` and `_page_loss` name its arrays, and `_page_arrays` cuts them to what fits;
+`_page_update` adds what the optimizer did, `_page_training` the run that the step is of.
 `_learn` makes the page to learn from, of the parts in learn/, `_learn_fits` the steps that it
 compares its own with, and `_learn_gpt` its small GPT.
 """
