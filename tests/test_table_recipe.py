@@ -295,7 +295,7 @@ def test_pictures_of_what_was_answered(tmp_path, classes, monkeypatch):
     task = table_task(write(tmp_path / "t.csv", "a,b,y", a, b, labels), "y")
     eye = np.eye(classes, dtype=np.float32)
     metrics = [{"step": 0, "loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.5}]
-    png = draw_run(task, metrics, lambda x: eye[np.arange(len(x)) % classes])
+    png = draw_run(task, metrics, lambda x: eye[np.arange(len(x)) % classes]).bytes()
     assert png[:4] == b"\x89PNG"
     assert drawn == [("draw_confusion", "predicted", classes**2 if classes <= 12 else 0)]
     task = table_task(write(tmp_path / "u.csv", "a,b,y", a, b, a * 2 + b**2), "y")
