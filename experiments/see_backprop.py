@@ -7,7 +7,7 @@ step of it apart, early in the run, and leaves in runs/see_backprop/ a page to w
 step.html, and the sizes of its gradients, gradients.svg, beside the answers of the run,
 answers.svg. Expected: each layer's own rule is what autodiff of its forward says at these numbers,
 to some units of rounding; the step on 8 rows changes their loss by about what its gradient
-foretells; and the page, of about half a megabyte, computes all its sums again where its address
+foretells; and the page, of about 0.7 megabytes, computes all its sums again where its address
 ends in #selftest.
 """
 

@@ -219,6 +219,20 @@ def test_the_update_by_mouse_and_keys(tmp_path: Path) -> None:
 
 
 @in_browser
+def test_a_step_that_moves_nothing_is_said(tmp_path: Path) -> None:
+    script = """
+      goTo(EVENTS.length - 1);
+      const whole = find("layer").textContent;
+      find("net").children[0].click();
+      return [find("said").textContent, whole, find("cell").textContent];
+    """
+    said, whole_, cell = said_by(neuron(optax.sgd(0.0)).page(), tmp_path, script)
+    assert "moves no parameter" in said
+    assert "moves none of them" in whole_
+    assert "leaves this one where it is" in cell
+
+
+@in_browser
 def test_a_wrong_step_fails_the_selftest(tmp_path: Path) -> None:
     script = """
       arrayOf(ROWS[0], "w after").v[0] += 0.1;

@@ -8,7 +8,7 @@ import numpy as np
 from fbp._tree import named_leaves
 from fbp.explainer._page_arrays import Pool
 from fbp.explainer._page_named import Ref
-from fbp.explainer._text import update_line, update_table
+from fbp.explainer._text import update_table
 from fbp.explainer._traced import TracedStep, Update
 
 UPDATE = "update"
@@ -75,7 +75,7 @@ def update_of(explanation: TracedStep, update: Update, first: dict[str, int]) ->
     table = update_table(explanation)
     return {
         "table": table,
-        "line": update_line(explanation),
+        "moves": any(np.any(change) for change in jax.tree.leaves(update.change)),
         "before": f"{explanation.value:.6g}",
         "after": f"{update.value:.6g}",
         "foretold": f"{update.foretold:.6g}",

@@ -16,7 +16,7 @@ function saidOf({ kind, row }) {
   if (kind === "forward") return `Forward: ${name} takes x and gives y.`;
   if (kind === "loss") return `Loss = ${DATA.value}: here forward turns into backward. dy says how the loss changes with each number of y.`;
   if (kind === "recompute") return `Recompute: the y of ${name} was not kept, to save memory. It is computed again.`;
-  if (kind === "update") return `Update: the optimizer moves each parameter. Loss ${DATA.update.before} → ${DATA.update.after} on the same batch.`;
+  if (kind === "update") return `Update: the optimizer moves ${DATA.update.moves ? "each" : "no"} parameter. Loss ${DATA.update.before} → ${DATA.update.after} on the same batch.`;
   return `Backward: ${name} takes dy, how the loss changes with its y, and gives that of its x and its parameters.`;
 }
 

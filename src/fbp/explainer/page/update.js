@@ -11,7 +11,7 @@ function openUpdate(box) {
   const side = (said, value) => make("div", {}, make("small", {}, said), make("span", { className: "mono" }, minus(value)));
   const summary = make(
     "div", { id: "update" },
-    make("p", {}, "The backward has said how the loss changes with each parameter. Now the optimizer moves them all, against their gradients, and the step is over."),
+    make("p", {}, `The backward has said how the loss changes with each parameter. ${DATA.update.moves ? "Now the optimizer makes a step of each gradient and adds it to its parameter." : "Here the optimizer moves none of them, as at the end of a schedule whose rate falls to 0."}`),
     make("div", { className: "loss" }, `loss ${minus(before)} → ${minus(after)}`),
     make("div", { className: "sides" }, side("before", before), side("after, on the same batch", after), side("foretold by the gradient", foretold)),
     make("p", { className: "soft" }, "Foretold is the loss plus gradient × step, summed over all parameters: true where the loss is straight as far as the step goes. What it is off by is how the loss bends."),
