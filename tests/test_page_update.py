@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from _chromium import Browser
 from test_page import HOSTILE, data_of, in_browser, said_by, whole
 
 import fbp
@@ -230,6 +231,30 @@ def test_a_step_that_moves_nothing_is_said(tmp_path: Path) -> None:
     assert "moves no parameter" in said
     assert "moves none of them" in whole_
     assert "leaves this one where it is" in cell
+
+
+@in_browser
+@pytest.mark.parametrize("made", [neuron, gpt])
+def test_the_update_is_not_wider_than_the_window(made: Callable[[], Any], tmp_path: Path) -> None:
+    page = made().page("", HOSTILE if made is gpt else ())
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    boxes = "header *, .row, #layer > *, figure, #update *"
+    script = f"""(() => {{
+      const wide = [];
+      goTo(EVENTS.length - 1);
+      for (pinned = 0; pinned < ROWS.length; pinned++) {{
+        draw();
+        const all = [...document.querySelectorAll("{boxes}")];
+        const right = Math.max(...all.map((each) => each.getBoundingClientRect().right));
+        if (right > 400 || document.documentElement.scrollWidth > 400) wide.push([pinned, right]);
+      }}
+      return wide;
+    }})()"""
+    with Browser(tmp_path) as browser:
+        browser.window(400, 900)
+        browser.open((tmp_path / "page.html").as_uri())
+        assert browser.run(script) == []
+        assert browser.console == []
 
 
 @in_browser

@@ -1,6 +1,6 @@
 """What became of a run over its checkpoints: gradients, steps and answers at each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -42,9 +42,14 @@ def over_training(run: Run, step: StepOfRun) -> tuple[OverTraining | None, list[
     said: list[str] = []
     steps: list[int] = []
     found: list[tuple[Any, Any, Any]] = []
-    params = []
+    told: list[Any] = []
+    ask = _asking(step)
+    chosen = evenly(len(folders), CHECKPOINTS)
+    # A text takes a while.
+    some = TEXTS if step.language is not None else CHECKPOINTS
+    asked = {chosen[i] for i in evenly(len(chosen), some)}
     measure = jax.jit(lambda state, batch: _measured(step.objective, optimizer, state, batch))
-    for i in evenly(len(folders), CHECKPOINTS):
+    for i in chosen:
         try:
             state = state_in(folders[i], step.params, optimizer)
         except InputError as error:
@@ -52,7 +57,7 @@ def over_training(run: Run, step: StepOfRun) -> tuple[OverTraining | None, list[
             continue
         steps.append(int(folders[i].name))
         found.append(jax.tree.map(np.asarray, measure(state, step.batch)))
-        params.append(jax.tree.map(np.asarray, shown(state)))
+        told.append(ask(shown(state)) if ask is not None and i in asked else None)
     if len(steps) < 2:
         return None, said
     names = list(named_leaves(step.params))
@@ -66,7 +71,7 @@ def over_training(run: Run, step: StepOfRun) -> tuple[OverTraining | None, list[
         for line in run.metrics()
         if "loss" in line
     ]
-    answers = _answers(step, params)
+    answers = _answers(step, told)
     args = tuple(steps), len(folders), logged, values, tuple(groups), gradients, changes, answers
     return OverTraining(*args), said
 
@@ -108,78 +113,89 @@ def grouped(
     return groups, [np.sqrt(np.asarray(a, np.float64) @ member / count) for a in squares]
 
 
-def _answers(step: StepOfRun, params: list[Any]) -> Regions | Curve | Samples | None:
+def _asking(step: StepOfRun) -> Callable[[Any], Any] | None:
+    """What gives the answer of params, by one program; None where answers cannot be shown."""
     if step.language is not None:
-        return _samples(step, params)
-    if not isinstance(step.task, Task):
-        return None
-    encoding = step.task.encoding
-    if any(column.category for column in encoding.columns):
-        return None
-    classifies = encoding.kind == "classification"
-    if len(encoding.columns) == 2 and classifies and len(encoding.classes) <= CLASSES:
-        return _regions(step.task, params)
-    if len(encoding.columns) == 1 and not classifies:
-        return _curve(step.task, params)
-    return None
+        text_model, tokenizer = step.language
+        choice = Choice(temperature=0, vocab=tokenizer.vocab)
+        prompt, key = _prompt(step), jax.random.key(0)
 
+        def write(params: Any) -> str:
+            return tokenizer.decode(text_model.generate(params, prompt, WRITTEN, key, choice))
 
-def _told(task: Task, params: list[Any], x: np.ndarray) -> list[np.ndarray]:
-    """The answers to x at each checkpoint, by one program."""
-    model = build_model(task.model_spec())
+        return write
+    kind = _kind(step.task)
+    if kind is None:
+        return None
+    x, model = kind(step.task), build_model(step.task.model_spec())
     forward = jax.jit(lambda params, x: model.forward(params, x)[0])
-    return [np.asarray(forward(one.model, x)) for one in params]
+    return lambda params: np.asarray(forward(params.model, x))
 
 
-def _regions(task: Task, params: list[Any]) -> Regions:
+def _kind(task: Any) -> Callable[[Task], np.ndarray] | None:
+    """What makes the inputs to ask for: those of a plane, or of a line."""
+    if not isinstance(task, Task) or any(column.category for column in task.encoding.columns):
+        return None
+    inputs, classes = len(task.encoding.columns), len(task.encoding.classes)
+    if task.encoding.kind == "classification":
+        return _plane if inputs == 2 and classes <= CLASSES else None
+    return _line if inputs == 1 else None
+
+
+def _answers(step: StepOfRun, told: list[Any]) -> Regions | Curve | Samples | None:
+    if step.language is not None:
+        at = [i for i, text in enumerate(told) if text is not None]
+        prompt = step.language[1].decode(_prompt(step))
+        return Samples(prompt, tuple(at), tuple(told[i] for i in at))
+    kind = _kind(step.task)
+    if kind is _plane:
+        return _regions(step.task, told)
+    return _curve(step.task, told) if kind is _line else None
+
+
+def _prompt(step: StepOfRun) -> np.ndarray:
+    """The first third of the text."""
+    ids = np.asarray(step.batch[0][0])
+    return ids[: max(1, len(ids) // 3)]
+
+
+def _plane(task: Task) -> np.ndarray:
+    """Places all over the plane of two inputs, row by row from the lowest."""
+    x, _ = task.train
+    across, up = np.meshgrid(*(np.linspace(*range_of(x[:, i]), SIDE) for i in range(2)))
+    return np.stack([across.ravel(), up.ravel()], -1).astype(np.float32)
+
+
+def _line(task: Task) -> np.ndarray:
+    return np.linspace(*range_of(task.train[0][:, 0]), PLACES, dtype=np.float32)[:, None]
+
+
+def _regions(task: Task, told: list[np.ndarray]) -> Regions:
     x, target = task.train
-    ranges = [range_of(x[:, i]) for i in range(2)]
-    across, up = np.meshgrid(*(np.linspace(*ends, SIDE) for ends in ranges))
-    plane = np.stack([across.ravel(), up.ravel()], -1).astype(np.float32)
-    grids = np.stack([y.argmax(-1).reshape(SIDE, SIDE) for y in _told(task, params, plane)])
-    some = evenly(len(x), EXAMPLES)
-    offset, scale = (
-        np.array([getattr(column, what) for column in task.encoding.columns])
-        for what in ("offset", "scale")
-    )
-    low, high = (np.array([ends[i] for ends in ranges]) * scale + offset for i in range(2))
     first, second = task.encoding.columns
+    offset, scale = np.array([[c.offset, c.scale] for c in (first, second)]).T
+    low, high = np.array([range_of(x[:, i]) for i in range(2)]).T * scale + offset
+    some = evenly(len(x), EXAMPLES)
     return Regions(
         (first.name, second.name),
-        tuple(low.tolist()),
-        tuple(high.tolist()),
+        (float(low[0]), float(low[1])),
+        (float(high[0]), float(high[1])),
         task.encoding.target,
         task.encoding.classes,
-        grids,
+        np.stack([y.argmax(-1).reshape(SIDE, SIDE) for y in told]),
         x[some] * scale + offset,
         np.asarray(target)[some],
     )
 
 
-def _curve(task: Task, params: list[Any]) -> Curve:
+def _curve(task: Task, told: list[np.ndarray]) -> Curve:
     x, target = task.train
     column, encoding = task.encoding.columns[0], task.encoding
-    line = np.linspace(*range_of(x[:, 0]), PLACES, dtype=np.float32)[:, None]
-    told = [encoding.decode(y)["prediction"] for y in _told(task, params, line)]
     some = evenly(len(x), EXAMPLES)
     points = x[some, 0] * column.scale + column.offset, encoding.decode(target[some])["prediction"]
     return Curve(
         (column.name, encoding.target),
-        line[:, 0] * column.scale + column.offset,
-        np.stack(told),
+        _line(task)[:, 0] * column.scale + column.offset,
+        np.stack([encoding.decode(y)["prediction"] for y in told]),
         np.stack(points, -1),
     )
-
-
-def _samples(step: StepOfRun, params: list[Any]) -> Samples:
-    assert step.language is not None
-    text_model, tokenizer = step.language
-    ids = np.asarray(step.batch[0][0])
-    prompt = ids[: max(1, len(ids) // 3)]
-    choice = Choice(temperature=0, vocab=tokenizer.vocab)
-    at = evenly(len(params), TEXTS)
-    key = jax.random.key(0)
-    texts = [
-        tokenizer.decode(text_model.generate(params[i], prompt, WRITTEN, key, choice)) for i in at
-    ]
-    return Samples(tokenizer.decode(prompt), tuple(at), tuple(texts))

@@ -21,7 +21,8 @@ function openUpdate(box) {
 
 // Sizes of each parameter, its gradient and its step. A name opens the layer that has it.
 function changes() {
-  const [head, ...lines] = DATA.update.table;
+  const [first, ...lines] = DATA.update.table;
+  const head = first.map((each) => each.replace("change", "step"));
   const most = Math.max(...lines.map((line) => Number(line[4]) || 0), 1e-30);
   const body = make("tbody");
   lines.forEach((line, i) => {
