@@ -98,6 +98,7 @@ def test_sizes_are_those_of_the_gradient_and_of_the_step(tmp_path: Path) -> None
     assert said == []
     assert over.steps == STEPS
     assert over.there == 4
+    assert over.explained == 3
     assert list(over.names) == list(named_leaves(step.params))
     optimizer = step.optimizer
     for i, n in enumerate(STEPS):
@@ -208,6 +209,7 @@ def test_the_command_shows_the_run(tmp_path: Path, monkeypatch: Any, capsys: Any
     assert f"over training: {len(steps)} of {len(steps)} checkpoints" in capsys.readouterr().out
     data = data_of(Path("s.html").read_text())["training"]
     assert data["steps"] == steps
+    assert steps[data["explained"]] == 40
     assert data["answers"]["kind"] == "regions"
     # The step that is explained is one of them.
     explained = data_of(Path("s.html").read_text())
@@ -256,6 +258,7 @@ def test_the_slider_by_mouse_and_keys(window: Browser, tmp_path: Path) -> None:
     opened(window, page_of(step, over), tmp_path)
     text = "find('checkpoint').getAttribute('aria-valuetext')"
     assert window.run(text).startswith("step 20 of 20; loss of these examples")
+    assert window.run(text).endswith(", the step above")
     before = window.run("step")
     window.click("find('below')")
     assert window.run("document.activeElement.id") == "checkpoint"

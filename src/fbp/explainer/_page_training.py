@@ -26,6 +26,7 @@ def training_of(over: OverTraining) -> dict[str, Any]:
         "gradients": [_list(row) for row in over.gradients.T],
         "changes": [_list(row) for row in over.changes.T],
         "answers": _answers(over.answers),
+        "explained": over.explained,
     }
 
 

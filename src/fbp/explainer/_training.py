@@ -71,6 +71,7 @@ class OverTraining:
       gradients, changes: root mean squares (checkpoints, names) of the gradient on this batch, and
         of what the optimizer would make of it.
       answers: what the model answers at each checkpoint, where that can be shown.
+      explained: the number of the checkpoint that the step of the page is of, where it is of one.
     """
 
     steps: tuple[int, ...]
@@ -81,3 +82,4 @@ class OverTraining:
     gradients: np.ndarray
     changes: np.ndarray
     answers: Regions | Curve | Samples | None = None
+    explained: int | None = None

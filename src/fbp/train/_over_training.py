@@ -69,8 +69,10 @@ def over_training(run: Run, step: StepOfRun) -> tuple[OverTraining | None, list[
         if "loss" in line
     ]
     answers = answers_of(step, told)
-    args = tuple(steps), len(folders), logged, values, tuple(groups), gradients, changes, answers
-    return OverTraining(*args), said
+    at = None if step.state is None else int(step.state.step)
+    explained = steps.index(at) if at in steps else None
+    sizes_of = values, tuple(groups), gradients, changes
+    return OverTraining(tuple(steps), len(folders), logged, *sizes_of, answers, explained), said
 
 
 def _measured(objective: Any, optimizer: Any, state: State, batch: PyTree) -> Any:

@@ -18,22 +18,22 @@ function startTraining() {
   section.hidden = false;
   section.append(
     make("h2", {}, "Over training ", make("small", {}, `the whole run, at ${some}`)),
-    make("p", {}, "Above is one step; training repeats it. Move the slider to see the same examples at other times of this run: how large their gradients were, what the optimizer would have made of them, and what the network answered."),
+    make("p", {}, "Above is one step; training repeats it. Move the slider to see the same examples at other times of this run: how large their gradients were, and what the optimizer would have made of them.", OVER.answers ? " And what the network answered then." : ""),
     make("div", { className: "slider" }, make("label", { htmlFor: "checkpoint" }, "checkpoint"), slider, make("output", { id: "when", htmlFor: "checkpoint" })),
     make("div", { className: "panels" }, lossPanel(), answersPanel(), sizesPanel()),
   );
   const below = make("button", { id: "below", title: "to what is below" }, "the whole run ↓");
   below.onclick = () => { section.scrollIntoView({ block: "start" }); slider.focus({ preventScroll: true }); };
   find("legend").append(below);
-  chosen = last;
-  slider.value = String(last);
+  chosen = OVER.explained === null ? last : OVER.explained;
+  slider.value = String(chosen);
   drawTraining();
 }
 
 function drawTraining() {
   if (!OVER) return;
   const [step, value] = [OVER.steps[chosen], OVER.values[chosen]];
-  const said = `step ${step.toLocaleString("en")} of ${OVER.steps.at(-1).toLocaleString("en")}; loss of these examples ${number(value)}`;
+  const said = `step ${step.toLocaleString("en")} of ${OVER.steps.at(-1).toLocaleString("en")}; loss of these examples ${number(value)}${chosen === OVER.explained ? ", the step above" : ""}`;
   find("checkpoint").setAttribute("aria-valuetext", said);
   find("when").textContent = said;
   drawLoss();
