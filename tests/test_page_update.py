@@ -122,6 +122,11 @@ def test_a_layer_that_was_given_other_numbers_has_no_step() -> None:
     assert data["events"][-1][0] == "update"
 
 
+def test_every_script_of_the_room_is_in_the_page() -> None:
+    folder = Path(_page.__file__).parent / "page"
+    assert {f"page/{path.name}" for path in folder.glob("*.js")} == set(_page.SCRIPTS)
+
+
 def test_without_an_optimizer_nothing_is_there() -> None:
     found = neuron(None)
     data = data_of(found.page())

@@ -22,7 +22,7 @@ SCRIPTS = tuple(
     f"page/{name}.js"
     for name in (
         *("basics", "numbers", "heat", "frames", "sums", "attention", "norms", "windows", "gates"),
-        *("pairs", "layer", "update", "training", "steps", "selftest"),
+        *("pairs", "softmax", "layer", "update", "training", "steps", "selftest"),
     )
 )
 
