@@ -425,9 +425,12 @@ def test_runs(tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
     assert "runs/spiral, 5 rows" in said
     assert "dense_2" in said
     assert "at step" in said
-    assert "the update; root mean squares:" in said
+    assert main(["explain", "runs/spiral", "--step", "0"]) == 0
+    assert "the update; root mean squares:" in capsys.readouterr().out
     assert main(["explain", "runs/spiral", "--step", "60"]) == 0
-    assert "at step 60" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "at step 60" in said
+    assert "no parameter moves" in said  # the rate has fallen to 0
     assert "expected a checkpoint of step 7, got" in failure(capsys, "runs/spiral", "--step", 7)
     assert "--rows to be 1 or more, got 0" in failure(capsys, "runs/spiral", "--rows", 0)
     assert "--text is of a language model" in failure(capsys, "runs/spiral", "--text", "a")
