@@ -157,6 +157,7 @@ def test_budget(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_scaling(capsys):
     scaling = load("scaling")
     assert scaling.slope((1, 2), [3, 12]) == 2

@@ -342,8 +342,17 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("steps", [0, 3])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("adamw", 3),
+        *(
+            pytest.param(name, steps, marks=pytest.mark.slow)
+            for name, steps in (("sgd", 0), ("clipped", 3), ("scaled", 0), ("averaged", 3))
+        ),
+        pytest.param("polyak", 3, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+    ],
+)
 def test_the_update_is_that_of_a_step(name: str, steps: int) -> None:
     model = fbp.Serial(
         a=fbp.Dense(3, 5), b=fbp.Tanh(), drop=fbp.Dropout(0.5), c=fbp.freeze(fbp.Dense(5, 2))

@@ -584,6 +584,7 @@ def test_weak_tests_let_mutants_live(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_unusable_tests_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     user(
         tmp_path,

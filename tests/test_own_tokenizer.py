@@ -151,7 +151,11 @@ def test_wrong_flags(args: list[str], words: str, tmp_path: Path, capsys: Any) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "args", [["llama", "--tokenizer", "bpe:280"], ["gpt", "--dropout", "0.1", "--hidden", "24"]]
+    "args",
+    [
+        ["llama", "--tokenizer", "bpe:280"],
+        pytest.param(["gpt", "--dropout", "0.1", "--hidden", "24"], marks=pytest.mark.exhaustive),
+    ],
 )
 def test_trained_from_the_start(args: list[str], book: Path, tmp_path: Path, capsys: Any) -> None:
     how = ["--preset", "tiny", "--steps", "20", "--data", str(book), "--runs", str(tmp_path / "r")]

@@ -140,6 +140,7 @@ def test_one_document_and_a_learning_rate(here: Path, capsys: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_pretrained_model_is_tuned_on_documents(here: Path, capsys: Any) -> None:
     tokenizers: Any = pytest.importorskip("tokenizers")
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())

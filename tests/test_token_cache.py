@@ -209,6 +209,7 @@ def test_tables_take_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_goes_on_without_its_tokenizers_folder(tmp_path: Path, tokenizer: Any) -> None:
     (tmp_path / "a.txt").write_text(TEXT)
     (tmp_path / "b.txt").write_text(TEXT[:4000])

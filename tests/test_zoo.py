@@ -86,6 +86,7 @@ def test_the_norms_are_those_of_single_gradients(x64):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_peers_lose_as_much(capsys):
     pytest.importorskip("equinox")
     for name in SMALL:
