@@ -101,7 +101,7 @@ INSIDE = {
 
 
 @pytest.mark.parametrize("name", INSIDE)
-@pytest.mark.parametrize("budget", ["fast", "default"])
+@pytest.mark.parametrize("budget", ["fast", pytest.param("default", marks=pytest.mark.slow)])
 def test_a_rule_that_is_right_in_its_domain(name: str, budget: Any) -> None:
     make, args, domain = INSIDE[name]
     for seed in range(2 if budget == "fast" else 1):

@@ -39,7 +39,10 @@ def by_to_jax(params: Any, scale: float) -> Any:
     return jax.grad(scaled)(params)
 
 
-@pytest.mark.parametrize("gradient", [by_value_and_grad, by_halves, by_to_jax])
+@pytest.mark.parametrize(
+    "gradient",
+    [by_value_and_grad, *(pytest.param(f, marks=pytest.mark.slow) for f in (by_halves, by_to_jax))],
+)
 def test_a_scale_saves_what_float16_cannot_hold(gradient: Callable[..., Any]) -> None:
     params = PLAIN.init(KEY)
     exact = jax.jit(PLAIN.value_and_grad)(params, (X, LABELS))[1].model["b"]

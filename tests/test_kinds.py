@@ -55,8 +55,14 @@ AROUND: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    ("table", "around"),
+    [
+        pytest.param(table, around, marks=[pytest.mark.slow] if (i + j) % 2 else [])
+        for i, table in enumerate(TABLES)
+        for j, around in enumerate(AROUND)
+    ],
+)
 def test_constants_in_a_rule_have_no_gradient(table: str, around: str) -> None:
     w = TABLES[table]
 

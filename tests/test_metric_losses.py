@@ -295,7 +295,13 @@ CONTRASTIVE_BUGS = ["rows_only", "columns_along_rows", "not_transposed", "scale_
 CONTRASTIVE_BUGS += ["scale_not_its_logarithm", "length_taken_for_constant", "length_dropped"]
 
 
-@pytest.mark.parametrize("bug", CONTRASTIVE_BUGS)
+@pytest.mark.parametrize(
+    "bug",
+    [
+        pytest.param(bug, marks=[pytest.mark.slow, pytest.mark.exhaustive] if i % 3 else [])
+        for i, bug in enumerate(CONTRASTIVE_BUGS)
+    ],
+)
 def test_a_bug_of_contrastive_is_caught(bug: str) -> None:
     y = float32(pairs((7, 5)))
     loss_cases.is_caught(CONTRASTIVE, contrastive_bug(bug), PARAMS, y, None, seed=0)

@@ -63,7 +63,9 @@ def test_several_losses_are_their_weighted_sum(x64: None) -> None:
                      budget="fast").ok  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [1, 3, 5, 11])
+@pytest.mark.parametrize(
+    "size", [1, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 11))]
+)
 def test_losses_that_leave_out_different_rows_add_up_over_parts(size: int, x64: None) -> None:
     params, data = drawn(TWO), batch(1, 12)
     (value, aux), dparams = TWO.value_and_grad(params, data, has_aux=True)

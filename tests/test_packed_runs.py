@@ -51,7 +51,8 @@ def logged(folder: Path) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["gpt", pytest.param("llama", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt", pytest.param("llama", marks=pytest.mark.exhaustive)])
 def test_a_packed_run_and_going_on_with_it(kind: str, here: Path, capsys: Any) -> None:
     args = "train", kind, "--data", "d.jsonl", "--pack", *TINY
     assert run(*args, "--steps", 12, "--eval-every", 4, "--name", "whole") == 0
@@ -79,9 +80,10 @@ def test_a_packed_run_and_going_on_with_it(kind: str, here: Path, capsys: Any) -
     halves = [json.dumps({"text": part}) for d in DOCUMENTS for part in (d[:2], d[2:])]
     (here / "d.jsonl").write_text("\n".join(halves))
     said = failure(capsys, "train", "--resume", "runs/whole", "--steps", 13)
-    assert "cannot go on: tokens is" in said
+    assert "cannot go on: the data is not what the run began with" in said
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_documents_alone(here: Path) -> None:
     """Each token of each held-out document but its first, once."""
     task = text_task("gpt", here / "d.jsonl", Sizes("tiny"), pack=True)
