@@ -69,7 +69,7 @@ function rule(row, kind) {
   const [sentence, ...lines] = DATA.rules[row.rule];
   const box = make("div", { className: `rule ${kind || "idle"}` });
   if (!sentence) return make("p", { className: "none" }, "This layer's class has no docstring to show a rule from.");
-  const pre = make("pre");
+  const pre = make("pre", { tabIndex: 0 });
   let lit = false;
   for (const line of lines) {
     if (/^\s*[\w, [\]{}'-]+?\s*=/.test(line)) {
@@ -188,7 +188,7 @@ function byRow(row) {
   const named = (id) => (known.has(id) ? token(known.get(id)) : `label ${id}`);
   const most = Math.max(...row.rows.map((each) => each[2] || 0), 1e-30);
   const head = ["row", "should come", "p", "loss", "", "p − q there", "likeliest", "its p"];
-  const table = make("table", {}, make("thead", {}, make("tr", {}, ...head.map((each) => make("th", {}, each)))));
+  const table = make("table", {}, make("thead", {}, make("tr", {}, ...head.map((each) => make(each ? "th" : "td", {}, each)))));
   const body = make("tbody");
   row.rows.forEach(([target, p, loss, best, top], i) => {
     const bar = make("span", { className: "size" });

@@ -153,7 +153,7 @@ function sizesPanel() {
     const cells = ["gradients", "changes"].flatMap((side) => [make("td", { className: "mono" }), make("td", {}, strip(side, p))]);
     body.append(make("tr", {}, make("td", { className: "mono" }, name), ...cells));
   });
-  const head = ["", "gradient", "over the run", "step", "over the run"].map((each) => make("th", {}, each));
+  const head = ["", "gradient", "over the run", "step", "over the run"].map((each) => make(each ? "th" : "td", {}, each));
   const table = make("table", { id: "sizes" }, make("thead", {}, make("tr", {}, ...head)), body);
   const words = ["gradients", "changes"].map((side) => {
     const [low, high] = span(side);
@@ -210,7 +210,7 @@ function answersPanel() {
   if (!of) return null;
   if (of.kind === "samples") {
     const some = of.at.length < OVER.steps.length ? `${of.at.length} of the ${OVER.steps.length} checkpoints write; here is the one nearest to the slider. ` : "";
-    return panel("What it writes", make("p", { className: "soft" }, `${some}After the first tokens of the text above it goes on with the likeliest one each time.`), make("pre", { id: "written" }), make("div", { className: "key", id: "by" }));
+    return panel("What it writes", make("p", { className: "soft" }, `${some}After the first tokens of the text above it goes on with the likeliest one each time.`), make("pre", { id: "written", tabIndex: 0 }), make("div", { className: "key", id: "by" }));
   }
   if (of.kind === "curve") return panel("What it answers", picture("answers"), make("div", { className: "key" }, swatch("--soft"), "examples ", swatch("--forward"), "its answer "), make("div", { className: "key", id: "by" }));
   const legend = make("div", { className: "key" }, `${of.target}: `);

@@ -33,7 +33,7 @@ function changes() {
     bar.style.width = `${(90 * (Number(line[4]) || 0)) / most}px`;
     body.append(make("tr", {}, make("td", {}, name), ...line.slice(1).map((each) => make("td", { className: "mono" }, minus(each))), make("td", {}, bar)));
   });
-  const table = make("table", { className: "changes" }, make("thead", {}, make("tr", {}, ...head.map((each) => make("th", {}, each)), make("th"))), body);
+  const table = make("table", { className: "changes" }, make("thead", {}, make("tr", {}, ...head.map((each) => make(each ? "th" : "td", {}, each)), make("td"))), body);
   return make("div", { className: "scroll all", tabIndex: 0, role: "region", "aria-label": "each parameter, root mean squares" }, table);
 }
 
