@@ -13,11 +13,13 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import fbp
 from fbp.cli import main
+from fbp.train._steps import Steps
 from fbp.train.checkpoints import newest_whole
 
 # Where these tests run in the background, SIGINT is ignored, and those who start there ignore it.
@@ -89,8 +91,6 @@ def prepared(folder):
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory):
     tokenizers = pytest.importorskip("tokenizers")
-    import jax
-
     folder = tmp_path_factory.mktemp("made") / "gpt2"
     model = fbp.models.gpt2(vocab=257, context=32, width=16, heads=2, layers=2)
     fbp.models.save_pretrained(folder, model, jax.jit(model.init)(jax.random.key(0)))
@@ -293,6 +293,12 @@ def failure(capsys, *args):
     return said
 
 
+MINE = """
+import fbp, numpy as np
+X = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
+def make():
+    return fbp.models.mlp((1, 4, 1)), fbp.MeanSquaredError(), (X, X**2)
+"""
 CURVE = ("train", "curve", "--no-check", "--save-every", "0.01")
 
 
@@ -309,6 +315,33 @@ def test_more_steps_and_what_may_not_change(here, capsys):
     config = json.loads((here / "runs/curve/config.json").read_text())
     assert (config["steps"], config["seed"]) == (70, 4)
     assert logged(here / "runs/curve")[-1]["step"] == 70
+
+
+@pytest.mark.parametrize("kind", ["curve", "gpt", "mine_ended.py:make"])
+def test_a_run_stopped_after_its_last_step_can_go_on(kind, here, capsys, monkeypatch):
+    """It has still its last answers to measure, and its scores and its picture to make."""
+    (here / "mine_ended.py").write_text(MINE)
+    prepared(here)
+    args = [kind, "--no-check", "--steps", "8", "--eval-every", "4"]
+    args += ["--preset", "tiny", "--data", "t.txt"] if kind == "gpt" else []
+    assert main(["train", *args, "--name", "whole"]) == 0
+    start = Steps.start
+
+    def stopped(self, state, step, batches):
+        if step == 7 or step + len(jax.tree.leaves(batches)[0]) == 8:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.1)  # until the thread that listens has heard it
+        return start(self, state, step, batches)
+
+    monkeypatch.setattr(Steps, "start", stopped)
+    assert main(["train", *args, "--name", "it"]) == 130
+    assert "stopped by Ctrl-C after step 8" in capsys.readouterr().out
+    assert logged(here / "runs/it")[-1]["step"] == 4
+    assert main(["train", "--resume", "runs/it"]) == 0
+    assert_same(here / "runs/it", here / "runs/whole")
+    files = [sorted(p.name for p in (here / "runs" / name).iterdir()) for name in ("it", "whole")]
+    assert files[0] == files[1]
+    assert "has taken all its 8 steps" in failure(capsys, "train", "--resume", "runs/it")
 
 
 def test_evaluations_by_the_clock(here, capsys):

@@ -1,5 +1,6 @@
 """Nothing that was computed is lost, and nothing false is said of it: the corners."""
 
+import itertools
 import json
 import re
 import resource
@@ -70,14 +71,31 @@ def test_a_signal_while_the_weights_are_written(tmp_path, monkeypatch):
     """A sweep of several must not go on as if nothing had been."""
     real = Run.save_weights
 
-    def slow(self, params):
+    def slow(self, *params):
         raised(signal.SIGINT)
-        real(self, params)
+        real(self, *params)
 
     monkeypatch.setattr(Run, "save_weights", slow)
     result = fit(tmp_path / "it")
     assert result.status == 130
     assert newest_whole(tmp_path / "it" / "steps")[0].step == 20
+
+
+def test_a_signal_in_the_last_evaluation(tmp_path):
+    """The checkpoint is of before it: gone on with, the log has that evaluation once."""
+    calls = itertools.count()
+
+    def evaluate(params):
+        if next(calls) == 2:
+            raised()
+        return {"loss": 1.0}
+
+    more = {"evaluate": evaluate, "eval_every": 10}
+    assert fit(tmp_path / "it", **more).status == 143
+    result = fit(tmp_path / "it", resume=True, **more)
+    assert (result.status, result.last_step) == (0, 20)
+    assert [line["step"] for line in Run(tmp_path / "it").metrics()] == [0, 10, 20]
+    Run(tmp_path / "it").require_whole()
 
 
 def test_a_run_that_has_ended_is_that_run(tmp_path):

@@ -19,10 +19,10 @@ from fbp.step._mistakes import require_parts
 from fbp.train._drawn import Draw, looked_at
 from fbp.train._loop import Fit, Metrics, first_of
 from fbp.train._loop import fit as take_steps
-from fbp.train._opened import go_on_with, opened, require_same, saver_of, unless_told
-from fbp.train._run import Run
+from fbp.train._opened import go_on_with, opened, require_same, save_weights, saver_of, unless_told
 from fbp.train._settings import Settings
 from fbp.train._traced import require_traces
+from fbp.train.checkpoints._logs import cut_back
 
 
 def fit(
@@ -154,6 +154,7 @@ def fit(
         if checkpoint is not None and checkpoint.step >= steps:
             has_ended = True
             require_same(run, whole, checkpoint.content["config"])
+            cut_back(run.folder, checkpoint.content["logs"])
             say(f"{folder}: has taken all its {checkpoint.step:,} steps")
         else:
             go_on_with(run, whole, checkpoint, report)
@@ -175,7 +176,7 @@ def fit(
             **more,
         )
         with signals.meanwhile(None), unless_told(result):
-            _save_weights(run, result)
+            save_weights(run, result)
             run.seal()
         if result.signum is None and signals.signum is not None:  # while these were written
             result = dataclasses.replace(result, signum=signals.signum)
@@ -209,12 +210,6 @@ def _tell(result: Fit, say: Callable[[str], None]) -> None:
     for line in (result.ended, result.trouble):
         if line is not None:
             say(line)
-
-
-def _save_weights(run: Run, result: Fit) -> None:
-    run.save_weights(getattr(result.params, "model", result.params))
-    if result.last_step != result.step:
-        run.save_last(getattr(result.last.params, "model", result.last.params))
 
 
 def _loss_of(

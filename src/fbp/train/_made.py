@@ -25,7 +25,9 @@ from fbp.train._opened import (
     noted,
     of_every_run,
     resolved,
+    save_weights,
     say_which,
+    seal,
     unless_told,
 )
 from fbp.train._picture import draw_text_run
@@ -189,12 +191,10 @@ def _train_in(
         **of_every_run(run, settings, config, resume, signals),
     )
     with signals.meanwhile(None), unless_told(result):
-        run.save_weights(result.params.model)
-        if result.last_step != result.step:
-            run.save_last(result.last.params.model)
+        save_weights(run, result)
         if result.signum is None:
             draw_picture(run, report, lambda: draw_text_run(task.name, run.metrics()))
-        run.seal()
+        seal(run, result, steps)
         tracked.close()
         say_which(run, result, report)
     return result

@@ -122,7 +122,7 @@ def go_on_with(
     else:
         then = resume.content["config"]
         require_same(run, config, then)
-        # A run that was killed after its last step still has its weights to write.
+        # A run that was stopped after its last step still has files to write.
         if resume.step >= config["steps"] and run.is_sealed:
             raise InputError(
                 f"{run.folder}: has taken all its {resume.step:,} steps: to go on, give it more "
@@ -218,6 +218,19 @@ def unless_told(result: Fit) -> Iterator[None]:
     except SaveError:
         if result.trouble is None:
             raise
+
+
+def save_weights(run: Run, result: Fit) -> None:
+    """Saves the model's best weights, and the last where those are others."""
+    best, last = (getattr(p, "model", p) for p in (result.params, result.last.params))
+    run.save_weights(best, last if result.last_step != result.step else None)
+
+
+def seal(run: Run, result: Fit, steps: int) -> None:
+    """Notes that the run has ended, unless it was stopped after its last step: then it still has
+    its answers to measure and its picture to draw, and may go on to do so."""
+    if result.signum is None or result.last_step < steps:
+        run.seal()
 
 
 def say_which(run: Run, result: Fit, report: Reporter) -> None:

@@ -194,11 +194,15 @@ class Run:
         line = json.dumps({"step": step, **metrics}, allow_nan=False)
         append(self.folder / METRICS, f"{line}\n")
 
-    def save_weights(self, params: Params) -> None:
-        self._save(WEIGHTS, params)
-
-    def save_last(self, params: Params) -> None:
-        self._save(LAST, params)
+    def save_weights(self, best: Params, last: Params | None) -> None:
+        """Saves the best weights, and the last where those are others. What an earlier end of this
+        run has left of its own weights, their scores among it, does not stay beside them."""
+        self._save(WEIGHTS, best)
+        (self.folder / SCORES).unlink(missing_ok=True)
+        if last is None:
+            (self.folder / LAST).unlink(missing_ok=True)
+        else:
+            self._save(LAST, last)
 
     def _save(self, name: str, params: Params) -> None:
         from safetensors.numpy import save

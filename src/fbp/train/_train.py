@@ -21,7 +21,9 @@ from fbp.train._opened import (
     noted,
     of_every_run,
     resolved,
+    save_weights,
     say_which,
+    seal,
     unless_told,
 )
 from fbp.train._picture import draw_run
@@ -140,14 +142,12 @@ def _train_in(
             tested = {f"test_{name}": value for name, value in tested.items()}
             result = dataclasses.replace(result, metrics={**result.metrics, **tested})
         with unless_told(result):
-            run.save_weights(result.params.model)
-            if result.last_step != result.step:
-                run.save_last(result.last.params.model)
+            save_weights(run, result)
             if result.signum is None:
                 predict = answering(answers, result.params.model)
                 _score(run, task, predict, report)
                 draw_picture(run, report, lambda: draw_run(task, run.metrics(), predict))
-            run.seal()
+            seal(run, result, steps)
             say_which(run, result, report)
         tracked.close()
     is_line = task.members is not None and result.step == 0

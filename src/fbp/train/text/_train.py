@@ -23,7 +23,9 @@ from fbp.train._opened import (
     noted,
     of_every_run,
     resolved,
+    save_weights,
     say_which,
+    seal,
     unless_told,
 )
 from fbp.train._picture import draw_text_run
@@ -151,14 +153,12 @@ def _train_in(
     )
     with signals.meanwhile(None), unless_told(result):
         if task.start is None:
-            run.save_weights(result.params)
-            if result.last_step != result.step:
-                run.save_last(result.last.params)
+            save_weights(run, result)
         else:
             task.start.save(run, text_model.model, result.params)
         if result.signum is None:
             draw_picture(run, report, lambda: draw_text_run(task.name, run.metrics()))
-        run.seal()
+        seal(run, result, steps)
         tracked.close()
         say_which(run, result, report)
     return result
