@@ -325,6 +325,15 @@ def test_a_closed_pipe_does_not_cost_a_run(tmp_path):
     assert (tmp_path / "runs" / "curve" / "weights.safetensors").exists()
 
 
+def test_a_closed_pipe_ends_other_commands_without_a_word(tmp_path):
+    code = "import sys; from fbp.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "explain", "neuron"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.wait() == 141
+        assert process.stderr.read() == b""
+
+
 def test_an_interrupt_while_starting_is_one_line(capsys, monkeypatch):
     def interrupted(args):
         raise KeyboardInterrupt

@@ -313,8 +313,8 @@ def test_troubles_are_said() -> None:
     params.model["a"]["b"] = jnp.array([-1e3, 0.0, 0.0])  # one unit that is never above 0
     params.model["c"] = jnp.array(1e-6)
     text = str(fbp.explain(objective, params, (np.ones((4, 2)), np.ones((4, 1)))))
-    assert "b: 1 of 3 units are 0 for every example: no gradient passes through them" in text or (
-        "b: 2 of 3 units" in text or "b: 3 of 3 units" in text
+    assert "b: 1 of 3 neurons are 0 for every example: no gradient passes through them" in text or (
+        "b: 2 of 3 neurons" in text or "b: 3 of 3 neurons" in text
     )
     assert "a: the gradient vanishes: dx is" in text
     params.model["c"] = jnp.array(jnp.nan)

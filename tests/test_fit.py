@@ -1,5 +1,6 @@
 """`fbp.train.fit` for scripts, and the recipe of an update."""
 
+import re
 import signal
 import time
 
@@ -14,7 +15,7 @@ import fbp
 from fbp._errors import InputError
 from fbp.train import Settings
 from fbp.train._prepared import prepared
-from fbp.train._recipe import Recipe
+from fbp.train._recipe import RULES, Recipe
 from fbp.train.checkpoints import newest_whole
 from fbp.train.checkpoints._named import named
 
@@ -163,6 +164,41 @@ def test_an_average_is_what_is_measured_and_kept(tmp_path):
     assert not np.array_equal(
         result.params.model["dense_1"]["w"], result.last.params.model["dense_1"]["w"]
     )
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_rule_of_an_optimizer_is_what_optax_does(name):
+    rng = np.random.default_rng(0)
+    decay = {"adamw": 0.1, "lion": 0.1}.get(name)
+    optimizer = Recipe(name, schedule="constant", weight_decay=decay).made(0.01, 10)
+    p = jnp.float32(0.7)
+    state = optimizer.init(p)
+    b2 = 0.99 if name == "lion" else 0.999
+    known = {"b1": 0.9, "b2": b2, "eps": 1e-8, "rate": 0.01, "decay": decay, "m": 0.0, "v": 0.0}
+    known |= {"sqrt": np.sqrt, "sign": np.sign}
+    for t in range(1, 4):
+        d = jnp.float32(rng.normal())
+        update, state = optimizer.update(d, state, p)
+        known |= {"p": float(p), "d": float(d), "t": t}
+        for line in RULES[name]:
+            # Products stand side by side.
+            exec(re.sub(r"(?<=[\w)]) (?=[\w(])", " * ", line).replace("^", "**"), known)
+        assert known["step"] == pytest.approx(float(update), rel=2e-5, abs=2e-8)
+        p = optax.apply_updates(p, update)
+
+
+def test_the_recipe_of_a_step_in_words():
+    recipe = Recipe(warmup=2, weight_decay=0.1, clip=1.0)
+    line, *rule = recipe.said(0.02, 100, 0)
+    assert line == (
+        "adamw; the learning rate is 0.00667 here, at most 0.02, weight decay 0.1, a gradient "
+        "longer than 1 is cut to that length"
+    )
+    assert rule == list(RULES["adamw"])
+    assert Recipe("sgd", options={"momentum": 0.9}).said(0.1, 9, 1)[1:] == []
+    assert Recipe("adafactor", schedule="constant").said(0.1, 9, 1) == [
+        "adafactor; the learning rate is 0.1 here"
+    ]
 
 
 def rates(recipe, steps=100, lr=2.0):

@@ -563,6 +563,79 @@ def test_mouse_keys_and_addresses(tmp_path: Path) -> None:
 
 
 @in_browser
+def test_arrays_say_where_they_come_from_and_go_to(tmp_path: Path) -> None:
+    script = """
+      const seen = {};
+      for (const [i, row] of ROWS.entries()) {
+        pinned = i;
+        step = EVENTS.length - 1;
+        draw();
+        seen[row.path] = [...find("layer").querySelectorAll("figure")].flatMap((figure) => {
+          const button = figure.querySelector(".address");
+          const name = figure.querySelector("b").textContent;
+          return button ? [`${name} ${button.parentNode.textContent}`] : [];
+        });
+      }
+      pinned = 1;
+      draw();
+      find("layer").querySelector("figure .address").click();
+      return [seen, ROWS[pinned].path];
+    """
+    seen, opened = said_by(mlp().page(), tmp_path, script)
+    assert seen == {
+        "dense_1": ["y to activation_1", "dy from activation_1"],
+        "activation_1": ["x from dense_1", "y to dense_2", "dy from dense_2", "dx to dense_1"],
+        "dense_2": [
+            "x from activation_1",
+            "y to the loss",
+            "dy from the loss",
+            "dx to activation_1",
+        ],
+        "loss": ["y from dense_2", "dy to dense_2"],
+    }
+    assert opened == "dense_1"
+    seen, _ = said_by(gpt().page(), tmp_path, script)
+    assert "y to attention [1]" in seen["blocks.attention.out"]  # where it is added
+    assert "dx to attention [1]" in seen["blocks.attention.norm"]
+
+
+@in_browser
+def test_scales_have_the_signs_that_are_there(tmp_path: Path) -> None:
+    script = """
+      const scales = {};
+      for (const [event, names] of [[1, ["x", "y"]], [3, ["target", "1/n"]]]) {
+        goTo(event);
+        for (const name of names) {
+          scales[name] = shown[name].figure.querySelector(".scale").textContent;
+        }
+      }
+      return scales;
+    """
+    found = said_by(mlp().page(), tmp_path, script)
+    assert found["x"].startswith("\u2212")
+    assert found["y"].startswith("0")  # of a ReLU
+    assert found["1/n"].startswith("0")
+    assert found["target"] == "whole numbers"
+
+
+@in_browser
+def test_closed_gates_are_shown_beside_open_ones(tmp_path: Path) -> None:
+    script = """
+      goTo(EVENTS.findIndex((each) => each.kind === "backward" && ROWS[each.row].cls === "Relu"));
+      const text = () => find("cell").textContent;
+      const seen = [text()];
+      find("cell").querySelector(".address").click();
+      return [...seen, text()];
+    """
+    opened, closed = said_by(mlp().page(), tmp_path, script)
+    count = re.search(r"(\d+) of 128 gates are closed", opened)
+    assert count is not None
+    assert 0 < int(count[1]) < 128
+    assert opened.endswith("\u00d7 0 = 0.")
+    assert "\u00d7 0" in closed.split("=")[1]
+
+
+@in_browser
 @pytest.mark.parametrize("made", [neuron, gpt])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_nothing_is_wider_than_the_window(made: Any, width: int, tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def test_the_slider_by_mouse_and_keys(window: Browser, tmp_path: Path) -> None:
     assert over is not None
     opened(window, page_of(step, over), tmp_path)
     text = "find('checkpoint').getAttribute('aria-valuetext')"
-    assert window.run(text).startswith("step 20 of 20; loss of these examples")
+    assert window.run(text).startswith("step 20 of 20; loss of the examples above")
     assert window.run(text).endswith(", the step above")
     before = window.run("step")
     window.click("find('below')")

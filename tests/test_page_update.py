@@ -225,6 +225,32 @@ def test_the_update_by_mouse_and_keys(tmp_path: Path) -> None:
 
 
 @in_browser
+def test_a_weight_that_was_chosen_stays_chosen(tmp_path: Path) -> None:
+    script = """
+      const place = ROWS.findIndex((row) => row.path === "dense_2");
+      goTo(EVENTS.findIndex((each) => each.kind === "backward" && each.row === place));
+      choose(ROWS[place], "dw", 7);
+      const value = () => find("cell").querySelector(".value").textContent.split(" =")[0];
+      const seen = [value()];
+      goTo(EVENTS.length - 1);
+      find("net").children[place].click();
+      seen.push(value());
+      goTo(EVENTS.findIndex((each) => each.row === place));
+      return [...seen, value()];
+    """
+    seen = said_by(mlp().page(), tmp_path, script)
+    assert seen == ["dw[2, 1]", "step w[2, 1]", "w[2, 1]"]
+
+
+@in_browser
+def test_the_optimizer_is_said_with_its_rule(tmp_path: Path) -> None:
+    script = 'goTo(EVENTS.length - 1); return find("update").textContent;'
+    said = said_by(mlp().page(optimizer=["adamw; fast", "step = -rate d"]), tmp_path, script)
+    assert "The optimizer: adamw; fast." in said
+    assert "step = \u2212rate d" in said
+
+
+@in_browser
 def test_a_step_that_moves_nothing_is_said(tmp_path: Path) -> None:
     script = """
       goTo(EVENTS.length - 1);

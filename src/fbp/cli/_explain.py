@@ -47,7 +47,7 @@ class Explain:
         what = NEURON if self.what is None else self.what
         if what == NEURON and not Path(NEURON).is_dir():
             explanation, title, tokens = _neuron(), "one neuron, y = w x + b", ()
-            over = None
+            update, over = ("gradient descent with the learning rate 0.01",), None
         else:
             folder = Path(what)
             if not folder.is_dir():
@@ -62,10 +62,10 @@ class Explain:
                 state=found.state,
             )
             print(explanation)
-            title, tokens = found.said, found.tokens or ()
+            title, tokens, update = found.said, found.tokens or (), found.update
             over = None if self.html is None else _over_training(folder, found)
         if self.html is not None:
-            _write(self.html, explanation.page(title, tokens, over))
+            _write(self.html, explanation.page(title, tokens, over, update))
         return 1 if explanation.wrong else 0
 
     def _learn(self, file: Path) -> int:

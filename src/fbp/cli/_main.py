@@ -1,6 +1,7 @@
 """`fbp`: chooses the command, and prints errors."""
 
 import io
+import os
 import sys
 
 import tyro
@@ -51,7 +52,13 @@ def main(args: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        return command.run()
+        status = command.run()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads has gone, as in `fbp runs | head`
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return 141  # as a shell says of a program that SIGPIPE ends
     except Exception as error:
         if not _is_told(error):
             raise

@@ -53,6 +53,7 @@ class Explanation(TracedStep):
         title: str = "",
         tokens: Sequence[str] = (),
         over_training: OverTraining | None = None,
+        optimizer: Sequence[str] = (),
     ) -> str:
         """Returns a page of HTML to walk through the step, in one file that needs no other.
 
@@ -60,8 +61,9 @@ class Explanation(TracedStep):
           title: what it is a step of.
           tokens: of a text, each token as text, and the one after the last.
           over_training: what became of the run that it is a step of, as `fbp explain RUN` has it.
+          optimizer: what it is, and its rule, a line each.
         """
-        return page_of(self, title, tokens, over_training)
+        return page_of(self, title, tokens, over_training, optimizer)
 
     def plot(self, what: str = "gradients", title: str = "", tokens: Sequence[str] = ()) -> Picture:
         """Returns a picture, which a notebook shows and `save` writes as .png or .svg.

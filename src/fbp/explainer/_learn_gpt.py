@@ -66,11 +66,10 @@ def small_gpt(steps: int, say: Callable[[str], None]) -> dict[str, Any]:
     say(f"one step of it explained, on {READ!r}")
     ids = tokenizer.encode(READ)
     batch = jnp.asarray(ids[None, :-1]), jnp.asarray(ids[None, 1:])
-    step = explain(objective, state.params, batch)
-    updated = jax.tree.map(lambda p, d: p - SMALL_RATE * d, state.params, step.grads)
+    step = explain(objective, state.params, batch, optimizer=optax.sgd(SMALL_RATE))
+    update = step.update
+    assert update is not None
     chances = jax.jit(lambda params: jax.nn.softmax(model.forward(params, batch[0])[0][0]))
-    then = np.asarray(chances(updated))[np.arange(len(ids) - 1), ids[1:]]
-    slope = sum(float((np.asarray(d) ** 2).sum()) for d in jax.tree.leaves(step.grads))
     return {
         "sentences": text.splitlines()[:3],
         "size": size,
@@ -86,12 +85,16 @@ def small_gpt(steps: int, say: Callable[[str], None]) -> dict[str, Any]:
         "p": letters(chances(state.params)),
         "value": step.value,
         "rate": SMALL_RATE,
-        "expected": step.value - SMALL_RATE * slope,
-        "then": float(-np.log(then).mean()),
+        "expected": update.foretold,
+        "then": update.value,
         "events": [_event(step, event) for event in step.events],
         "proof": proof_lines(step),
         "wrong": list(step.wrong),
-        "page": step.page("a small GPT that counts", tuple(READ)),
+        "page": step.page(
+            "a small GPT that counts",
+            tuple(READ),
+            optimizer=[f"gradient descent with the learning rate {SMALL_RATE:g}"],
+        ),
     }
 
 

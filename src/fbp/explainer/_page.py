@@ -32,6 +32,7 @@ def page_of(
     title: str = "",
     tokens: Sequence[str] = (),
     over_training: OverTraining | None = None,
+    optimizer: Sequence[str] = (),
 ) -> str:
     """The page, which asks for nothing outside itself.
 
@@ -40,6 +41,7 @@ def page_of(
       title: what it is a step of.
       tokens: of a text, each token as text, and the one after the last.
       over_training: what became of the run that it is a step of.
+      optimizer: what it is, and its rule, a line each.
     """
     pool = Pool()
     rows, loss = rows_of(explanation, pool), loss_of(explanation, pool)
@@ -51,7 +53,7 @@ def page_of(
     update, ends = None, []
     if explanation.update is not None:
         first = with_update(explanation, explanation.update, [*rows, loss], pool)
-        update = update_of(explanation, explanation.update, first)
+        update = {**update_of(explanation, explanation.update, first), "by": list(optimizer)}
         ends = [update_row(len(events))]
         events.append([UPDATE, len(rows) + 1])
     rules: list[list[str]] = []

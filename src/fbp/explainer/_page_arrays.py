@@ -76,6 +76,7 @@ def stored(a: np.ndarray, held: tuple[int, int]) -> dict[str, Any]:
         "c": held[1],
         "max": float(np.abs(finite).max(initial=0.0)),
         "rms": float(np.sqrt((finite**2).mean())) if finite.size else 0.0,
+        "sign": int(finite.min(initial=0.0) >= 0) - int(finite.max(initial=0.0) <= 0),
         "nan": int(np.isnan(a).sum()),
         "inf": int(np.isinf(a).sum()),
         "d": base64.b64encode(part.tobytes()).decode(),

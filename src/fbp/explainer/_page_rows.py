@@ -123,7 +123,10 @@ def proof_of(proof: Any) -> list[Any] | None:
         return [True, "this rule is finite where autodiff is, and only there"]
     if proof.units == 0:
         return [True, "this rule, at these numbers: exactly what autodiff says"]
-    return [True, f"this rule, at these numbers: autodiff to {proof.units:.2g} units of rounding"]
+    return [
+        True,
+        f"this rule, at these numbers: what autodiff says, to {proof.units:.2g} units of rounding",
+    ]
 
 
 def loss_of(explanation: TracedStep, pool: Pool) -> dict[str, Any]:

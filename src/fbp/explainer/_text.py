@@ -85,7 +85,7 @@ def _distance(proof: Any) -> str:
 
 
 def troubles(explanation: TracedStep) -> list[str]:
-    """Units that are 0 for every example, and gradients that vanish or blow up."""
+    """Neurons that are 0 for every example, and gradients that vanish or blow up."""
     lines = []
     start = rms(explanation.loss.dy) or 0.0
     for layer, i, one in leaves_of(explanation):
@@ -94,8 +94,8 @@ def troubles(explanation: TracedStep) -> list[str]:
             dead = (np.asarray(y).reshape(-1, y.shape[-1]) == 0).all(0)
             if dead.any():
                 lines.append(
-                    f"{place_of(layer, i)}: {dead.sum():,} of {dead.size:,} units are 0 for every "
-                    "example: no gradient passes through them"
+                    f"{place_of(layer, i)}: {dead.sum():,} of {dead.size:,} neurons are 0 for "
+                    "every example: no gradient passes through them"
                 )
         size = rms(one.dx)
         if size is not None and start and not start / FAR <= size <= start * FAR:
@@ -111,20 +111,25 @@ def troubles(explanation: TracedStep) -> list[str]:
 
 def proof_lines(explanation: TracedStep) -> list[str]:
     """Whether the rules are right, in a line; none if they were not compared."""
-    proofs = [one.proof for layer in explanation.layers for one in layer.passes]
-    proofs.append(explanation.loss.proof)
-    if not any(proofs):
+    proofs = [
+        (one.proof, place_of(layer, i))
+        for layer in explanation.layers
+        for i, one in enumerate(layer.passes)
+    ]
+    proofs = [(one, name) for one, name in (*proofs, (explanation.loss.proof, "the loss")) if one]
+    if not proofs:
         return []
     if wrong := explanation.wrong:
         return [
             f"WRONG: {', '.join(wrong)}: not what autodiff of the forward says at these numbers"
         ]
-    units = [proof.units for proof in proofs if proof is not None and not np.isnan(proof.units)]
+    units = [(proof.units, name) for proof, name in proofs if not np.isnan(proof.units)]
     if not units:
         return ["each layer's own rule is finite where autodiff is, and only there"]
+    most, name = max(units, key=lambda each: each[0])
     return [
         "each layer's own rule is what autodiff of its forward says at these numbers, to "
-        f"{max(units):.2g} units of rounding"
+        f"{most:.2g} units of rounding" + (f" at most, in {name}" if most else "")
     ]
 
 
@@ -146,8 +151,8 @@ def update_line(explanation: TracedStep) -> str:
     update = explanation.update
     assert update is not None
     return (
-        f"{explanation.value:.6g} -> {update.value:.6g} on the same batch, where the gradient "
-        f"foretold {update.foretold:.6g}"
+        f"{explanation.value:.6g} -> {update.value:.6g} on the same batch; the gradient foretold "
+        f"{update.foretold:.6g}"
     )
 
 

@@ -12,6 +12,15 @@ from fbp._layer import Params
 from fbp._tree import named_leaves
 from fbp.step import Averaged, Clipped, SpikesSkipped
 
+# What an optimizer adds to a parameter p of the gradient d, for those that most people use. Adam's
+# m and v are means that begin at 0: in step t they lack b^t of a whole mean.
+_MEANS = "m = b1 m + (1 - b1) d", "v = b2 v + (1 - b2) d^2"
+RULES = {
+    "sgd": ("step = -rate d",),
+    "adam": (*_MEANS, "step = -rate m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)"),
+    "adamw": (*_MEANS, "step = -rate (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + decay p)"),
+    "lion": ("step = -rate (sign(b1 m + (1 - b1) d) + decay p)", "m = b2 m + (1 - b2) d"),
+}
 SCHEDULES = ("cosine", "constant", "stable-decay")
 # Of a stable-decay schedule, the part at the end in which the rate falls.
 FALL = 0.2
@@ -102,6 +111,22 @@ class Recipe:
             parts.append(optax.linear_schedule(lr, lr * self.end, fall))
             at.append(steps - fall)
         return optax.join_schedules(parts, at) if at else parts[0]
+
+    def said(self, lr: float, steps: int, step: int) -> list[str]:
+        """What makes the update after so many steps, and the rule of it where it is a short one."""
+        rate, given = float(self.rate(lr, steps)(step)), []
+        if self.schedule != "constant" or self.warmup:
+            given.append(f"at most {lr:.3g}")
+        if self.weight_decay:
+            given.append(f"weight decay {self.weight_decay:g}")
+        if self.clip is not None:
+            given.append(f"a gradient longer than {self.clip:g} is cut to that length")
+        if self.skip_spikes is not None:
+            given.append("a gradient far longer than usual is left out")
+        line = f"{self.optimizer}; the learning rate is {rate:.3g} here"
+        changes_rule = self.options.get("momentum") or self.options.get("nesterov")
+        rule = () if changes_rule else RULES.get(self.optimizer, ())
+        return [", ".join([line, *given]), *rule]
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -38,6 +38,7 @@ class StepOfRun:
       optimizer, state: the run's optimizer and what it remembers, where there is a checkpoint with
         these params; else None.
       task: of a run on a table, what it was trained on; else None.
+      update: what makes the update, in words, where there is an optimizer.
       language: of a text, the model and its tokenizer; else None.
     """
 
@@ -49,6 +50,7 @@ class StepOfRun:
     optimizer: Any = None
     state: State | None = None
     task: Any = None
+    update: tuple[str, ...] = ()
     language: tuple[TextModel, Tokenizer] | None = None
 
 
@@ -69,7 +71,8 @@ def step_of_table(run: Run, task: Any, rows: int, step: int | None) -> StepOfRun
     batch = jax.tree.map(lambda a: a[0], draw(0, 1))
     said = f"{run.folder}, {len(jax.tree.leaves(batch)[0])} rows{_said(state)}"
     objective = _as_trained(run, objective)
-    return StepOfRun(objective, params, batch, None, said, optimizer, state, task)
+    update = _update_of(run, state)
+    return StepOfRun(objective, params, batch, None, said, optimizer, state, task, update)
 
 
 def step_of_text(folder: Path, text: str, step: int | None) -> StepOfRun:
@@ -101,7 +104,10 @@ def step_of_text(folder: Path, text: str, step: int | None) -> StepOfRun:
     batch = ids[None, :-1], ids[None, 1:]
     said = f"{folder}, {len(ids) - 1} tokens{_said(state)}"
     language = text_model, tokenizer
-    return StepOfRun(objective, params, batch, tokens, said, optimizer, state, language=language)
+    update = _update_of(run, state)
+    return StepOfRun(
+        objective, params, batch, tokens, said, optimizer, state, None, update, language
+    )
 
 
 def _training(run: Run, params: Params, step: int | None) -> tuple[Any, State | None]:
@@ -126,6 +132,14 @@ def _training(run: Run, params: Params, step: int | None) -> tuple[Any, State | 
         return None, None
     optimizer = optimizer_of(config)
     return optimizer, state_in(folders[step], params, optimizer)
+
+
+def _update_of(run: Run, state: State | None) -> tuple[str, ...]:
+    if state is None:
+        return ()
+    config = run.config()
+    recipe = Recipe(**config["recipe"])
+    return tuple(recipe.said(config["lr"], config["steps"], int(state.step)))
 
 
 def optimizer_of(config: dict[str, Any]) -> Any:
@@ -153,4 +167,6 @@ def _as_trained(run: Run, objective: Any) -> Any:
 
 
 def _said(state: State | None) -> str:
-    return "" if state is None else f", at step {int(state.step):,}"
+    if state is None:
+        return ""
+    return f", at step {int(state.step):,}" if state.step else ", before any training"

@@ -108,7 +108,7 @@ CHAPTERS.gpt = (() => {
     eventBar();
   }
   update.append(
-    make("p", {}, `The update: each of the ${gpt.size.toLocaleString("en")} parameters goes ${gpt.rate} times its gradient down. That is one step of plain gradient descent. By the gradients the loss should go from ${exact(gpt.value)} to ${exact(gpt.expected)}; computed anew it is ${exact(gpt.then)}.`),
+    make("p", {}, `The update: each of the ${gpt.size.toLocaleString("en")} parameters goes ${gpt.rate} times its gradient down. That is one step of plain gradient descent. The loss fell by ${number(Number((gpt.value - gpt.then).toPrecision(3)))}, from ${exact(gpt.value)} to ${exact(gpt.then)}, where the gradient foretold a fall of ${number(Number((gpt.value - gpt.expected).toPrecision(3)))}.`),
     make("p", {}, "fbp has compared the rule of each layer, at these very numbers, with gradients that were found by another method, automatic differentiation (autodiff)."),
     ...gpt.proof.map((line) => make("p", { className: gpt.wrong.length ? "bad" : "good" }, `${gpt.wrong.length ? "✗" : "✓"} ${line}`)),
   );

@@ -4,7 +4,7 @@ let here = null;
 
 function follow(hash = location.hash) {
   const asked = new URLSearchParams(hash.slice(1)).get("chapter");
-  const section = SECTIONS.find((each) => each.dataset.chapter === asked);
+  const section = SECTIONS.find((each, i) => each.dataset.chapter === asked || String(i + 1) === asked);
   if (section) section.scrollIntoView({ behavior: "instant" });
 }
 

@@ -82,7 +82,7 @@ function line(side, share) {
 
 // An array in full: its name, shape, scale, and what is odd in it. `point(k)` is called for a cell;
 // of one among many, numbers stand in fewer cells, so that a sum's factors stand near each other.
-function tile(ref, kind, point, many) {
+function tile(ref, kind, point, many, address) {
   const [name, side, id, shape, dtype, parts] = ref;
   const a = ARRAYS[id];
   // Of attention's scores, those of keys that a query may not see are −infinity: no accident.
@@ -113,7 +113,8 @@ function tile(ref, kind, point, many) {
     "figure", { className: kind },
     make("figcaption", {}, make("b", {}, name), ` ${size}${type}${part}${a.R * a.C > 1 && /float/.test(dtype) ? `, rms ${number(a.rms)}` : ""}`),
     wrap,
-    scale(a),
+    scale(a, dtype),
+    address,
   );
   figure.style.width = `${Math.max(wide * a.c + 2, 150)}px`;
   if (hides && a.inf) figure.append(make("div", { className: "odd" }, swatch("--unseen"), "not seen by the query"));
@@ -151,18 +152,21 @@ function tile(ref, kind, point, many) {
   return { figure, wrap, a, maps, at: (k) => { here = k; } };
 }
 
-function scale(a) {
+// From the least to the largest number; whole numbers, as labels, are no sizes to compare.
+function scale(a, dtype) {
   if (a.R * a.C === 1) return "";
+  if (!/float/.test(dtype)) return make("div", { className: "scale" }, dtype === "bool" ? "1 is true, 0 false" : "whole numbers");
   if (!a.max) return make("div", { className: "scale" }, a.nan + a.inf ? "nothing else but 0" : "all 0");
   const strip = make("i");
-  const stops = [-1, -0.5, -0.1, -0.01, 0, 0.01, 0.1, 0.5, 1].map((v) => {
+  const [low, high] = [a.sign > 0 ? 0 : -1, a.sign < 0 ? 0 : 1];
+  const stops = [-1, -0.5, -0.1, -0.01, 0, 0.01, 0.1, 0.5, 1].filter((v) => v >= low && v <= high).map((v) => {
     const [r, g, b, strength] = color(v, 1);
-    return `rgba(${r},${g},${b},${strength}) ${50 + 50 * v}%`;
+    return `rgba(${r},${g},${b},${strength}) ${(100 * (v - low)) / (high - low)}%`;
   });
   strip.style.background = `linear-gradient(to right, ${stops.join(",")})`;
   return make(
     "div", { className: "scale" },
-    `−${number(a.max)}`, strip, number(a.max),
+    number(low * a.max), strip, number(high * a.max),
   );
 }
 

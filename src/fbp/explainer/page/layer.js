@@ -35,8 +35,37 @@ function openLayer(row, step) {
   section(box, row, "update", "Update: the optimizer adds a step to each parameter", steps);
   if (row.note) box.append(make("p", { className: "none" }, row.note));
   const best = ["dw", "db", "dx", "dq", "dy"].find((name) => backward && kind !== "forward" && kind !== "recompute" && shown[name] && shown[name].a.v.some(Boolean));
+  const kept = keptCell(row);
+  if (kept) return point(row, ...kept);
   const first = (kind === "loss" && shown.dy && "dy") || (steps.length && steps[0][0]) || best || (shown.y ? "y" : Object.keys(shown)[0]);
   if (first) point(row, first, largest(shown[first].a));
+}
+
+// The layer that an array came from or goes to, which has the same numbers; a click opens it.
+function address(row, ref) {
+  const ways = { x: ["y", -1, "from"], dx: ["dy", -1, "to"], y: ["x", 1, "to"], dy: ["dx", 1, "from"] };
+  const [other, way, said] = ways[ref[1]] || [];
+  if (!other || ROWS.indexOf(row) === UPDATE) return null;
+  if (ROWS.indexOf(row) === LOSS) {
+    // The loss has the y of the model, and its dy.
+    if (!["y", "dy"].includes(ref[1])) return null;
+    return link(ref[1] === "y" ? "from" : "to", ROWS.findLast((each, i) => i < LOSS && each.leaf && each.arrays.some((one) => one[1] === ref[1] && one[2] === ref[2])));
+  }
+  // What is added to what goes past: the layer that adds is one that this one is inside.
+  const adds = ROWS.findLast((each, i) => i < ROWS.indexOf(row) && each.arrays.some((one) => one[1] === `inner ${ref[1]}` && one[2] === ref[2]));
+  if (adds) return link(said, adds);
+  for (let i = ROWS.indexOf(row) + way; i >= 0 && i <= LOSS; i += way) {
+    const same = ROWS[i].arrays.some((one) => one[1] === (i === LOSS ? ref[1] : other) && one[2] === ref[2]);
+    if (same && (ROWS[i].leaf || ROWS[i].kind === "residual")) return link(said, ROWS[i]);
+  }
+  return null;
+}
+
+function link(said, row) {
+  if (!row) return null;
+  const button = make("button", { className: "address", title: `open ${called(row)}` }, row === ROWS[LOSS] ? "the loss" : called(row).split(".").pop());
+  button.onclick = () => { pinned = ROWS.indexOf(row); draw(); };
+  return make("div", { className: "scale" }, `${said} `, button);
 }
 
 function section(box, row, kind, text, refs) {
@@ -44,17 +73,18 @@ function section(box, row, kind, text, refs) {
   const tiles = make("div", { className: "tiles" });
   box.append(make("h3", { className: kind }, make("b", {}, text)), tiles);
   for (const ref of refs) {
-    const made = tile(ref, kind, (k) => point(row, ref[0], k), refs.length > 7);
+    const made = tile(ref, kind, (k) => choose(row, ref[0], k), refs.length > 7, address(row, ref));
     shown[ref[0]] = made;
     tiles.append(made.figure);
   }
 }
 
+const UNITS = "Autodiff is how JAX itself finds a derivative from the forward alone. A unit of rounding is the relative distance of neighbouring numbers: 1.2e−7 in float32.";
 function tags(row) {
   const box = make("div", { className: "tags" });
   if (row.proof) {
     const [good, said] = row.proof;
-    box.append(make("span", { className: good ? "good" : "wrong" }, `${good ? "✓" : "✗"} ${said}`));
+    box.append(make("span", { className: good ? "good" : "wrong", title: UNITS }, `${good ? "✓" : "✗"} ${said}`));
   }
   if (row.leaf && ROWS.indexOf(row) !== LOSS) {
     if (row.again >= 0) box.append(make("span", {}, "y is not kept: the backward computes it again"));
@@ -71,7 +101,7 @@ function rule(row, kind) {
   if (!sentence) return make("p", { className: "none" }, "This layer's class has no docstring to show a rule from.");
   const pre = make("pre", { tabIndex: 0 });
   let lit = false;
-  for (const line of lines) {
+  for (const line of aligned(lines)) {
     if (/^\s*[\w, [\]{}'-]+?\s*=/.test(line)) {
       const back = /^\s*d[a-z]/.test(line);
       lit = kind === "loss" || (back ? kind === "backward" : kind === "forward" || kind === "recompute");
@@ -83,10 +113,33 @@ function rule(row, kind) {
   return box;
 }
 
+// What stands in a second column, as words beside an equation, near to the first.
+function aligned(lines) {
+  const parts = lines.map((line) => line.match(/^(\s*\S.*?) {3,}([^ =].*)$/));
+  const wide = Math.max(...parts.map((each) => (each ? each[1].length : 0)));
+  return lines.map((line, i) => (parts[i] ? `${parts[i][1].padEnd(wide)}   ${parts[i][2]}` : line));
+}
+
 function largest(a) {
   let best = 0;
   for (let i = 1; i < a.v.length; i++) if (Math.abs(a.v[i]) > Math.abs(a.v[best]) || Number.isNaN(a.v[best])) best = i;
   return Math.floor(best / a.c) * a.C + (best % a.c);
+}
+
+// A cell that was chosen by hand stays chosen from event to event, a parameter's as its gradient and
+// its step.
+let chosenCell = null;
+function choose(row, name, k) {
+  chosenCell = { row, name, k };
+  point(row, name, k);
+}
+function keptCell(row) {
+  if (!chosenCell || chosenCell.row !== row) return null;
+  const { name, k } = chosenCell;
+  const p = [parameterOf(name), name.replace(/^d/, "")].find((each) => (refOf(row, each) || [])[1] === "params");
+  const names = p && name !== "dx" ? [`step ${p}`, `d${p}`, p] : [name];
+  const there = names.find((each) => shown[each]);
+  return there ? [there, k] : null;
 }
 
 // Writes out a cell and frames it and the factors that made it.
@@ -108,9 +161,25 @@ function point(row, name, k) {
     const other = tokenOf(sum.toward, a.R);
     if (other !== undefined) head.append(" toward ", token(other));
   }
-  find("cell").replaceChildren(head, ...parts);
+  const gate = row.cls === "Relu" && name === "dx" ? closed(row, k) : null;
+  find("cell").replaceChildren(head, ...parts, ...(gate ? [gate] : []));
   if (row.kind === "attention") lightQuery(row, name, k);
   if (row.kind === "gates") lightStep(row, name, k);
+}
+
+// Of a ReLU: how many gates are closed, and one of them.
+function closed(row, k) {
+  const [dy, local, dx] = ["dy", "local", "dx"].map((name) => arrayOf(row, name));
+  if (!dy || !local) return null;
+  const shut = [...local.v.keys()].filter((n) => local.v[n] === 0);
+  const n = shut.find((each) => dy.v[each] !== 0);
+  const said = `${local.r * local.c < local.R * local.C ? "Of what is here, " : ""}${shut.length} of ${local.v.length} gates are closed, where x is not above 0`;
+  const where = n === undefined ? null : Math.floor(n / local.c) * local.C + (n % local.c);
+  if (where === null || where === k) return make("p", { className: "soft" }, `${said}.`);
+  const index = indexOf(refOf(row, "dx"), where);
+  const button = make("button", { className: "address", title: `to ${index}` }, index);
+  button.onclick = () => choose(row, "dx", where);
+  return make("p", { className: "soft" }, `${said}: `, button, ` = ${number(dy.v[n])} × 0 = ${number(nth(dx, where))}.`);
 }
 
 function alone(row, ref) {
@@ -141,7 +210,8 @@ function written(sum, value, ref) {
     plus();
     const alone = term.factors.length === 1 && sum.count === 1;
     const text = term.factors.map((f) => (f < 0 && !alone ? `(${number(f)})` : number(f))).join(" × ");
-    line.append(make("span", { className: "term" }, text, sum.count > 1 || typeof term.label === "string" ? label(term.label, sum.rows) : null));
+    const product = term.factors.length > 1 && sum.count > 1 ? make("small", { className: "product" }, `= ${number(term.product)}`) : null;
+    line.append(make("span", { className: "term" }, text, product, sum.count > 1 || typeof term.label === "string" ? label(term.label, sum.rows) : null));
   }
   const others = sum.terms.slice(some.length);
   if (others.length) {
@@ -176,7 +246,7 @@ function verdict(sum, value, ref) {
   // Where the page lacks what that takes, rounding is that of the largest number beside this one.
   const size = sum.size + (Number.isNaN(more) ? ARRAYS[ref[2]].max : more);
   const same = Object.is(sum.total, value) || off <= eps * (sum.count + 4) * size + 1e-38;
-  if (same) return make("span", { className: "good" }, "✓ the step's own number");
+  if (same) return make("span", { className: "good" }, "✓ equals what the step computed");
   if (!Number.isFinite(value)) return make("span", { className: "bad" }, `the step has ${number(value)}`);
   return make("span", { className: "bad" }, `✗ the step has ${number(value)}`);
 }
@@ -187,7 +257,7 @@ function byRow(row) {
   const known = new Map(text ? row.rows.map(([target], i) => [target, DATA.tokens[i + 1]]) : []);
   const named = (id) => (known.has(id) ? token(known.get(id)) : `label ${id}`);
   const most = Math.max(...row.rows.map((each) => each[2] || 0), 1e-30);
-  const head = ["row", "should come", "p", "loss", "", "p − q there", "likeliest", "its p"];
+  const head = ["row", "what should come", "p of it", "its loss", "", "p of it − 1", "the likeliest", "p of that"];
   const table = make("table", {}, make("thead", {}, make("tr", {}, ...head.map((each) => make(each ? "th" : "td", {}, each)))));
   const body = make("tbody");
   row.rows.forEach(([target, p, loss, best, top], i) => {

@@ -15,9 +15,9 @@ function saidOf({ kind, row }) {
   const name = called(ROWS[row]);
   if (kind === "forward") return `Forward: ${name} takes x and gives y.`;
   if (kind === "loss") return `Loss = ${DATA.value}: here forward turns into backward. dy says how the loss changes with each number of y.`;
-  if (kind === "recompute") return `Recompute: the y of ${name} was not kept, to save memory. It is computed again.`;
+  if (kind === "recompute") return `Recompute: the y of ${name} was not kept, so that its memory was free until now. It is computed again, for the backward that comes next.`;
   if (kind === "update") return `Update: the optimizer moves ${DATA.update.moves ? "each" : "no"} parameter. Loss ${DATA.update.before} → ${DATA.update.after} on the same batch.`;
-  return `Backward: ${name} takes dy, how the loss changes with its y, and gives that of its x and its parameters.`;
+  return `Backward: ${name} takes dy, the gradient of its y, and gives the gradient of its x${ROWS[row].arrays.some((ref) => ref[1] === "dparams") ? " and of its parameters" : ""}.`;
 }
 
 function drawStrip() {
@@ -139,6 +139,7 @@ function start() {
   for (const line of DATA.troubles) find("notes").append(make("p", {}, `Note: ${line}.`));
   if (DATA.images) find("notes").append(make("p", {}, "Images stand one below the other, each with a map for every channel side by side."));
   if (DATA.left) find("notes").append(make("p", {}, DATA.left));
+  if (DATA.proof.length) find("notes").append(make("p", {}, UNITS));
   find("notes").append(make("p", {}, "Green is above 0, purple below, stronger the larger; each array has its own scale, written below it. Point at a cell, or reach it with Tab and the arrows: the sum that made it is written out, its factors framed. Arrows elsewhere go from event to event, Home and End to the ends, P plays."));
   drawStrip();
   drawNet();

@@ -33,7 +33,7 @@ function startTraining() {
 function drawTraining() {
   if (!OVER) return;
   const [step, value] = [OVER.steps[chosen], OVER.values[chosen]];
-  const said = `step ${step.toLocaleString("en")} of ${OVER.steps.at(-1).toLocaleString("en")}; loss of these examples ${number(value)}${chosen === OVER.explained ? ", the step above" : ""}`;
+  const said = `step ${step.toLocaleString("en")} of ${OVER.steps.at(-1).toLocaleString("en")}; loss of the examples above ${number(value)}${chosen === OVER.explained ? ", the step above" : ""}`;
   find("checkpoint").setAttribute("aria-valuetext", said);
   find("when").textContent = said;
   drawLoss();
@@ -101,7 +101,7 @@ function lossPanel() {
   canvas.onpointerdown = choose;
   canvas.onpointermove = (event) => { if (event.buttons) choose(event); };
   const held = OVER.logged.some((line) => line[2] !== null);
-  const legend = make("div", { className: "key" }, swatch("--forward"), "loss in training ", ...(held ? [swatch("--backward"), "loss on held-out examples "] : []), make("div", { id: "there" }));
+  const legend = make("div", { className: "key" }, swatch("--forward"), "loss of the run in training ", ...(held ? [swatch("--backward"), "loss on held-out examples "] : []), make("div", { id: "there" }));
   return panel("The loss", canvas, legend);
 }
 
@@ -132,7 +132,7 @@ function drawLoss() {
     return near;
   });
   const [loss, held] = dots;
-  const said = `at step ${OVER.steps[chosen]}: ${loss ? number(loss[1]) : "?"}${held ? `, held out ${number(held[2])}` : ""}${y.isLog ? "; log scale" : ""}`;
+  const said = `the run's loss at step ${OVER.steps[chosen]}: ${loss ? number(loss[1]) : "?"}${held ? `, held out ${number(held[2])}` : ""}${y.isLog ? "; log scale" : ""}`;
   find("there").textContent = said;
   find("losses").setAttribute("aria-label", `the loss by step; ${said}`);
 }

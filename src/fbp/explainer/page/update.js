@@ -9,12 +9,17 @@ function openUpdate(box) {
   }
   const { before, after, foretold } = DATA.update;
   const side = (said, value) => make("div", {}, make("small", {}, said), make("span", { className: "mono" }, minus(value)));
+  const [fell, wanted] = [before - after, before - foretold].map(Number);
+  const share = wanted > 0 && DATA.update.moves ? ` It ${fell < 0 ? "rose" : "fell"} by ${number(Math.abs(fell))}, where the gradient foretold a fall of ${number(wanted)}.` : "";
+  const [by, ...law] = DATA.update.by;
   const summary = make(
     "div", { id: "update" },
     make("p", {}, `The backward has said how the loss changes with each parameter. ${DATA.update.moves ? "Now the optimizer makes a step of each gradient and adds it to its parameter." : "Here the optimizer moves none of them, as at the end of a schedule whose rate falls to 0."}`),
+    by ? make("p", {}, make("b", {}, "The optimizer: "), by, ".") : null,
+    law.length ? make("div", { className: "rule update" }, make("p", {}, "For the gradient d of a parameter p, in step t:"), make("pre", { tabIndex: 0 }, law.join("\n").replace(/-/g, "−"))) : null,
     make("div", { className: "loss" }, `loss ${minus(before)} → ${minus(after)}`),
     make("div", { className: "sides" }, side("before", before), side("after, on the same batch", after), side("foretold by the gradient", foretold)),
-    make("p", { className: "soft" }, "Foretold is the loss plus gradient × step, summed over all parameters: true where the loss is straight as far as the step goes. What it is off by is how the loss bends."),
+    make("p", { className: "soft" }, "Foretold is the loss plus gradient × step, summed over all parameters: true where the loss is straight as far as the step goes. What it is off by is how the loss bends." + share),
   );
   box.replaceChildren(make("h2", {}, "update ", make("small", {}, "the optimizer")), summary, make("h3", { className: "update" }, make("b", {}, "Each parameter; root mean squares")), changes());
 }
@@ -51,7 +56,7 @@ function updated(row, ref, k) {
   const term = (value, said) => make("span", { className: "term" }, number(value), make("small", {}, said));
   const line = make("div", { className: "sum added" }, term(before, `${p} before`), "+", term(change, "step"), "=", term(after, `${p} after`));
   const off = Math.abs(before + change - after);
-  if (off <= 2 * (EPS[ref[4]] || EPS.float32) * Math.abs(after) + 1e-38) line.append(make("span", { className: "good" }, "✓ the step's own number"));
+  if (off <= 2 * (EPS[ref[4]] || EPS.float32) * Math.abs(after) + 1e-38) line.append(make("span", { className: "good" }, "✓ equals what the step computed"));
   else if (off >= 0) line.append(make("span", { className: "bad" }, `✗ they are ${number(off)} apart`));
   return [make("p", { className: "soft" }, ref[0].endsWith("in all") ? "This parameter is used in several places: their gradients, added up." : "The optimizer adds a step to the parameter."), line, make("p", { className: "soft" }, reason(change, d, d === undefined ? "" : indexOf(refOf(row, names[3]), k)))];
 }
@@ -63,7 +68,7 @@ function reason(change, d, name) {
   if (!change) return `${gradient}The optimizer leaves this one where it is.`;
   if (!d) return `${gradient}The step comes of what the optimizer remembers of earlier gradients, or of weight decay.`;
   const way = change * d > 0 ? "The step goes along it, as earlier gradients or weight decay say: " : "The step goes against it: ";
-  return `${gradient}${way}step / gradient = ${number(change / d)}, a rate of this number's own.`;
+  return `${gradient}${way}step / gradient = ${number(change / d)}. This optimizer has such a rate for each number by itself, from the gradients that came before.`;
 }
 
 // How many parameters after the step are those before it and the step, and how far they are off.
