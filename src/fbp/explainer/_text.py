@@ -116,14 +116,14 @@ def proof_lines(explanation: TracedStep) -> list[str]:
         for layer in explanation.layers
         for i, one in enumerate(layer.passes)
     ]
-    proofs = [(one, name) for one, name in (*proofs, (explanation.loss.proof, "the loss")) if one]
-    if not proofs:
+    proofs.append((explanation.loss.proof, "the loss"))
+    if not any(one for one, _ in proofs):
         return []
     if wrong := explanation.wrong:
         return [
             f"WRONG: {', '.join(wrong)}: not what autodiff of the forward says at these numbers"
         ]
-    units = [(proof.units, name) for proof, name in proofs if not np.isnan(proof.units)]
+    units = [(one.units, name) for one, name in proofs if one and not np.isnan(one.units)]
     if not units:
         return ["each layer's own rule is finite where autodiff is, and only there"]
     most, name = max(units, key=lambda each: each[0])

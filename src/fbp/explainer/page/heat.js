@@ -22,10 +22,20 @@ function dots(a, hides, maps = 1) {
   const canvas = make("canvas", { width: a.c, height: a.r });
   const context = canvas.getContext("2d");
   const image = context.createImageData(a.c, a.r);
-  for (let i = 0; i < a.v.length; i++) {
-    const [r, g, b, strength] = color(a.v[i], a.R * a.C > 1 ? a.max : null, hides);
-    const column = shownAt(a, i % a.c, maps);
-    image.data.set([r, g, b, 255 * strength], 4 * (i - (i % a.c) + column));
+  const dots = new Uint32Array(image.data.buffer); // a dot's red, green, blue and strength
+  const most = a.R * a.C > 1 ? a.max : null;
+  const dot = (v) => {
+    const [r, g, b, strength] = color(v, most, hides);
+    return new Uint32Array(Uint8ClampedArray.of(r, g, b, 255 * strength).buffer)[0];
+  };
+  // The strengths of both signs once; strength goes by the root of the size.
+  const shades = [1, -1].map((sign) => Array.from({ length: 256 }, (_, n) => dot(sign * (most || 1) * (n / 255) ** 2)));
+  for (let i = 0; i < a.r; i++) {
+    for (let j = 0; j < a.c; j++) {
+      const v = a.v[i * a.c + j];
+      const place = i * a.c + (maps > 1 ? shownAt(a, j, maps) : j);
+      dots[place] = most && Number.isFinite(v) ? shades[v < 0 ? 1 : 0][Math.round(255 * Math.sqrt(Math.min(1, Math.abs(v) / most)))] : dot(v);
+    }
   }
   context.putImageData(image, 0, 0);
   return canvas;
