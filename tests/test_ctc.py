@@ -153,6 +153,7 @@ def test_classes_taken_out_at_minus_infinity() -> None:
 
 
 @pytest.mark.parametrize("size", [1e4, 1e30])
+@pytest.mark.slow
 def test_huge_logits(size: float) -> None:
     """A path that is certain costs nothing; one that is wrong, what its logits say."""
     y = jnp.full((1, 4, 3), -size).at[0, jnp.arange(4), jnp.asarray([1, 0, 2, 2])].set(size)
@@ -189,6 +190,7 @@ def test_uneven_parts_add_up(cuts: list[int], weighted: bool, x64: None) -> None
     loss_cases.adds_up(LOSS, (), y, target, cuts)
 
 
+@pytest.mark.slow
 def test_what_does_not_count_does_not_leak() -> None:
     y, target = drawn(1)
     weight = jnp.asarray([1.0, 0, 2])

@@ -109,7 +109,8 @@ def test_params_are_those_of_the_model(name: str) -> None:
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-@pytest.mark.parametrize("name", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.slow
 def test_the_rule_is_checked(name: str) -> None:
     """Against autodiff; and `summary` shows the same layers, params and paths."""
     model = MODELS[name]()

@@ -426,6 +426,7 @@ def test_the_neuron_factor_by_factor(tmp_path: Any, monkeypatch: Any, capsys: An
         assert line in said
 
 
+@pytest.mark.slow
 def test_runs(tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "spiral", "--no-check", "--steps", "60", "--eval-every", "30"]) == 0

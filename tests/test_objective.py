@@ -46,6 +46,7 @@ def drawn(objective: Any) -> Any:
     return jax.tree.map(lambda a: a.astype(dtype), objective.init(KEY))
 
 
+@pytest.mark.slow
 def test_several_losses_are_their_weighted_sum(x64: None) -> None:
     params, (x, target) = drawn(TWO), batch(0, 12)
 
@@ -244,6 +245,7 @@ def test_an_objective_of_a_jax_function() -> None:
         floats.value_and_grad(floats.init(KEY), data, has_aux=True)
 
 
+@pytest.mark.slow
 def test_check_takes_every_objective() -> None:
     gpt = fbp.models.gpt2(vocab=7, context=4, width=8, heads=2, layers=1)
     objective = fbp.models.NextToken(gpt)

@@ -218,6 +218,7 @@ def test_where_it_cannot_be_it_is_refused(
     assert not (here / "runs").exists()
 
 
+@pytest.mark.slow
 def test_the_held_out_loss_does_not_depend_on_the_batch(here: Path) -> None:
     """Also where the windows are no multiple of it."""
     task = text_task("gpt", here / "one.txt", Sizes("tiny"))

@@ -317,7 +317,9 @@ def test_more_steps_and_what_may_not_change(here, capsys):
     assert logged(here / "runs/curve")[-1]["step"] == 70
 
 
-@pytest.mark.parametrize("kind", ["curve", "gpt", "mine_ended.py:make"])
+@pytest.mark.parametrize(
+    "kind", ["curve", pytest.param("gpt", marks=pytest.mark.slow), "mine_ended.py:make"]
+)
 def test_a_run_stopped_after_its_last_step_can_go_on(kind, here, capsys, monkeypatch):
     """It has still its last answers to measure, and its scores and its picture to make."""
     (here / "mine_ended.py").write_text(MINE)

@@ -260,6 +260,7 @@ def test_other_held_out_rows_are_another_run(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("saved", [True, False])
+@pytest.mark.slow
 def test_other_data_is_another_run(saved, tmp_path, monkeypatch, capsys):
     """Also where a run was killed before its first checkpoint."""
     monkeypatch.chdir(tmp_path)

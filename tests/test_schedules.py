@@ -183,6 +183,7 @@ def test_every_schedule_holds_under_transformations(
     assert_close(jax.jit(f)(x) if name != "export" else f(x), want, 1e-12)
 
 
+@pytest.mark.slow
 def test_fbp_check_finds_nothing_in_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_FEWEST_SCORES", 1)
     monkeypatch.setattr(attention, "_MOST_SCORES", 1)

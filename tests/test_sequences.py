@@ -261,6 +261,7 @@ def test_attention_to_one_s_own_document(options: dict[str, Any], sizes: str, x6
     assert_close(tuple(dx), pull(dy), CLOSE, floor=CLOSE)
 
 
+@pytest.mark.slow
 def test_documents_side_by_side_are_documents_alone(x64: None) -> None:
     """And what one document holds, however large, changes no other's y or gradient."""
     x = tuple(map(jnp.asarray, qkv(131, 4, 2, 3)))

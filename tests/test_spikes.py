@@ -131,6 +131,7 @@ def test_mistakes(made, said):
         made()
 
 
+@pytest.mark.slow
 def test_not_inside_a_backward():
     model = fbp.models.gpt2(vocab=16, context=8, layers=2, heads=2, width=8)
     objective = fbp.models.NextToken(model)

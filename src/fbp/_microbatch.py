@@ -1,6 +1,7 @@
 """Gradient accumulation: a batch in parts, each weighted by its share."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,11 @@ class Microbatch:
     Args:
       objective: an `Objective`.
       size: examples a part; the last part may be shorter.
+      groups: the number of devices, or groups of them, that the examples lie on, in equal groups
+        side by side: a part has as many of every group, each group adds up the gradients of its own
+        examples, and the sums are added once, at the end. `fbp.mesh` sets it. Noise is drawn for
+        each group.
+      axis: the axis of a mesh that the groups lie over, for `jax.vmap`.
 
     Raises:
       ValueError: size is not positive; the arrays of a batch differ in their first axis; the
@@ -37,6 +43,8 @@ class Microbatch:
 
     objective: Objective
     size: int
+    groups: int = 1
+    axis: Any = None
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -93,50 +101,79 @@ class Microbatch:
             got = ", ".join(sorted(sizes))
             raise ValueError(f"{name_of(self)}: expected one size of the first axis, got [{got}]")
         n = jax.tree.leaves(batch)[0].shape[0]
-        if n <= self.size:
+        if n <= self.size and self.groups == 1:
             return None, (1, batch, key)
-        self._require_additive(batch, n)
+        if n % self.groups:
+            raise ValueError(
+                f"{name_of(self)}: expected a batch that {self.groups} groups of devices divide, "
+                f"got {n} examples"
+            )
+        groups, each = self.groups, n // self.groups
+        size = max(1, min(each, self.size // groups))
+        if n > 1:
+            self._require_additive(batch, n)
 
-        def weighed(i: Any, examples: PyTree) -> tuple[PyTree, Key]:
+        def weighed(i: Any, examples: PyTree, g: Any = None) -> tuple[PyTree, Key]:
             part_key = None if key is None else jax.random.fold_in(key, i)
+            if part_key is not None and g is not None:
+                part_key = jax.random.fold_in(part_key, g)
             # Of the target as it is prepared with the part's own key.
             options = {"key": part_key} if takes(self.objective.weight, "key") else {}
             return self.objective.weight(examples, **options), part_key
 
-        def shared(i: Any, examples: PyTree) -> tuple[PyTree, PyTree, Key]:
-            weight, part_key = weighed(i, examples)
+        def shared(i: Any, examples: PyTree, g: Any = None) -> tuple[PyTree, PyTree, Key]:
+            weight, part_key = weighed(i, examples, g)
             share = jax.tree.map(lambda w, t: w / t, weight, total)
             if isinstance(share, dict):  # several losses, each with a share of its own
                 share[EXAMPLES] = jax.tree.leaves(examples)[0].shape[0] / n
             return share, examples, part_key
 
-        def accumulate(sums: PyTree, part: tuple[Array, PyTree]) -> tuple[PyTree, None]:
-            share, *args = shared(*part)
+        def terms(share: PyTree, examples: PyTree, key: Key) -> PyTree:
             if isinstance(share, dict):
-                terms, share = f(params, *args, share=share, **options), 1
-            else:
-                terms = f(params, *args, **options)
-            return jax.tree.map(lambda s, t: s + (share * t).astype(s.dtype), sums, terms), None
+                return f(params, examples, key, share=share, **options)
+            return jax.tree.map(
+                lambda t: (share * t).astype(jnp.promote_types(t.dtype, jnp.float32)),
+                f(params, examples, key, **options),
+            )
 
-        whole, rest = divmod(n, self.size)
-        # Part i holds examples i, i + whole, i + 2 whole, ...: if the examples are sharded over
+        def of_groups(of: Callable[..., PyTree], i: Any, examples: PyTree) -> PyTree:
+            """of(i, examples, g) for the examples of each group, stacked."""
+            if groups == 1:
+                one = of(i, jax.tree.map(lambda a: a[0], examples))
+                return jax.tree.map(lambda a: jnp.asarray(a)[None], one)
+            by_group = jax.vmap(functools.partial(of, i), spmd_axis_name=self.axis)
+            return by_group(examples, jnp.arange(groups))
+
+        def accumulate(sums: PyTree, part: tuple[Array, PyTree]) -> tuple[PyTree, None]:
+            more = of_groups(lambda *args: terms(*shared(*args)), *part)
+            return jax.tree.map(lambda s, t: s + t.astype(s.dtype), sums, more), None
+
+        whole, rest = divmod(each, size)
+        grouped = jax.tree.map(lambda a: a.reshape(groups, each, *a.shape[1:]), batch)
+        # Of a group, part i holds examples i, i + whole, i + 2 whole, ...: if they are sharded over
         # devices, every part has some on each device, and none has to move.
         parts = jax.tree.map(
-            lambda a: a[: n - rest].reshape(self.size, whole, *a.shape[1:]).swapaxes(0, 1), batch
+            lambda a: jnp.moveaxis(
+                a[:, : each - rest].reshape(groups, size, whole, *a.shape[2:]), 2, 0
+            ),
+            grouped,
         )
         shapes = jax.eval_shape(lambda: f(params, batch, key, **options))
         sums = jax.tree.map(
-            lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)), shapes
+            lambda a: jnp.zeros((groups, *a.shape), jnp.promote_types(a.dtype, jnp.float32)), shapes
         )
         number = jnp.arange(whole), parts
-        weights = lax.map(lambda part: weighed(*part)[0], number)
-        total = jax.tree.map(lambda w: w.sum(0), weights)
+
+        def weights(part: tuple[Any, PyTree]) -> PyTree:
+            return of_groups(lambda *args: weighed(*args)[0], *part)
+
+        total = jax.tree.map(jnp.sum, lax.map(weights, number))
         if rest:
-            remainder = weighed(whole, jax.tree.map(lambda a: a[n - rest :], batch))[0]
-            total = jax.tree.map(jnp.add, total, remainder)
+            left = whole, jax.tree.map(lambda a: a[:, each - rest :], grouped)
+            total = jax.tree.map(lambda t, w: t + w.sum(), total, weights(left))
         total = jax.tree.map(lambda w: jnp.where(w == 0, 1, w), total)
         if rest:
-            last = whole, jax.tree.map(lambda a: a[n - rest :], batch)
+            last = left
         else:
             last = whole - 1, jax.tree.map(lambda a: a[-1], parts)
             if but_last:
@@ -144,7 +181,12 @@ class Microbatch:
         sums, _ = lax.scan(accumulate, sums, number)
         if rest and not but_last:
             sums, _ = accumulate(sums, last)
-        return like(sums, shapes), shared(*last) if but_last else None
+        sums = like(jax.tree.map(lambda a: a.sum(0), sums), shapes)
+        if not but_last:
+            return sums, None
+        # The last part has all groups at once: it is not added to any sum here.
+        merged = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), last[1])
+        return sums, shared(last[0], merged)
 
     def _require_additive(self, batch: PyTree, n: int) -> None:
         """Raises unless the weights of parts add up to that of the batch, tried on ones.

@@ -7,6 +7,7 @@ time, so that only the logits of one chunk exist.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -31,7 +32,7 @@ Turn = Callable[[Array, Tokens], tuple[Array, Any]]
 Gradients = Callable[[Array, Tokens], tuple[Array, Array, Array]]
 
 
-def value(turn: Turn, w: Array, tokens: Tokens, most: int | None) -> Array:
+def value(turn: Turn, w: Array, tokens: Tokens, most: int | None, parts: int = 1) -> Array:
     """Returns the loss of all tokens.
 
     Args:
@@ -40,6 +41,8 @@ def value(turn: Turn, w: Array, tokens: Tokens, most: int | None) -> Array:
       tokens: all tokens.
       most: largest number of tokens in a chunk; None for 1,024, or fewer so that a chunk has at
         most 2^25 logits.
+      parts: tokens lie in this many parts side by side, as on so many devices: each chunk has as
+        many of every part, and the sums of the parts are added once, at the end.
     """
 
     def run(align: int, w: Array, tokens: Tokens) -> Array:
@@ -48,14 +51,17 @@ def value(turn: Turn, w: Array, tokens: Tokens, most: int | None) -> Array:
         def add(value: Array, chunk: Tokens) -> tuple[Array, None]:
             return value + turn(w, chunk)[0], None
 
-        zero = jnp.zeros((), tokens.share.dtype)
-        return lax.scan(add, zero, chunks_of(tokens, n, most, align))[0]
+        def of_part(tokens: Tokens) -> Array:
+            zero = jnp.zeros((), tokens.share.dtype)
+            return lax.scan(add, zero, chunks_of(tokens, n, most, align))[0]
+
+        return _of_parts(of_part, tokens, parts).sum(0)
 
     return _by_platform(run, w, tokens, most)
 
 
 def value_and_grad(
-    gradients: Gradients, w: Array, tokens: Tokens, most: int | None
+    gradients: Gradients, w: Array, tokens: Tokens, most: int | None, parts: int = 1
 ) -> tuple[Array, Array, Array]:
     """Returns the loss, dw and dy of all tokens, from a function that computes them for a chunk."""
 
@@ -67,11 +73,24 @@ def value_and_grad(
             return (sums[0] + value, sums[1] + dw), dy
 
         wide = jnp.promote_types(jnp.result_type(tokens.y, w), jnp.float32)
-        zeros = jnp.zeros((), tokens.share.dtype), jnp.zeros(w.shape, wide)
-        (value, dw), dy = lax.scan(add, zeros, chunks_of(tokens, n, most, align))
-        return value, dw[:n], dy.reshape(-1, w.shape[-1])[: tokens.y.shape[0]]
+
+        def of_part(tokens: Tokens) -> tuple[Array, Array, Array]:
+            zeros = jnp.zeros((), tokens.share.dtype), jnp.zeros(w.shape, wide)
+            (value, dw), dy = lax.scan(add, zeros, chunks_of(tokens, n, most, align))
+            return value, dw[:n], dy.reshape(-1, w.shape[-1])[: tokens.y.shape[0]]
+
+        value, dw, dy = _of_parts(of_part, tokens, parts)
+        return value.sum(0), dw.sum(0), dy.reshape(-1, w.shape[-1])
 
     return _by_platform(run, w, tokens, most)
+
+
+def _of_parts(of_part: Callable[[Tokens], Any], tokens: Tokens, parts: int) -> Any:
+    """What is computed of each part of the tokens, by itself."""
+    if parts == 1 or tokens.y.shape[0] % parts:
+        return jax.tree.map(lambda a: a[None], of_part(tokens))
+    cut = Tokens(*(a.reshape(parts, -1, *a.shape[1:]) for a in tokens))
+    return jax.vmap(of_part)(cut)
 
 
 def chunks_of(tokens: Tokens, classes: int, most: int | None, align: int = 1) -> Tokens:

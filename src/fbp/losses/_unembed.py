@@ -54,6 +54,8 @@ class UnembedCrossEntropy(Loss):
       softcap: bound on |z|, the cap; None for no bound.
       w_init: initializer of w. Normal with a standard deviation of 0.02.
       dtype: dtype of w.
+      parts: the number of devices that the tokens lie on, in equal parts side by side: each takes
+        its own tokens chunk by chunk, and dw is added up once. `fbp.mesh` sets it.
 
     Raises:
       ValueError: shapes do not match; a label is outside 0..V-1 and not `ignore`. Inside `jit`,
@@ -72,6 +74,7 @@ class UnembedCrossEntropy(Loss):
     softcap: float | None = None
     w_init: initializers.Initializer = _NORMAL
     dtype: DTypeLike = jnp.float32
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if self.chunk is not None and self.chunk < 1:
@@ -88,7 +91,7 @@ class UnembedCrossEntropy(Loss):
 
     def value(self, params: dict[str, Array], y: Array, target: Any) -> Array:
         tokens = self._tokens(params, y, target)
-        return schedule.value(self._turn, params["w"], tokens, self.chunk)
+        return schedule.value(self._turn, params["w"], tokens, self.chunk, self.parts)
 
     def value_and_grad(
         self, params: dict[str, Array], y: Array, target: Any, scale: Any = None
@@ -96,7 +99,9 @@ class UnembedCrossEntropy(Loss):
         tokens = self._tokens(params, y, target)
         if scale is not None:
             tokens = tokens._replace(share=scale * tokens.share)
-        value, dw, dy = schedule.value_and_grad(self._gradients, params["w"], tokens, self.chunk)
+        value, dw, dy = schedule.value_and_grad(
+            self._gradients, params["w"], tokens, self.chunk, self.parts
+        )
         value = value if scale is None else value / scale
         return value, like({"w": dw}, params), dy.reshape(y.shape)
 

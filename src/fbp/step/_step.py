@@ -47,7 +47,12 @@ def first_state(params: Params, opt_state: PyTree) -> State:
 
 
 def step_of(
-    objective: ObjectiveLike, optimizer: Any, *, has_aux: bool = False, in_backward: bool = False
+    objective: ObjectiveLike,
+    optimizer: Any,
+    *,
+    has_aux: bool = False,
+    in_backward: bool = False,
+    mesh: Any = None,
 ) -> Callable[..., tuple[State, Any]]:
     """Returns `step(state, batch, key=None) -> state, value`: one jitted program.
 
@@ -90,17 +95,25 @@ def step_of(
         `fbp.LossScaled` or `fbp.Averaged` of one.
       has_aux: whether the step reports what the objective's `aux` computes.
       in_backward: whether each Stack's parameters are updated within its backward.
+      mesh: a `jax.sharding.Mesh`, or a `fbp.mesh.Layout` of this objective on one: the step of
+        several devices, whose arrays stay where they lie. The state is that of `Layout.state`.
 
     Raises:
       ValueError: with `in_backward`, the optimizer's update of an element of a Stack depends on
         others; there is no Stack. A layer draws noise and there is no key. `has_aux`, and the
         objective has no aux.
     """
-    return jax.jit(one_step(objective, optimizer, has_aux, in_backward), donate_argnums=0)
+    step = _step_on(mesh, objective, optimizer, has_aux, in_backward)
+    return jax.jit(step, donate_argnums=0)
 
 
 def steps_of(
-    objective: ObjectiveLike, optimizer: Any, *, has_aux: bool = False, in_backward: bool = False
+    objective: ObjectiveLike,
+    optimizer: Any,
+    *,
+    has_aux: bool = False,
+    in_backward: bool = False,
+    mesh: Any = None,
 ) -> Callable[..., tuple[State, Any]]:
     """Returns `steps(state, batches, key=None) -> state, values`: n steps in one `lax.scan`.
 
@@ -110,12 +123,30 @@ def steps_of(
 
     Args: as for `step_of`.
     """
-    step = one_step(objective, optimizer, has_aux, in_backward)
+    step = _step_on(mesh, objective, optimizer, has_aux, in_backward)
 
     def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Any]:
         return lax.scan(lambda state, batch: step(state, batch, key), state, batches)
 
     return jax.jit(steps, donate_argnums=0)
+
+
+def _step_on(
+    mesh: Any, objective: ObjectiveLike, optimizer: Any, has_aux: bool, in_backward: bool
+) -> Callable[..., tuple[State, Any]]:
+    """The step of `step_of`, not jitted, on a mesh where there is one."""
+    if mesh is None:
+        return one_step(objective, optimizer, has_aux, in_backward)
+    from fbp.mesh import Layout
+
+    layout = mesh if isinstance(mesh, Layout) else Layout(objective, mesh)
+    step = one_step(layout.placed(in_backward), optimizer, has_aux, in_backward)
+
+    def on_mesh(state: State, batch: PyTree, key: Key = None) -> tuple[State, Any]:
+        state, reported = step(layout.pinned(state), layout.pinned(batch, batch=True), key)
+        return layout.pinned(state), layout.pinned(reported)
+
+    return on_mesh
 
 
 def one_step(

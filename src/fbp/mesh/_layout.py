@@ -1,0 +1,239 @@
+"""Where every array of a training step lies on a mesh."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from fbp._columns import align, size
+from fbp._errors import InputError
+from fbp._layer import Array, PyTree
+from fbp._tree import named_leaves, path_of
+from fbp.mesh._place import placed
+from fbp.mesh._rules import DATA, FSDP, Rules, default_rules
+from fbp.ports import axes
+from fbp.ports._placed import Placement
+from fbp.step import State, state_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the params, the optimizer's state and the batch of an objective lie on a mesh.
+
+        mesh = fbp.mesh.make_mesh("data=2,fsdp=4")
+        layout = fbp.mesh.Layout(objective, mesh)
+        print(layout)
+        state = layout.state(optimizer, jax.random.key(0))
+        step = fbp.step_of(objective, optimizer, mesh=layout)
+        state, loss = step(state, layout.put(batch))
+
+    `str()` is a table of what lies where. Nothing is allocated before `state`.
+
+    Args:
+      objective: what is minimized: an `Objective`, a `NextToken`, or a `Microbatch` of one.
+      mesh: the devices, with axes of the type Auto.
+      rules: rules(path, shape) -> PartitionSpec of a parameter; in a `Stack`, of one copy of it.
+        The optimizer's state follows its parameters.
+      batch: the axes of the mesh that examples lie over; "data" and "fsdp" by default.
+      reduce_once: of a `Microbatch`, whether gradients are added over the devices once a step also
+        along "fsdp", and not once a part; each device then has room for the whole gradient.
+
+    Raises:
+      InputError: a rule names an axis that the mesh has not, or one that does not divide the axis
+        of the parameter.
+    """
+
+    objective: Any
+    mesh: Mesh
+    rules: Rules | None = None
+    batch: tuple[str, ...] | None = None
+    reduce_once: bool = False
+
+    def __post_init__(self) -> None:
+        if any(kind != AxisType.Auto for kind in self.mesh.axis_types):
+            auto = (AxisType.Auto,) * len(self.mesh.axis_names)
+            mesh = Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=auto)
+            object.__setattr__(self, "mesh", mesh)
+        if self.batch is None:
+            names = tuple(name for name in (DATA, FSDP) if name in self.mesh.shape)
+            object.__setattr__(self, "batch", names)
+        for name in self.batch or ():
+            self._require_axis(name, "the batch")
+        object.__setattr__(self, "_specs", self._specs_of_params())
+
+    # What lies where.
+
+    @property
+    def specs(self) -> dict[str, PartitionSpec]:
+        """Of each parameter, by its path."""
+        return {name: spec for name, (_, spec) in self._named.items()}
+
+    @property
+    def shards(self) -> int:
+        """The number of parts that a batch is cut into."""
+        return math.prod(self.mesh.shape[name] for name in self.batch or ())
+
+    def shardings(self, tree: PyTree) -> PyTree:
+        """Returns the shardings of params, of a state, or of any tree with params at its ends.
+
+        An array whose path ends with that of a parameter, of the same shape, lies as it does; every
+        other is whole on every device.
+        """
+
+        def one(keys: tuple[Any, ...], a: Any) -> NamedSharding:
+            parts = path_of(keys).split(".")
+            for first in range(len(parts)):
+                shape, spec = self._named.get(".".join(parts[first:]), (None, None))
+                if spec is not None and shape == jnp.shape(a):
+                    return NamedSharding(self.mesh, spec)
+            return NamedSharding(self.mesh, PartitionSpec())
+
+        return jax.tree.map_with_path(one, tree)
+
+    def batch_shardings(self, batch: PyTree) -> PyTree:
+        """Returns the shardings of a batch: its first axis over the axes of `batch`."""
+
+        def one(a: Any) -> NamedSharding:
+            spec = PartitionSpec(self.batch) if jnp.ndim(a) else PartitionSpec()
+            return NamedSharding(self.mesh, spec)
+
+        return jax.tree.map(one, batch)
+
+    # Arrays.
+
+    def state(self, optimizer: Any, key: Array) -> State:
+        """Returns the first state of training, each part drawn on the device that it lies on."""
+
+        def first(key: Array) -> State:
+            return state_of(self.objective.init(key), optimizer)
+
+        shapes = jax.eval_shape(first, key)
+        return jax.jit(first, out_shardings=self.shardings(shapes))(key)
+
+    def put(self, batch: PyTree) -> PyTree:
+        """Returns a batch with its examples spread over the devices.
+
+        Raises:
+          InputError: the number of examples does not divide.
+        """
+        for a in jax.tree.leaves(batch):
+            if jnp.ndim(a) and len(a) % self.shards:
+                raise InputError(
+                    f"expected a batch whose size {' x '.join(self.batch or ())} = {self.shards:,} "
+                    f"divides, got {len(a):,} examples"
+                )
+        return jax.device_put(batch, self.batch_shardings(batch))
+
+    def move(self, state: PyTree) -> PyTree:
+        """Returns a state, or params, with every array where it lies."""
+        return jax.device_put(state, self.shardings(state))
+
+    # The step.
+
+    def placed(self, in_backward: bool = False) -> Any:
+        """Returns the objective with a `Placed` around each copy of a `Stack` and around every
+        other layer with parameters: the same numbers, with the arrays where they lie.
+
+        The sums of a `Microbatch` are added over the devices of "data" once a step, as all of them
+        hold the same gradients anyway; over those of "fsdp" once a part, or with `reduce_once` once
+        a step too; and with `in_backward`, where no sum of all copies is held, once a part.
+        """
+        batch = tuple(self.batch or ())
+        over = tuple(name for name in batch if self.reduce_once or name != FSDP)
+        place = Placement(self.mesh, batch)
+        return placed(self.objective, place, self.specs, () if in_backward else over)
+
+    def pinned(self, tree: PyTree, batch: bool = False) -> PyTree:
+        """Inside a jitted function: the tree, whose arrays lie where they should."""
+        shardings = self.batch_shardings(tree) if batch else self.shardings(tree)
+        return jax.tree.map(lax.with_sharding_constraint, tree, shardings)
+
+    # The table.
+
+    def bytes_a_device(self, tree: PyTree) -> int:
+        """The bytes that each device holds of a tree, from its shapes."""
+        sizes = jax.tree.map(
+            lambda a, s: math.prod(s.shard_shape(jnp.shape(a))) * np.dtype(a.dtype).itemsize,
+            tree,
+            self.shardings(tree),
+        )
+        return sum(jax.tree.leaves(sizes))
+
+    def table(self) -> list[list[str]]:
+        """A row for each parameter: its shape, what it is cut along, and its bytes a device."""
+        shapes = named_leaves(self._shapes())
+        rows = [["parameter", "shape", "lies over", "a device"]]
+        for name, (_, spec) in self._named.items():
+            a = shapes[name]
+            part = NamedSharding(self.mesh, spec).shard_shape(a.shape)
+            cut = ", ".join(
+                f"{i}: {' x '.join(entry) if isinstance(entry, tuple) else entry}"
+                for i, entry in enumerate(spec)
+                if entry is not None
+            )
+            held = math.prod(part) * np.dtype(a.dtype).itemsize
+            rows.append([name, " x ".join(map(str, a.shape)), cut or "all whole", size(held)])
+        return rows
+
+    def __str__(self) -> str:
+        shapes = self._shapes()
+        whole = sum(a.size * np.dtype(a.dtype).itemsize for a in jax.tree.leaves(shapes))
+        mesh = ", ".join(f"{name}={n}" for name, n in self.mesh.shape.items())
+        return "\n".join(
+            [
+                f"{self.mesh.size:,} devices, {mesh}; examples over {', '.join(self.batch or ())}",
+                align(self.table()),
+                f"params: {size(self.bytes_a_device(shapes))} a device, {size(whole)} in all",
+            ]
+        )
+
+    @property
+    def _named(self) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
+        return self._specs  # type: ignore[attr-defined]
+
+    def _shapes(self) -> PyTree:
+        return jax.eval_shape(self.objective.init, jax.random.key(0))
+
+    def _specs_of_params(self) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
+        rules = default_rules(self.mesh) if self.rules is None else self.rules
+        shapes = named_leaves(self._shapes())
+        own = named_leaves(axes(self.objective))
+        found = {}
+        for name, a in shapes.items():
+            copies = a.ndim - own[name]  # axes of Stacks
+            spec = rules(name, a.shape[copies:])
+            if len(spec) > own[name]:
+                raise InputError(f"{name}: expected a rule for {own[name]} axes, got {spec}")
+            for i, entry in enumerate(spec):
+                self._require_divides(name, a.shape[copies + i], entry)
+            found[name] = a.shape, _trimmed((None,) * copies + tuple(spec))
+        return found
+
+    def _require_divides(self, path: str, n: int, entry: Any) -> None:
+        names = entry if isinstance(entry, tuple) else () if entry is None else (entry,)
+        parts = 1
+        for name in names:
+            self._require_axis(name, path)
+            parts *= self.mesh.shape[name]
+        if n % parts:
+            raise InputError(
+                f"{path}: expected an axis that {' x '.join(names)} = {parts:,} divides, got {n:,}"
+            )
+
+    def _require_axis(self, name: str, path: str) -> None:
+        if name not in self.mesh.shape:
+            there = ", ".join(self.mesh.axis_names)
+            raise InputError(f"{path}: expected axes of the mesh, {there}, got {name!r}")
+
+
+def _trimmed(entries: tuple[Any, ...]) -> PartitionSpec:
+    """A spec as compiled programs return it, without None at its end: another spelling of the same
+    would be another program."""
+    while entries and entries[-1] is None:
+        entries = entries[:-1]
+    return PartitionSpec(*entries)
