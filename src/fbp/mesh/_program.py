@@ -18,6 +18,7 @@ _HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _LINE = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 _TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _CALLED = re.compile(
     r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)"
     r"|branch_computations=\{([^}]*)\}"
@@ -32,11 +33,14 @@ class Sent:
       kind: "all-gather", "reduce-scatter", "all-reduce", "all-to-all" or "collective-permute".
       bytes: of its larger side, on one device.
       times: how often it runs in a call of the program.
+      channel: its number; of one that is spread over several instructions, to hide it behind
+        products, these have the same.
     """
 
     kind: str
     bytes: int
     times: int
+    channel: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +89,12 @@ def work_of(compiled: Any) -> Work:
             elif one.kind == "convolution":
                 flops += _convolution(one, shapes[name])
             kind = one.kind.removesuffix("-start")
+            if name.startswith("all-reduce-scatter"):  # so a TPU's programs call theirs
+                kind = kind.replace("all-reduce", "reduce-scatter")
             if kind in SENDS:
-                sent.append(Sent(kind, _sent(one, shapes[name]), 1))
+                channel = _CHANNEL.search(one.rest)
+                number = int(channel[1]) if channel else None
+                sent.append(Sent(kind, _sent(one, shapes[name]), 1, number))
             called = [n for n in _called(one) if n in bodies]
             if one.kind == "conditional":
                 called = sorted(called, key=lambda n: of(n).flops)[-1:]
@@ -95,9 +103,19 @@ def work_of(compiled: Any) -> Work:
             for inner in map(of, called):
                 flops += times * inner.flops
                 sent += [dataclasses.replace(s, times=times * s.times) for s in inner.sent]
-        return Work(flops, tuple(sent))
+        return Work(flops, tuple(_once(sent)))
 
     return of(entry)
+
+
+def _once(sent: list[Sent]) -> list[Sent]:
+    """Each channel once."""
+    seen: dict[Any, Sent] = {}
+    for i, one in enumerate(sent):
+        key = ("of no channel", i) if one.channel is None else one.channel
+        if key not in seen or one.times * one.bytes > seen[key].times * seen[key].bytes:
+            seen[key] = one
+    return list(seen.values())
 
 
 def _parsed(text: str) -> tuple[dict[str, list[_Instruction]], str]:

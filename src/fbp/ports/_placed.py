@@ -44,8 +44,11 @@ class Placement:
 
     def kept(self, dparams: Params) -> Params:
         """The gradients as the parameters lie between steps, scattered."""
-        dparams = self._put(dparams, lambda spec: _without(spec, (*self.gathered, *self.grouped)))
         return self._put(dparams, lambda spec: _without(spec, self.grouped))
+
+    def summed(self, dparams: Params) -> Params:
+        """The gradients added up, before they are scattered."""
+        return self._put(dparams, lambda spec: _without(spec, (*self.gathered, *self.grouped)))
 
     def spread(self, x: PyTree) -> PyTree:
         """Arrays of a batch, along the first axis where that divides."""
@@ -127,6 +130,8 @@ class Placed(Layer):
         place = self.place
         whole = place.used(params)
         dparams, dx = self.layer.backward(whole, place.spread(x), res, place.spread(dy))
+        if dx is None:  # of integers, as of an `Embedding`: else dy would be cut by columns
+            dparams = place.summed(dparams)
         return place.kept(dparams), place.spread(dx)
 
     def recompute(self, params: Params, x: PyTree, res: PyTree) -> PyTree:
