@@ -72,7 +72,7 @@ def test_what_is_typed_is_what_is_there() -> None:
             assert alias.asname == alias.name
             typed.add((node.module, alias.name))
     runtime = {(f"fbp.{room}", name) for room, names in fbp._ROOMS.items() for name in names}
-    runtime |= {("fbp", "models"), ("fbp", "text")}
+    runtime |= {("fbp", "mesh"), ("fbp", "models"), ("fbp", "text")}
     assert typed == runtime
 
 
@@ -148,7 +148,7 @@ MAY_IMPORT = {
     "_contract.py": ("_described",),
     "_positions.py": (),
     "_layer.py": ("_contract", "_described", "_positions"),
-    "_gradients.py": ("_contract", "_layer"),
+    "_gradients.py": ("_contract", "_layer", "_platform"),
     "_require.py": ("_described", "_layer"),
     "_cell.py": BASE,
     "_tree.py": ("_layer",),
@@ -163,12 +163,16 @@ MAY_IMPORT = {
     "_schedules": (*BASE, "_platform", "_schedules"),
     "layers": (*BASE, "_cell", "_schedules", "layers"),
     "combinators": (*BASE, "_cell", "combinators"),
-    "ports": (*BASE, "_objective", "_platform", "combinators", "layers", "ports"),
+    "ports": (*BASE, "_objective", "_platform", "_turn", "combinators", "layers", "ports"),
     "losses": (*BASE, "_schedules", "_turn", "losses"),
     "text": (*BASE, "_errors", "_order", "combinators", "text"),
     "step": (
         *(*BASE, "_columns", "_html", "_microbatch", "_objective"),
-        *("combinators", "layers", "ports", "step"),
+        *("combinators", "layers", "mesh", "ports", "step"),
+    ),
+    "mesh": (
+        *(*BASE, "_columns", "_errors", "_microbatch", "_objective"),
+        *("combinators", "losses", "mesh", "models", "ports", "step"),
     ),
     # Weights that others have made come in through `interop`.
     "models": (*BASE, "combinators", "interop", "layers", "losses", "models", "ports"),

@@ -8,6 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fbp import mesh as mesh
     from fbp import models as models
     from fbp import text as text
     from fbp._cell import Cell as Cell
@@ -166,6 +167,7 @@ _ROOMS = {
         *["Quantile", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SoftmaxKLDivergence"],
         *["Triplet", "UnembedCrossEntropy", "Weighted"],
     ],
+    "mesh": [],
     "models": [],
     "ports": [
         *["axes", "Cast", "Freeze", "freeze", "LoRA", "mixed_precision", "Tie", "trainable"],
@@ -190,7 +192,7 @@ _DEPRECATED = {
 }
 
 __version__ = "0.1.0"
-__all__ = [*_ROOM_OF, "models", "text"]  # noqa: PLE0604
+__all__ = [*_ROOM_OF, "mesh", "models", "text"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

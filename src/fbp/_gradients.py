@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from fbp._contract import is_float
 from fbp._layer import Array, PyTree
+from fbp._platform import is_on_mesh
 
 
 def at_least_float32(x: Array) -> Array:
@@ -32,7 +34,15 @@ def product_over_batch(x: Array, dy: Array) -> Array:
     One product of two matrices: where a product sums over several axes, XLA first copies x turned
     round, which takes a CPU as long as the product itself. (And a vmapped outer product would be
     summed slowly.) For the same reason a single column of dy is multiplied from the left.
+
+    On a mesh any of the leading axes may lie over devices, and one that is merged behind another
+    would have to be gathered first: there it is a product that sums over several axes.
     """
+    if is_on_mesh() and x.ndim > 2:
+        axes = tuple(range(x.ndim - 1))
+        total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
+        dimensions = (axes, axes), ((), ())
+        return lax.dot_general(x, dy, dimensions, preferred_element_type=total)
     rows = math.prod(x.shape[:-1])
     total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
     x, dy = x.reshape(rows, x.shape[-1]), dy.reshape(rows, dy.shape[-1])

@@ -74,6 +74,12 @@ class Microbatch:
         f = self.objective.value_and_grad
         return self._walk(f, params, batch, key, options, but_last=True)
 
+    def sizes(self, n: int) -> tuple[int, int]:
+        """The numbers of examples that a group has in each part, and in the last, shorter one."""
+        each = n // self.groups
+        size = max(1, min(each, self.size // self.groups))
+        return size, each % size
+
     def _weighted_sum(
         self,
         f: Callable[..., PyTree],
@@ -109,7 +115,7 @@ class Microbatch:
                 f"got {n} examples"
             )
         groups, each = self.groups, n // self.groups
-        size = max(1, min(each, self.size // groups))
+        size, rest = self.sizes(n)
         if n > 1:
             self._require_additive(batch, n)
 
@@ -148,7 +154,7 @@ class Microbatch:
             more = of_groups(lambda *args: terms(*shared(*args)), *part)
             return jax.tree.map(lambda s, t: s + t.astype(s.dtype), sums, more), None
 
-        whole, rest = divmod(each, size)
+        whole = each // size
         grouped = jax.tree.map(lambda a: a.reshape(groups, each, *a.shape[1:]), batch)
         # Of a group, part i holds examples i, i + whole, i + 2 whole, ...: if they are sharded over
         # devices, every part has some on each device, and none has to move.

@@ -18,6 +18,12 @@ def has_several_cpus() -> bool:
         return False
 
 
+def is_on_mesh() -> bool:
+    """Whether the program that is traced is one for several devices, as `fbp.step_of(mesh=)` says
+    by the mesh of its context."""
+    return not jax.sharding.get_abstract_mesh().empty
+
+
 def on_cuda(kernels: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
     """A function that runs kernels in a program for CUDA, and `plain` in all others.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fbp._columns import align, size
 from fbp._errors import InputError
@@ -56,9 +56,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         if any(kind != AxisType.Auto for kind in self.mesh.axis_types):
-            auto = (AxisType.Auto,) * len(self.mesh.axis_names)
-            mesh = Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=auto)
-            object.__setattr__(self, "mesh", mesh)
+            object.__setattr__(self, "mesh", _auto(self.mesh))
         if self.batch is None:
             names = tuple(name for name in (DATA, FSDP) if name in self.mesh.shape)
             object.__setattr__(self, "batch", names)
@@ -104,6 +102,11 @@ class Layout:
 
         return jax.tree.map(one, batch)
 
+    @property
+    def abstract_mesh(self) -> AbstractMesh:
+        """The mesh without its devices."""
+        return self.mesh if isinstance(self.mesh, AbstractMesh) else self.mesh.abstract_mesh
+
     # Arrays.
 
     def state(self, optimizer: Any, key: Array) -> State:
@@ -135,17 +138,21 @@ class Layout:
 
     # The step.
 
-    def placed(self, in_backward: bool = False) -> Any:
+    def placed(self, examples: int, in_backward: bool = False) -> Any:
         """Returns the objective with a `Placed` around each copy of a `Stack` and around every
         other layer with parameters: the same numbers, with the arrays where they lie.
 
         The sums of a `Microbatch` are added over the devices of "data" once a step, as all of them
         hold the same gradients anyway; over those of "fsdp" once a part, or with `reduce_once` once
         a step too; and with `in_backward`, where no sum of all copies is held, once a part.
+
+        Args:
+          examples: the number of examples in a batch.
+          in_backward: as for `fbp.step_of`.
         """
         batch = tuple(self.batch or ())
         over = tuple(name for name in batch if self.reduce_once or name != FSDP)
-        place = Placement(self.mesh, batch)
+        place = Placement(self.mesh, batch, examples=(examples,))
         return placed(self.objective, place, self.specs, () if in_backward else over)
 
     def pinned(self, tree: PyTree, batch: bool = False) -> PyTree:
@@ -184,13 +191,22 @@ class Layout:
         shapes = self._shapes()
         whole = sum(a.size * np.dtype(a.dtype).itemsize for a in jax.tree.leaves(shapes))
         mesh = ", ".join(f"{name}={n}" for name, n in self.mesh.shape.items())
-        return "\n".join(
-            [
-                f"{self.mesh.size:,} devices, {mesh}; examples over {', '.join(self.batch or ())}",
-                align(self.table()),
-                f"params: {size(self.bytes_a_device(shapes))} a device, {size(whole)} in all",
-            ]
-        )
+        lines = [
+            f"{self.mesh.size:,} devices, {mesh}; examples over {', '.join(self.batch or ())}",
+            align(self.table()),
+            f"params: {size(self.bytes_a_device(shapes))} a device, {size(whole)} in all",
+        ]
+        return "\n".join([*lines, *self.said])
+
+    @property
+    def said(self) -> list[str]:
+        """What a user should know of this layout."""
+        used = {name for spec in self.specs.values() for entry in spec for name in _names(entry)}
+        return [
+            f"nothing lies over {name}: its {n:,} devices do the same work"
+            for name, n in self.mesh.shape.items()
+            if n > 1 and name not in used and name not in (self.batch or ())
+        ]
 
     @property
     def _named(self) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
@@ -215,7 +231,7 @@ class Layout:
         return found
 
     def _require_divides(self, path: str, n: int, entry: Any) -> None:
-        names = entry if isinstance(entry, tuple) else () if entry is None else (entry,)
+        names = _names(entry)
         parts = 1
         for name in names:
             self._require_axis(name, path)
@@ -229,6 +245,19 @@ class Layout:
         if name not in self.mesh.shape:
             there = ", ".join(self.mesh.axis_names)
             raise InputError(f"{path}: expected axes of the mesh, {there}, got {name!r}")
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    """The axes of the mesh in an entry of a spec."""
+    return entry if isinstance(entry, tuple) else () if entry is None else (entry,)
+
+
+def _auto(mesh: Any) -> Any:
+    """The same mesh with axes of the type Auto, where the compiler completes what is said."""
+    auto = (AxisType.Auto,) * len(mesh.axis_names)
+    if isinstance(mesh, AbstractMesh):
+        return AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=auto)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=auto)
 
 
 def _trimmed(entries: tuple[Any, ...]) -> PartitionSpec:

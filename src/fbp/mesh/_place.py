@@ -32,9 +32,12 @@ def placed(objective: Any, place: Placement, specs: Specs, over: tuple[str, ...]
     """
     if isinstance(objective, Microbatch):
         rest = tuple(name for name in place.batch if name not in over)
-        within = dataclasses.replace(place, batch=rest, grouped=over)
+        placed_parts = dataclasses.replace(objective, groups=place.size(over), axis=over)
+        within = dataclasses.replace(
+            place, batch=rest, grouped=over, examples=placed_parts.sizes(*place.examples)
+        )
         inner = placed(objective.objective, within, specs)
-        return dataclasses.replace(objective, objective=inner, groups=place.size(over), axis=over)
+        return dataclasses.replace(placed_parts, objective=inner)
     if isinstance(objective, NextToken):
         assert objective.loss is not None
         model = _without_head(objective.model, specs, place)

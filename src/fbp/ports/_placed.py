@@ -24,6 +24,7 @@ class Placement:
       batch: the axes of the mesh that the first axis of x and y lies over.
       specs: of each parameter, by its path in the layer, where it lies between steps.
       gathered: the axes of the mesh along which a parameter is gathered where it is used.
+      examples: the sizes that a batch, or a part of it, has; other first axes are not of examples.
       grouped: the axes of the mesh over which a `Microbatch` takes groups of devices by themselves:
         the gradients in a group are not added up over these yet.
     """
@@ -32,6 +33,7 @@ class Placement:
     batch: tuple[str, ...]
     specs: tuple[tuple[str, PartitionSpec], ...] = ()
     gathered: tuple[str, ...] = ("fsdp",)
+    examples: tuple[int, ...] = ()
     grouped: tuple[str, ...] = ()
 
     def size(self, names: tuple[str, ...]) -> int:
@@ -55,9 +57,9 @@ class Placement:
         shards = self.size(self.batch)
 
         def pin(a: Any) -> Any:
-            if not jnp.ndim(a) or a.shape[0] % shards or not self.batch:
+            if not self.batch or not jnp.ndim(a) or a.shape[0] % shards:
                 return a
-            if not jnp.issubdtype(a.dtype, jnp.number):  # a key, or a mask of other axes
+            if a.shape[0] not in self.examples or not jnp.issubdtype(a.dtype, jnp.number):
                 return a
             return self._constrained(a, PartitionSpec(self.batch))
 

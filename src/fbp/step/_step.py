@@ -140,11 +140,14 @@ def _step_on(
     from fbp.mesh import Layout
 
     layout = mesh if isinstance(mesh, Layout) else Layout(objective, mesh)
-    step = one_step(layout.placed(in_backward), optimizer, has_aux, in_backward)
 
     def on_mesh(state: State, batch: PyTree, key: Key = None) -> tuple[State, Any]:
-        state, reported = step(layout.pinned(state), layout.pinned(batch, batch=True), key)
-        return layout.pinned(state), layout.pinned(reported)
+        examples = max((len(a) for a in jax.tree.leaves(batch) if jnp.ndim(a)), default=1)
+        placed = layout.placed(examples, in_backward)
+        step = one_step(placed, optimizer, has_aux, in_backward)
+        with jax.sharding.use_abstract_mesh(layout.abstract_mesh):
+            state, reported = step(layout.pinned(state), layout.pinned(batch, batch=True), key)
+            return layout.pinned(state), layout.pinned(reported)
 
     return on_mesh
 
