@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -177,8 +178,58 @@ def noise(axes: str) -> None:
     print(json.dumps({"off": abs(float(got) - float(wanted))}))
 
 
+def commands(folder: str) -> None:
+    """Runs from the command line: on a mesh, on another, on one device; and by a script."""
+    import contextlib
+    import io
+    import os
+
+    from fbp.cli import main
+    from fbp.train import Run
+
+    os.chdir(folder)
+    with open("t.txt", "w") as file:
+        file.write("\n".join(f"the number {i} comes before {i + 1}." for i in range(300)))
+    text = ["gpt", "--preset", "tiny", "--data", "t.txt", "--eval-every", "4", "--batch", "16"]
+    tasks = {"digits": ["digits", "--batch", "64", "--eval-every", "4"], "gpt": text}
+    said, offs = io.StringIO(), []
+    with contextlib.redirect_stdout(said):
+        for name, task in tasks.items():
+            new = ["train", *task, "--no-check", "--steps", "12", "--name"]
+            assert main([*new, f"{name}-one"]) == 0
+            assert main([*new, f"{name}-mesh", "--mesh", "data=2,fsdp=4"]) == 0
+            # Stopped half way, and gone on with elsewhere: with the schedule of all steps.
+            few = [*new, f"{name}-moved", "--mesh", "fsdp=8", "--max-time", "1e-6"]
+            assert main(few) == 0
+            again = ["train", "--resume", f"runs/{name}-moved", "--max-time"]
+            assert main([*again, "1e-6", "--mesh", "data=2,fsdp=4"]) == 0
+            assert main([*again, "1e6", "--mesh", "data=1"]) == 0
+            for other in ("mesh", "moved"):
+                runs = [Run(Path(f"runs/{name}-{end}")) for end in ("one", other)]
+                one, two = (run.metrics() for run in runs)
+                off = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True))
+                offs.append({"task": name, "other": other, "off": off})
+    objective, batch = made("mlp")
+    draw = fbp.train.batches(*batch, 8, seed=0)
+    ends = []
+    for mesh in (None, fbp.mesh.make_mesh("data=4,fsdp=2")):
+        result = fbp.train.fit(
+            objective, optax.adam(1e-2), draw, steps=20, mesh=mesh, say=lambda line: None
+        )
+        ends.append(result.metrics["loss"])
+    offs.append({"task": "fit", "other": "mesh", "off": abs(ends[0] - ends[1])})
+    for off in offs:
+        print(json.dumps(off))
+
+
 if __name__ == "__main__":
-    known = {"parts": parts, "head": head, "explicit": explicit, "noise": noise}
+    known: dict[str, Any] = {
+        "commands": commands,
+        "parts": parts,
+        "head": head,
+        "explicit": explicit,
+        "noise": noise,
+    }
     what, *rest = sys.argv[1:]
     if what in known:
         known[what](*rest)

@@ -126,6 +126,14 @@ def test_noise_is_that_of_one_device() -> None:
     assert found["off"] < 1e-6
 
 
+@pytest.mark.slow
+def test_runs_go_on_with_any_other_mesh(tmp_path: Path) -> None:
+    found = run("commands", str(tmp_path))
+    assert len(found) == 5
+    for one in found:
+        assert one["off"] < 1e-5, one
+
+
 # Without devices.
 
 MESH = AbstractMesh((2, 4, 2), ("data", "fsdp", "tensor"))

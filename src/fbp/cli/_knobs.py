@@ -41,6 +41,9 @@ class Knobs:
     """Whether to compute in bfloat16; the weights stay float32."""
     in_backward: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Whether to update each layer within the backward pass, in less memory."""
+    mesh: Annotated[str | None, _flag("AXES", "(default: one device)")] = None
+    """Train on all devices, as data=4,fsdp=2: examples lie over both axes, and parameters, between
+    their uses, over fsdp; tensor=N cuts weights while they are used."""
     patience: Annotated[int | None, _flag("N")] = None
     """End after N evaluations without a better one."""
     max_time: Annotated[float, _flag("SECONDS", "(default: none)")] = float("inf")

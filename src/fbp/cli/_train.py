@@ -22,7 +22,10 @@ _PRETRAINED = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 # What is not of the run, but of one call.
 _OF_A_CALL = ("resume", "name", "runs", "config", "print_config", "dry_run")
 # What a run that goes on takes anew.
-_ANEW = ("steps", "eval_every", "eval_seconds", "patience", "save_every", "keep", "max_time")
+_ANEW = (
+    *("steps", "eval_every", "eval_seconds", "patience", "save_every", "keep", "max_time"),
+    "mesh",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +141,11 @@ class Train(Knobs, Flags):
             self.overfit_batches,
             self.track,
             self._command(),
+            self.mesh,
         )
         started = time.perf_counter()
+        if self.mesh is not None and self.resume is None:
+            self._require_mesh()
         task = self.made_task(console)
         kind: Any = train_text if hasattr(task, "tokenizer") else train
         if isinstance(task, Made):
@@ -158,6 +164,16 @@ class Train(Knobs, Flags):
         reached = console.reached(fit.metrics)
         console.say(f"{reached} after {fit.last_step:,} steps in {seconds:.1f} s; in {run.folder}")
         return fit.status
+
+    def _require_mesh(self) -> None:
+        """Raises InputError, before anything is read, unless there is such a mesh here."""
+        from fbp.mesh import make_mesh
+        from fbp.train import InputError
+
+        try:
+            make_mesh(str(self.mesh))
+        except InputError as error:
+            raise InputError(f"--mesh {self.mesh}: {error}") from None
 
     def made_task(self, console: Console | None = None) -> Any:
         """The task: of a table or of a text."""

@@ -108,8 +108,8 @@ class Flags:
     """Where the runs' folders are."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """Go on with a run that was stopped, as runs/digits, from its newest checkpoint. All settings
-    are the run's; only --steps, --eval-every, --eval-seconds, --patience, --save-every, --keep and
-    --max-time may be given anew."""
+    are the run's; only --steps, --eval-every, --eval-seconds, --patience, --save-every, --keep,
+    --max-time and --mesh may be given anew."""
     eval_every: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_OF_TASK)] = (
         None
     )

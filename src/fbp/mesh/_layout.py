@@ -13,7 +13,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from fbp._columns import align, size
 from fbp._errors import InputError
 from fbp._layer import Array, PyTree
-from fbp._tree import named_leaves, path_of
+from fbp._tree import named_leaves, nbytes, path_of
 from fbp.mesh._place import placed
 from fbp.mesh._rules import DATA, FSDP, Rules, default_rules
 from fbp.ports import axes
@@ -93,14 +93,24 @@ class Layout:
 
         return jax.tree.map_with_path(one, tree)
 
-    def batch_shardings(self, batch: PyTree) -> PyTree:
-        """Returns the shardings of a batch: its first axis over the axes of `batch`."""
+    def batch_shardings(self, batch: PyTree, steps: bool = False) -> PyTree:
+        """Returns the shardings of a batch: its first axis over the axes of `batch`; with `steps`,
+        the second, of the batches of several steps."""
 
         def one(a: Any) -> NamedSharding:
-            spec = PartitionSpec(self.batch) if jnp.ndim(a) else PartitionSpec()
-            return NamedSharding(self.mesh, spec)
+            entries = (None, self.batch) if steps else (self.batch,)
+            there = jnp.ndim(a) >= len(entries)
+            return NamedSharding(self.mesh, PartitionSpec(*entries) if there else PartitionSpec())
 
         return jax.tree.map(one, batch)
+
+    def shapes(self, tree: PyTree, batch: bool = False, steps: bool = False) -> PyTree:
+        """Returns shapes and dtypes with where they lie, to lower a step for: of a state, or of a
+        batch."""
+        shardings = self.batch_shardings(tree, steps) if batch else self.shardings(tree)
+        return jax.tree.map(
+            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), tree, shardings
+        )
 
     @property
     def abstract_mesh(self) -> AbstractMesh:
@@ -125,12 +135,17 @@ class Layout:
           InputError: the number of examples does not divide.
         """
         for a in jax.tree.leaves(batch):
-            if jnp.ndim(a) and len(a) % self.shards:
-                raise InputError(
-                    f"expected a batch whose size {' x '.join(self.batch or ())} = {self.shards:,} "
-                    f"divides, got {len(a):,} examples"
-                )
+            if jnp.ndim(a):
+                self.require_examples(len(a))
         return jax.device_put(batch, self.batch_shardings(batch))
+
+    def require_examples(self, n: int) -> None:
+        """Raises InputError unless so many examples can be spread over the devices."""
+        if n % self.shards:
+            raise InputError(
+                f"expected a batch whose size {' x '.join(self.batch or ())} = {self.shards:,} "
+                f"divides, got {n:,} examples"
+            )
 
     def move(self, state: PyTree) -> PyTree:
         """Returns a state, or params, with every array where it lies."""
@@ -171,6 +186,11 @@ class Layout:
         )
         return sum(jax.tree.leaves(sizes))
 
+    def bytes_of_params(self) -> tuple[int, int]:
+        """The bytes of the params that each device holds, and of all of them."""
+        shapes = self._shapes()
+        return self.bytes_a_device(shapes), nbytes(shapes)
+
     def table(self) -> list[list[str]]:
         """A row for each parameter: its shape, what it is cut along, and its bytes a device."""
         shapes = named_leaves(self._shapes())
@@ -188,13 +208,12 @@ class Layout:
         return rows
 
     def __str__(self) -> str:
-        shapes = self._shapes()
-        whole = sum(a.size * np.dtype(a.dtype).itemsize for a in jax.tree.leaves(shapes))
+        held, whole = self.bytes_of_params()
         mesh = ", ".join(f"{name}={n}" for name, n in self.mesh.shape.items())
         lines = [
             f"{self.mesh.size:,} devices, {mesh}; examples over {', '.join(self.batch or ())}",
             align(self.table()),
-            f"params: {size(self.bytes_a_device(shapes))} a device, {size(whole)} in all",
+            f"params: {size(held)} a device, {size(whole)} in all",
         ]
         return "\n".join([*lines, *self.said])
 

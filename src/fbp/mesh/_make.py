@@ -14,7 +14,7 @@ from fbp.mesh._rules import AXES
 def make_mesh(axes: str, devices: Sequence[Any] | None = None) -> Mesh:
     """Returns the mesh of `"data=4,fsdp=2"`: its axes in this order, with their sizes.
 
-    One size may be -1: as many as there are devices left.
+    One size may be -1: as many as there are devices left. A mesh of one device has the first.
 
     Args:
       axes: of data, over which examples lie; fsdp, over which examples and, between their uses,
@@ -42,9 +42,11 @@ def make_mesh(axes: str, devices: Sequence[Any] | None = None) -> Mesh:
         raise InputError(f"expected at most one axis of -1, got {axes!r}")
     if free:
         sizes[free[0]] = max(1, len(devices) // math.prod(sizes[n] for n in sizes if n not in free))
-    if (needed := math.prod(sizes.values())) != len(devices):
-        raise InputError(
-            f"expected a mesh for {len(devices):,} devices, got {axes!r}, which is for {needed:,}"
-        )
+    needed = math.prod(sizes.values())
+    if needed == 1:
+        devices = devices[:1]
+    if needed != len(devices):
+        there = f"{len(devices):,} device" + "s" * (len(devices) > 1)
+        raise InputError(f"expected a mesh for {there}, got {axes!r}, which is for {needed:,}")
     types = (AxisType.Auto,) * len(sizes)
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices)

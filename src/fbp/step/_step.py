@@ -103,7 +103,7 @@ def step_of(
         others; there is no Stack. A layer draws noise and there is no key. `has_aux`, and the
         objective has no aux.
     """
-    step = _step_on(mesh, objective, optimizer, has_aux, in_backward)
+    step = step_on(mesh, objective, optimizer, has_aux, in_backward)
     return jax.jit(step, donate_argnums=0)
 
 
@@ -123,7 +123,7 @@ def steps_of(
 
     Args: as for `step_of`.
     """
-    step = _step_on(mesh, objective, optimizer, has_aux, in_backward)
+    step = step_on(mesh, objective, optimizer, has_aux, in_backward)
 
     def steps(state: State, batches: PyTree, key: Key = None) -> tuple[State, Any]:
         return lax.scan(lambda state, batch: step(state, batch, key), state, batches)
@@ -131,12 +131,17 @@ def steps_of(
     return jax.jit(steps, donate_argnums=0)
 
 
-def _step_on(
-    mesh: Any, objective: ObjectiveLike, optimizer: Any, has_aux: bool, in_backward: bool
+def step_on(
+    mesh: Any,
+    objective: ObjectiveLike,
+    optimizer: Any,
+    has_aux: bool = False,
+    in_backward: bool = False,
+    guard: bool = False,
 ) -> Callable[..., tuple[State, Any]]:
-    """The step of `step_of`, not jitted, on a mesh where there is one."""
+    """The step of `step_of`, not jitted, on a mesh where there is one; with `guard`, guarded."""
     if mesh is None:
-        return one_step(objective, optimizer, has_aux, in_backward)
+        return one_step(objective, optimizer, has_aux, in_backward, guard)
     from fbp.mesh import Layout
 
     layout = mesh if isinstance(mesh, Layout) else Layout(objective, mesh)
@@ -144,7 +149,7 @@ def _step_on(
     def on_mesh(state: State, batch: PyTree, key: Key = None) -> tuple[State, Any]:
         examples = max((len(a) for a in jax.tree.leaves(batch) if jnp.ndim(a)), default=1)
         placed = layout.placed(examples, in_backward)
-        step = one_step(placed, optimizer, has_aux, in_backward)
+        step = one_step(placed, optimizer, has_aux, in_backward, guard)
         with jax.sharding.use_abstract_mesh(layout.abstract_mesh):
             state, reported = step(layout.pinned(state), layout.pinned(batch, batch=True), key)
             return layout.pinned(state), layout.pinned(reported)

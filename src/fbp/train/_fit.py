@@ -15,6 +15,7 @@ from fbp._errors import InputError
 from fbp._layer import Key, Params, PyTree
 from fbp._objective import ObjectiveLike
 from fbp._signals import Signals
+from fbp.mesh import Layout
 from fbp.step._mistakes import require_parts
 from fbp.train._drawn import Draw, looked_at
 from fbp.train._loop import Fit, Metrics, first_of
@@ -41,6 +42,7 @@ def fit(
     eval_seconds: float | None = None,
     watch: str | None = None,
     patience: int | None = None,
+    mesh: Any = None,
     save_every: float = 60.0,
     keep: int = 2,
     max_seconds: float = math.inf,
@@ -84,6 +86,8 @@ def fit(
       eval_seconds: evaluates after this time since the last one, too.
       watch: the metric whose lowest value is the best: by default val_loss, or else loss.
       patience: ends the run after this many evaluations that are not the best.
+      mesh: the devices to train on, as for `fbp.step_of`: a `jax.sharding.Mesh`, or a
+        `fbp.mesh.Layout` of this objective. A run may go on with another.
       save_every: seconds between checkpoints.
       keep: how many of the newest checkpoints are kept.
       max_seconds: ends the run, as a signal does, after this time.
@@ -123,6 +127,7 @@ def fit(
         "max_seconds": max_seconds,
         "scan": scan,
         "in_backward": in_backward,
+        "layout": _layout(objective, mesh, draw),
     }
     report = _Said(say)
 
@@ -198,6 +203,14 @@ def _traced(objective: ObjectiveLike, params: Any, draw: Draw, key: Key) -> Para
     first = params() if callable(params) else params
     require_traces("fit", objective, first, first_of(draw), key)
     return first
+
+
+def _layout(objective: Any, mesh: Any, draw: Draw) -> Layout | None:
+    if mesh is None:
+        return None
+    layout = mesh if isinstance(mesh, Layout) else Layout(objective, mesh)
+    layout.require_examples(jax.tree.leaves(first_of(draw))[0].shape[0])
+    return layout
 
 
 def _if_taken(folder: Path, resume: bool) -> str:

@@ -13,6 +13,7 @@ from fbp._errors import InputError
 from fbp._layer import Key, Params, PyTree
 from fbp._objective import ObjectiveLike
 from fbp._signals import Signals, name_of_signal
+from fbp.mesh import Layout
 from fbp.step._step import State, all_finite
 from fbp.train._at import begin, copied, shown, skipped_of
 from fbp.train._steps import Steps
@@ -82,6 +83,7 @@ def fit(
     saver: Saver | None = None,
     resume: Checkpoint | None = None,
     signals: Signals | None = None,
+    layout: Layout | None = None,
 ) -> Fit:
     """Trains, and keeps the parameters of the best evaluation.
 
@@ -115,6 +117,7 @@ def fit(
       saver: writes checkpoints; None writes none.
       resume: a checkpoint of a run of the same arguments, to go on from.
       signals: those that the caller listens to; by default this listens while it runs.
+      layout: where arrays lie on a mesh of several devices.
 
     Raises:
       FloatingPointError: the loss is not finite before the first update.
@@ -124,6 +127,8 @@ def fit(
         params = params()
     at = begin(params, optimizer, Watch(watch, patience, usual), resume)
     del params
+    if layout is not None:
+        at.state = layout.move(at.state)
 
     def save() -> None:
         if saver is not None:
@@ -194,6 +199,7 @@ def fit(
                             most=eval_every,
                             scan=scan,
                             in_backward=in_backward,
+                            layout=layout,
                         )
                 stop = cut(at.step)
                 if ahead is None or jax.tree.leaves(ahead)[0].shape[0] != stop - at.step:

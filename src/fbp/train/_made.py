@@ -31,7 +31,7 @@ from fbp.train._opened import (
     unless_told,
 )
 from fbp.train._picture import draw_text_run
-from fbp.train._prepared import prepared, recipe_of, require_in_backward, say_clamped
+from fbp.train._prepared import layout_of, prepared, recipe_of, require_in_backward, say_clamped
 from fbp.train._recipe import Recipe
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
@@ -170,6 +170,8 @@ def _train_in(
         "data": fingerprint((first if callable(task.data) else task.data, task.held_out)),
         **noted(settings),
     }
+    trained, drawn = prepared(objective, draw, batch, settings)
+    layout = layout_of(trained, batch, settings, report)
     require_in_backward(objective, recipe.made(lr, steps), first, settings)
     go_on_with(run, config, resume, report)
     tracked = Tracked(run, settings.track, config, report.say)
@@ -178,16 +180,16 @@ def _train_in(
         tracked.log(step, metrics)
         report.progress(step, steps, metrics)
 
-    trained, draw = prepared(objective, draw, batch, settings)
     result = fit(
         trained,
         lambda: objective.init(jax.random.key(seed)),
         recipe.made(lr, steps),
-        draw,
+        drawn,
         evaluate,
         watch="loss",
         patience=settings.patience,
         log=log,
+        layout=layout,
         **of_every_run(run, settings, config, resume, signals),
     )
     with signals.meanwhile(None), unless_told(result):

@@ -21,7 +21,7 @@ from fbp.train.checkpoints import Checkpoint, SaveError, Saver, newest_whole
 from fbp.train.checkpoints._logs import cut_back
 
 # What of a configuration may differ where a run goes on.
-MAY_CHANGE = ("steps", "eval_every", "patience", "name", "command", "fbp")
+MAY_CHANGE = ("steps", "eval_every", "patience", "mesh", "name", "command", "fbp")
 # The sums of the data, whatever else follows from it: "data" of a run on text is its name.
 _SUMS = "data", "tokens"
 # Of the data, this many bytes at most are summed.
@@ -167,7 +167,7 @@ def _as_json(config: dict[str, Any]) -> dict[str, Any]:
 
 def noted(settings: Settings) -> dict[str, Any]:
     """What config.json says of the settings that no task has."""
-    names = ("accumulate", "bf16", "in_backward", "patience", "overfit_batches", "command")
+    names = ("accumulate", "bf16", "in_backward", "patience", "overfit_batches", "mesh", "command")
     return {name: getattr(settings, name) for name in names}
 
 

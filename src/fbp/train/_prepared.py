@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from fbp._columns import size
 from fbp._errors import InputError
 from fbp._layer import PyTree
 from fbp._microbatch import Microbatch
+from fbp.mesh import Layout, make_mesh
 from fbp.ports import mixed_precision
 from fbp.step._step import one_step, state_of
 from fbp.train._recipe import Recipe
@@ -44,6 +46,30 @@ def prepared(
         again.rows = lambda step: draw.rows(step % few)  # type: ignore[attr-defined]
         again.unit = getattr(draw, "unit", "training row")  # type: ignore[attr-defined]
     return objective, again
+
+
+def layout_of(objective: Any, batch: int, settings: Settings, report: Reporter) -> Layout | None:
+    """Where arrays lie on the mesh that the user asks for; None for one device.
+
+    Raises:
+      InputError: there is no such mesh here, or the batch does not divide among its devices.
+    """
+    if settings.mesh is None:
+        return None
+    try:
+        layout = Layout(objective, make_mesh(settings.mesh))
+        layout.require_examples(batch)
+    except InputError as error:
+        other = ", or go on with another --mesh, as data=1" if settings.resume is not None else ""
+        raise InputError(f"--mesh {settings.mesh}: {error}{other}") from None
+    n = layout.mesh.size
+    if n == 1:
+        return None
+    held, whole = map(size, layout.bytes_of_params())
+    report.say(f"{n:,} devices, {settings.mesh}: {held} of {whole} of params on each")
+    for line in layout.said:
+        report.say(line)
+    return layout
 
 
 def require_in_backward(objective: Any, optimizer: Any, batch: PyTree, settings: Settings) -> None:

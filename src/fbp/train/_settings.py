@@ -44,6 +44,7 @@ class Settings:
       max_time: seconds after which it ends.
       overfit_batches: train on the batches of the first steps again and again, to see whether the
         model can learn them.
+      mesh: the devices to train on, as "data=4,fsdp=2"; None takes the first.
       track: where metrics go beside metrics.jsonl: tensorboard or wandb.
       command: what config.json notes of the command line.
       if_taken: what the user may do where there is a folder of that name already.
@@ -70,6 +71,7 @@ class Settings:
     overfit_batches: int | None = None
     track: str | None = None
     command: dict[str, Any] = dataclasses.field(default_factory=dict)
+    mesh: str | None = None
     if_taken: str = "choose another --name"
 
     def __post_init__(self) -> None:

@@ -11,7 +11,8 @@ from jax import lax
 
 from fbp._layer import Array, Key, PyTree
 from fbp._tree import nbytes
-from fbp.step._step import State, all_finite, one_step
+from fbp.mesh import Layout
+from fbp.step._step import State, all_finite, step_on
 
 # Of one call: its batches in bytes, and its steps.
 MOST_BYTES, MOST_STEPS = 2**25, 4096
@@ -48,6 +49,7 @@ class Steps:
       state, batch, key: of a step, or their shapes.
       most: the number of steps that no call exceeds.
       scan: whether the steps are one program; XLA runs some slower in a loop than one by one.
+      layout: where arrays lie on a mesh, where there is one.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Steps:
         most: int = MOST_STEPS,
         scan: bool = True,
         in_backward: bool = False,
+        layout: Layout | None = None,
     ):
         self.most = max(1, min(most, MOST_STEPS, MOST_BYTES // max(1, nbytes(batch))))
         self._key = key
@@ -69,24 +72,28 @@ class Steps:
             lambda a: jax.ShapeDtypeStruct((self.most, *a.shape), a.dtype), batch
         )
         self._copies = scan and nbytes(state) <= SMALL
-        args = jax.eval_shape(lambda: state), self._shapes, jnp.int32(0), key
+        args: tuple[Any, ...] = jax.eval_shape(lambda: state), self._shapes, jnp.int32(0), key
+        if layout is not None:
+            batch = layout.shapes(batch, batch=True)
+            args = layout.shapes(args[0]), layout.shapes(args[1], batch=True, steps=True), *args[2:]
 
         def compiled(run: Callable[..., Any], *args: Any) -> Any:
             return jax.jit(run, donate_argnums=0).lower(*args).compile()
 
         if self._copies:
-            step = one_step(objective, optimizer, in_backward=in_backward)
+            step = step_on(layout, objective, optimizer, in_backward=in_backward)
             self._run: Any = compiled(_all(step, self.most), *args)
         else:
             # In the backward, a step guards itself.
-            step = one_step(objective, optimizer, in_backward=in_backward, guard=not in_backward)
+            guard = not in_backward
+            step = step_on(layout, objective, optimizer, in_backward=in_backward, guard=guard)
             if scan:
                 self._run = compiled(_while_good(step, self.most), *args)
             else:
                 self._run = _one_by_one(compiled(step, args[0], batch, key))
 
         def careful(*given: Any) -> tuple[State, Array]:
-            step = one_step(objective, optimizer, guard=True)
+            step = step_on(layout, objective, optimizer, guard=True)
             return compiled(_while_good(step, self.most), *args)(*given)
 
         self._careful = careful  # compiled only when it is needed

@@ -28,7 +28,7 @@ from fbp.train._opened import (
 )
 from fbp.train._picture import draw_run
 from fbp.train._predict import answering
-from fbp.train._prepared import prepared, recipe_of, require_in_backward, say_clamped
+from fbp.train._prepared import layout_of, prepared, recipe_of, require_in_backward, say_clamped
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._tasks import Task, build_model
@@ -104,6 +104,8 @@ def _train_in(
         "data": fingerprint((task.train, task.held_out)),
         **noted(settings),
     }
+    trained, drawn = prepared(objective, draw, batch, settings)
+    layout = layout_of(trained, batch, settings, report)
     require_in_backward(objective, optimizer, first, settings)
     go_on_with(run, config, resume, report)
     tracked = Tracked(run, settings.track, config, report.say)
@@ -118,12 +120,11 @@ def _train_in(
         tracked.log(step, metrics)
         report.progress(step, steps, metrics)
 
-    trained, draw = prepared(objective, draw, batch, settings)
     result = fit(
         trained,
         lambda: first_params(task, objective, rows, left, seed),
         optimizer,
-        draw,
+        drawn,
         evaluate,
         watch=watch,
         patience=settings.patience or task.patience,
@@ -133,6 +134,7 @@ def _train_in(
         log=log,
         # On a CPU, XLA runs a convolution several times slower inside a loop than outside.
         scan=task.image is None,
+        layout=layout,
         **of_every_run(run, settings, config, resume, signals),
     )
     answers = build_model(task.model_spec())

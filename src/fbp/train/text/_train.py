@@ -29,7 +29,7 @@ from fbp.train._opened import (
     unless_told,
 )
 from fbp.train._picture import draw_text_run
-from fbp.train._prepared import prepared, recipe_of, require_in_backward, say_clamped
+from fbp.train._prepared import layout_of, prepared, recipe_of, require_in_backward, say_clamped
 from fbp.train._run import Run
 from fbp.train._settings import Reporter, Settings
 from fbp.train._trackers import Tracked
@@ -105,6 +105,8 @@ def _train_in(
         # A pretrained model's tokenizer is saved with the model instead.
         **({} if task.start else {"tokenizer": task.tokenizer.to_json()}),
     }
+    trained, drawn = prepared(objective, draw, batch, settings)
+    layout = layout_of(trained, batch, settings, report)
     require_in_backward(objective, recipe.made(lr, steps), first, settings)
     go_on_with(run, config, resume, report)
     tracked = Tracked(run, settings.track, config, report.say)
@@ -140,15 +142,15 @@ def _train_in(
 
     start = [params]
     del params  # so that `fit` alone has them
-    trained, draw = prepared(objective, draw, batch, settings)
     result = fit(
         trained,
         start.pop,
         optimizer,
-        draw,
+        drawn,
         evaluate,
         patience=settings.patience,
         log=log,
+        layout=layout,
         **of_every_run(run, settings, config, resume, signals),
     )
     with signals.meanwhile(None), unless_told(result):
