@@ -172,7 +172,7 @@ MAY_IMPORT = {
     ),
     "mesh": (
         *(*BASE, "_columns", "_errors", "_microbatch", "_objective"),
-        *("combinators", "losses", "mesh", "models", "ports", "step"),
+        *("combinators", "layers", "losses", "mesh", "models", "ports", "step"),
     ),
     # Weights that others have made come in through `interop`.
     "models": (*BASE, "combinators", "interop", "layers", "losses", "models", "ports"),

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 import fbp
 from fbp._errors import InputError
 from fbp.mesh import Layout, default_rules, make_mesh, work_of
 from fbp.mesh._program import Sent
+from fbp.mesh._tensor import _pair, with_columns_by_device
 
 TESTS = Path(__file__).parent
 BATCH_MESHES = ("data=8", "fsdp=8", "data=2,fsdp=4", "data=4,fsdp=2")
@@ -75,13 +77,15 @@ def test_transformers_on_every_mesh(name: str, in_backward: bool) -> None:
         # One copy's weights are gathered, never a whole Stack's.
         gathers = [one for one in sent if one.kind == "all-gather" and one.times == layers]
         assert all(one.bytes < block for one in gathers)
+        turned = [one for one in sent if one.kind in ("collective-permute", "all-to-all")]
+        moved = sum(one.bytes * one.times for one in sent)
+        assert sum(one.bytes * one.times for one in turned) < 0.01 * moved, found["axes"]
         if "tensor" in found["axes"]:
             continue
         assert len(gathers) == (2 * weights if "fsdp" in found["axes"] else 0), found["axes"]
         # Their gradients are added once a block: over one axis, or over one after the other.
         sums = [one for one in sent if "reduce" in one.kind and one.times == layers]
         assert 1 <= len(sums) <= found["axes"].count("=") + 1
-        assert not [one for one in sent if one.kind == "collective-permute"]
         assert not [one for one in sent if one.times not in (1, layers)]
 
 
@@ -237,10 +241,48 @@ def test_rules_that_do_not_fit(spec: P, words: str) -> None:
 
 def test_a_batch_that_does_not_divide() -> None:
     layout = Layout(mlp(), MESH)
-    import numpy as np
-
     with pytest.raises(InputError, match="data x fsdp = 8 divides, got 12 examples"):
         layout.put((np.ones((12, 8)), np.ones((12, 3))))
+
+
+# Columns by device.
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (fbp.Dense(5, 12 * 3), fbp.SplitHeads(4)),
+        (fbp.Dense(5, (6 + 2 * 2) * 3, bias=False), fbp.SplitHeads(6, 2)),
+        (fbp.Dense(5, 2 * 6), fbp.SwiGLU()),
+    ],
+)
+def test_columns_by_device_are_the_same_numbers(first: Any, then: Any, x64: None) -> None:
+    mesh = jax.make_mesh((1,), ("tensor",), axis_types=(AxisType.Auto,))
+    columns, groups = _pair(first, then, 2, mesh, "tensor")
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda a: rng.normal(size=a.shape), first.init(jax.random.key(0)))
+    x = rng.normal(size=(2, 3, 5))
+    models = fbp.Serial(a=first, b=then), fbp.Serial(a=columns, b=groups)
+    y, res = models[0].forward({"a": params, "b": ()}, x)
+    dy = jax.tree.map(lambda a: rng.normal(size=a.shape), y)
+    wanted = y, models[0].backward({"a": params, "b": ()}, x, res, dy)
+    y, res = models[1].forward({"a": params, "b": ()}, x)
+    got = y, models[1].backward({"a": params, "b": ()}, x, res, dy)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13), got, wanted)
+
+
+def test_what_does_not_divide_keeps_its_columns() -> None:
+    mesh = jax.make_mesh((1,), ("tensor",), axis_types=(AxisType.Auto,))
+    for first, then in (
+        (fbp.Dense(5, 12 * 3), fbp.SplitHeads(4)),
+        (fbp.Dense(5, (6 + 2 * 2) * 3), fbp.SplitHeads(6, 2)),
+        (fbp.Dense(5, 8), fbp.SwiGLU()),
+        (fbp.Dense(5, 12), fbp.SplitHeads(3, packed=False)),
+        (fbp.Embedding(5, 12), fbp.SplitHeads(3)),
+    ):
+        assert _pair(first, then, 3, mesh, "tensor") is None
+    model = fbp.models.llama(vocab=8, width=16, heads=4, layers=2, hidden=32)
+    assert with_columns_by_device(model, mesh, "tensor") is model
 
 
 # What a program does, read from its text.

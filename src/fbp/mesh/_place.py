@@ -11,6 +11,8 @@ from fbp._objective import Objective
 from fbp.combinators import Group, On, Remat, Repeat, Residual, Stack
 from fbp.combinators._map import map_held
 from fbp.losses import UnembedCrossEntropy
+from fbp.mesh._rules import TENSOR
+from fbp.mesh._tensor import with_columns_by_device
 from fbp.models import NextToken
 from fbp.ports import Cast, Freeze, Tie
 from fbp.ports._placed import Placed, PlacedLoss, Placement
@@ -38,6 +40,9 @@ def placed(objective: Any, place: Placement, specs: Specs, over: tuple[str, ...]
         )
         inner = placed(objective.objective, within, specs)
         return dataclasses.replace(placed_parts, objective=inner)
+    if hasattr(objective, "model"):
+        model = with_columns_by_device(objective.model, place.mesh, TENSOR)
+        objective = dataclasses.replace(objective, model=model)
     if isinstance(objective, NextToken):
         assert objective.loss is not None
         model = _without_head(objective.model, specs, place)
