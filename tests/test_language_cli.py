@@ -54,7 +54,7 @@ def tune(made: Path, runs: Path, task: str, *more: object) -> int:
 @pytest.mark.parametrize(
     ("task", "more"),
     [
-        pytest.param("gpt2", [], id="gpt2-whole"),
+        pytest.param("gpt2", [], id="gpt2-whole", marks=pytest.mark.exhaustive),
         pytest.param("gpt2", ["--lora", 2], id="gpt2-lora", marks=pytest.mark.exhaustive),
         pytest.param("llama", [], id="llama-whole", marks=pytest.mark.exhaustive),
         pytest.param("llama", ["--lora", 2], id="llama-lora"),

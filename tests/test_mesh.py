@@ -20,8 +20,9 @@ from fbp.mesh._program import Sent
 from fbp.mesh._tensor import _pair, with_columns_by_device
 
 TESTS = Path(__file__).parent
-BATCH_MESHES = ("data=8", "fsdp=8", "data=2,fsdp=4", "data=4,fsdp=2")
-TENSOR_MESHES = ("tensor=8", "fsdp=4,tensor=2", "data=2,fsdp=2,tensor=2")
+SOME = ("data=8", "data=2,fsdp=4", "data=2,fsdp=2,tensor=2")
+OTHERS = ("fsdp=8", "data=4,fsdp=2", "tensor=8", "fsdp=4,tensor=2")
+MESHES = [SOME, pytest.param(OTHERS, marks=pytest.mark.exhaustive)]
 
 
 def run(*args: str) -> list[dict[str, Any]]:
@@ -55,21 +56,30 @@ def test_a_network_on_eight_devices() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("meshes", MESHES, ids=["some", "others"])
 @pytest.mark.parametrize("name", ["mlp", "convnet", "lstm", "mixture"])
-def test_networks_on_every_mesh(name: str) -> None:
-    for found in run(name, *BATCH_MESHES, "fsdp=4,tensor=2"):
+def test_networks_on_every_mesh(name: str, meshes: tuple[str, ...]) -> None:
+    for found in run(name, *meshes):
         require_as_on_one(found)
         if "tensor" not in found["axes"]:
             assert found["flops"] <= 1.01, found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("in_backward", [False, True])
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_transformers_on_every_mesh(name: str, in_backward: bool) -> None:
+@pytest.mark.parametrize("meshes", MESHES, ids=["some", "others"])
+@pytest.mark.parametrize(
+    ("name", "in_backward"),
+    [
+        ("gpt2", False),
+        ("llama", True),
+        pytest.param("gpt2", True, marks=pytest.mark.exhaustive),
+        pytest.param("llama", False, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_transformers_on_every_mesh(name: str, in_backward: bool, meshes: tuple[str, ...]) -> None:
     options = ["in_backward"] * in_backward
     layers, weights = 3, 4  # of these each block has four that are cut
-    for found in run(name, *options, *BATCH_MESHES, *TENSOR_MESHES):
+    for found in run(name, *options, *meshes):
         require_as_on_one(found)
         assert found["flops"] <= 1.01, found
         sent = [Sent(*one) for one in found["sent"]]

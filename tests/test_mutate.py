@@ -568,6 +568,7 @@ def test_strong_tests_kill_and_no_file_changes(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_weak_tests_let_mutants_live(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     user(tmp_path, weak=WEAK)
     assert Mutate("rule:backward", tests=("tests",), json=Path("out.json"), workers=1).run() == 1
@@ -698,6 +699,7 @@ def test_square_of_ones():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_equivalent_mutants_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "equal.py").write_text(EQUIVALENT)
     (tmp_path / "tests").mkdir()

@@ -170,7 +170,7 @@ def killed_and_resumed(folder, args, seconds, rng):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
-    [k if k in ("table", "gpt") else pytest.param(k, marks=pytest.mark.exhaustive) for k in KINDS],
+    [k if k == "gpt" else pytest.param(k, marks=pytest.mark.exhaustive) for k in KINDS],
 )
 def test_a_run_that_is_killed_goes_on_bit_for_bit(kind, whole, tmp_path, request):
     run, seconds = whole(kind)
@@ -435,7 +435,9 @@ def test_a_flipped_bit_in_any_file_is_named(many, here, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["metrics.jsonl", "samples.txt"])
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", pytest.param("samples.txt", marks=pytest.mark.exhaustive)]
+)
 def test_a_damaged_log_is_named_where_a_run_goes_on(name, here, capsys):
     (here / "t.txt").write_text(TEXT)
     args = ["gpt", "--preset", "tiny", "--steps", "4", "--data", "t.txt", "--no-check"]
@@ -465,7 +467,7 @@ def test_a_run_killed_before_it_wrote_anything_does_not_take_the_name(here, caps
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["table", "lora"])
+@pytest.mark.parametrize("kind", ["table", pytest.param("lora", marks=pytest.mark.exhaustive)])
 def test_a_run_killed_after_its_last_step_still_writes_its_weights(kind, here, capsys, request):
     args = of_kind(kind, here, request)
     args[args.index("--steps") + 1] = "4"

@@ -248,6 +248,7 @@ def test_two_that_begin_at_one_moment(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_other_held_out_rows_are_another_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("train", "val"):
