@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding
@@ -164,6 +165,86 @@ def explicit() -> None:
     )
 
 
+class Doubled(fbp.Serial):
+    """A chain with a forward of its own."""
+
+    def forward(self, params: Any, x: Any, key: Any = None) -> Any:
+        y, res = super().forward(params, x, key)
+        return 2 * y, res
+
+    def backward(self, params: Any, x: Any, res: Any, dy: Any) -> Any:
+        return super().backward(params, x, res, 2 * dy)
+
+
+def cases() -> dict[str, tuple[Any, Any, Any]]:
+    """Objectives, the mesh or the layout, and a batch where it is not the usual one."""
+    objective, (x, labels) = made("mlp")
+    loss, model = fbp.SoftmaxCrossEntropy(), objective.model
+    coupled = fbp.Serial(a=fbp.Dense(8, 16), b=fbp.BatchNorm(16), c=fbp.Dense(16, 4))
+    coupled = fbp.Objective(coupled, loss)
+    doubled = Doubled(a=fbp.Dense(8, 2 * 12), b=fbp.SwiGLU(), c=fbp.Dense(12, 4))
+    # A layer in another field than that of the chain.
+    object.__setattr__(doubled, "extra", fbp.Dense(1, 1))
+    again = fbp.Repeat(fbp.Serial(fbp.Dense(16, 16), fbp.Tanh()), 5)
+
+    def two_views(batch: Any, key: Any) -> Any:
+        x, y = batch
+        return jnp.concatenate([x, -x]), jnp.concatenate([y, y])
+
+    def weighed(batch: Any, key: Any) -> Any:
+        return batch["x"], fbp.Weighted(batch["y"], batch["c"][batch["y"]])
+
+    def plain(params: Any, batch: Any) -> Any:
+        return ((batch[0] @ params["w"]) ** 2).mean()
+
+    table = {"x": x, "y": labels, "c": np.arange(4, dtype=np.float32)}
+    ignoring = fbp.Objective(model, fbp.SoftmaxCrossEntropy(ignore=0))
+    ones = fbp.objective_from_jax(plain, lambda key: {"w": jnp.ones((8, 3))})
+    layout = fbp.mesh.Layout(objective, "data=2,fsdp=4")
+    return {
+        "another objective than the layout's": (ignoring, layout, None),
+        "parts of the layout's objective": (fbp.Microbatch(objective, 8), layout, None),
+        "statistics of a batch": (coupled, "data=2,fsdp=4", None),
+        "statistics of parts": (fbp.Microbatch(coupled, 8), "data=8", None),
+        "statistics of one part": (fbp.Microbatch(coupled, 16), "data=2,fsdp=4", None),
+        "a chain of one's own": (fbp.Objective(doubled, loss), "fsdp=4,tensor=2", None),
+        "two views": (fbp.Objective(model, loss, prepare=two_views), "fsdp=8", None),
+        "a table": (fbp.Objective(model, loss, prepare=weighed), "data=2,fsdp=4", table),
+        "repeated": (fbp.Objective(fbp.Serial(fbp.Dense(8, 16), again), loss), "fsdp=8", None),
+        "of plain JAX": (ones, "data=2,fsdp=4", None),
+    }
+
+
+def odd() -> None:
+    """Each case on its mesh beside one device."""
+    _, usual = made("mlp")
+    optimizer = optax.sgd(0.1)
+    for name, (objective, mesh, given) in cases().items():
+        batch = usual if given is None else given
+        first = fbp.state_of(jax.jit(objective.init)(jax.random.key(0)), optimizer)
+        wanted, _ = losses(fbp.step_of(objective, optimizer), first, batch)
+        layout = mesh if isinstance(mesh, fbp.mesh.Layout) else fbp.mesh.Layout(objective, mesh)
+        step = fbp.step_of(objective, optimizer, mesh=layout)
+        state, placed = layout.state(optimizer, jax.random.key(0)), layout.put(batch)
+        work = fbp.mesh.work_of(step.lower(state, placed).compile())
+        got, _ = losses(step, state, placed)
+        off = float(np.max(np.abs(np.subtract(got, wanted))))
+        sums = [(one.kind, one.times) for one in work.sent if "reduce" in one.kind]
+        print(json.dumps({"case": name, "off": off, "programs": step._cache_size(), "sums": sums}))
+    objective, _ = made("mlp")
+    layout = fbp.mesh.Layout(objective, "data=8")
+    state = layout.state(optimizer, jax.random.key(0))
+    try:
+        few = jax.tree.map(lambda a: a[:12], usual)
+        fbp.step_of(objective, optimizer, mesh=layout)(state, few)
+    except ValueError as error:
+        print(json.dumps({"case": "12 examples", "said": str(error)}))
+    wanted = objective.value(jax.jit(objective.init)(jax.random.key(0)), usual)
+    many = layout.put(jax.tree.map(lambda a: np.stack([a, a]), usual), steps=True)
+    _, values = fbp.steps_of(objective, optimizer, mesh=layout)(state, many)
+    print(json.dumps({"case": "steps", "off": float(abs(values[0] - wanted))}))
+
+
 def noise(axes: str) -> None:
     """Dropout on a mesh is drawn as on one device, and other examples draw other noise."""
     model = fbp.Serial(drop=fbp.Dropout(0.5), dense=fbp.Dense(8, 4))
@@ -225,6 +306,7 @@ def commands(folder: str) -> None:
 if __name__ == "__main__":
     known: dict[str, Any] = {
         "commands": commands,
+        "odd": odd,
         "parts": parts,
         "head": head,
         "explicit": explicit,

@@ -141,6 +141,20 @@ def test_noise_is_that_of_one_device() -> None:
 
 
 @pytest.mark.slow
+def test_what_people_bring() -> None:
+    found = run("odd")
+    assert len(found) == 12
+    for one in found:
+        if "said" in one:
+            assert "a batch whose size data = 8 divides, got 12 examples" in one["said"]
+            continue
+        assert one["off"] < 1e-5, one
+        assert one.get("programs", 1) == 1, one
+        if one["case"] == "two views":
+            assert all(times == 1 for _, times in one["sums"])
+
+
+@pytest.mark.slow
 def test_runs_go_on_with_any_other_mesh(tmp_path: Path) -> None:
     found = run("commands", str(tmp_path))
     assert len(found) == 5
@@ -247,6 +261,13 @@ def test_rules_that_do_not_fit(spec: P, words: str) -> None:
         Layout(objective, MESH, rules)
     with pytest.raises(InputError, match="the batch: expected axes of the mesh"):
         Layout(objective, MESH, batch=("examples",))
+    with pytest.raises(InputError, match="each axis of the mesh once, got data twice"):
+        Layout(objective, MESH, batch=("data", "data"))
+    with pytest.raises(InputError, match="each axis of the mesh once, got fsdp twice"):
+        Layout(objective, MESH, lambda path, shape: P("fsdp", "fsdp") if len(shape) == 2 else P())
+    with pytest.raises(InputError, match=r"got 'dp': say which .* batch=\('dp',\)\)"):
+        Layout(objective, AbstractMesh((8,), ("dp",)))
+    assert Layout(objective, AbstractMesh((8,), ("dp",)), batch="dp").shards == 8
 
 
 def test_a_batch_that_does_not_divide() -> None:

@@ -38,6 +38,15 @@ def map_held(f: Callable[[Layer], Layer], layer: Layer) -> Layer:
     return replaced
 
 
+def map_named(f: Callable[[str, Layer], Layer], group: Any) -> Any:
+    """Returns a `Group` with f applied to the names, or numbers, and the layers of its parts."""
+    names = group.names or tuple(map(str, range(len(group.layers))))
+    replaced = copy.copy(group)
+    layers = tuple(f(name, layer) for name, layer in zip(names, group.layers, strict=True))
+    object.__setattr__(replaced, "layers", layers)
+    return replaced
+
+
 def _map_field(f: Callable[[Layer], Layer], held: Any) -> Any:
     if isinstance(held, Layer):
         return f(held)

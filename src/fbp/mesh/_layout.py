@@ -1,12 +1,13 @@
 """Where every array of a training step lies on a mesh."""
 
+import collections
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -14,8 +15,9 @@ from fbp._columns import align, size
 from fbp._errors import InputError
 from fbp._layer import Array, PyTree
 from fbp._tree import named_leaves, nbytes, path_of
+from fbp.mesh._make import make_mesh
 from fbp.mesh._place import placed
-from fbp.mesh._rules import DATA, FSDP, Rules, default_rules
+from fbp.mesh._rules import DATA, FSDP, TENSOR, Rules, default_rules
 from fbp.ports import axes
 from fbp.ports._placed import Placement
 from fbp.step import State, state_of
@@ -36,7 +38,7 @@ class Layout:
 
     Args:
       objective: what is minimized: an `Objective`, a `NextToken`, or a `Microbatch` of one.
-      mesh: the devices, with axes of the type Auto.
+      mesh: the devices, as a `jax.sharding.Mesh`, or as "data=2,fsdp=4" for `make_mesh`.
       rules: rules(path, shape) -> PartitionSpec of a parameter; in a `Stack`, of one copy of it.
         The optimizer's state follows its parameters.
       batch: the axes of the mesh that examples lie over; "data" and "fsdp" by default.
@@ -45,24 +47,36 @@ class Layout:
 
     Raises:
       InputError: a rule names an axis that the mesh has not, or one that does not divide the axis
-        of the parameter.
+        of the parameter; it is not known which axes examples lie over.
     """
 
     objective: Any
-    mesh: Mesh
+    mesh: Any
     rules: Rules | None = None
-    batch: tuple[str, ...] | None = None
+    batch: tuple[str, ...] | str | None = None
     reduce_once: bool = False
+    _named: dict[str, tuple[tuple[int, ...], PartitionSpec]] = dataclasses.field(
+        init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
+        if isinstance(self.mesh, str):
+            object.__setattr__(self, "mesh", make_mesh(self.mesh))
+        if isinstance(self.batch, str):
+            object.__setattr__(self, "batch", (self.batch,))
         if any(kind != AxisType.Auto for kind in self.mesh.axis_types):
             object.__setattr__(self, "mesh", _auto(self.mesh))
         if self.batch is None:
             names = tuple(name for name in (DATA, FSDP) if name in self.mesh.shape)
             object.__setattr__(self, "batch", names)
-        for name in self.batch or ():
-            self._require_axis(name, "the batch")
-        object.__setattr__(self, "_specs", self._specs_of_params())
+            if not names and TENSOR not in self.mesh.shape and self.mesh.size > 1:
+                there = ", ".join(map(repr, self.mesh.axis_names))
+                raise InputError(
+                    f"expected a mesh with axes among data, fsdp and tensor, got {there}: say "
+                    f"which examples lie over, as in Layout(objective, mesh, batch=({there},))"
+                )
+        self._require_axes(self.batch or (), "the batch")
+        object.__setattr__(self, "_named", self._specs_of_params())
 
     # What lies where.
 
@@ -94,15 +108,37 @@ class Layout:
         return jax.tree.map_with_path(one, tree)
 
     def batch_shardings(self, batch: PyTree, steps: bool = False) -> PyTree:
-        """Returns the shardings of a batch: its first axis over the axes of `batch`; with `steps`,
-        the second, of the batches of several steps."""
+        """Returns the shardings of a batch: the axis of examples over the axes of `batch`.
+
+        Examples are the first axis, with `steps` the second, behind that of steps. How many there
+        are is what most of the arrays say; an array of another size there, such as a table, is
+        whole on every device.
+        """
+        place = int(steps)
+        examples = self.examples_of(batch, steps)
 
         def one(a: Any) -> NamedSharding:
-            entries = (None, self.batch) if steps else (self.batch,)
-            there = jnp.ndim(a) >= len(entries)
-            return NamedSharding(self.mesh, PartitionSpec(*entries) if there else PartitionSpec())
+            spec = PartitionSpec()
+            if jnp.ndim(a) > place and jnp.shape(a)[place] == examples:
+                spec = PartitionSpec(*(None,) * place, self.batch)
+            return NamedSharding(self.mesh, spec)
 
         return jax.tree.map(one, batch)
+
+    def examples_of(self, batch: PyTree, steps: bool = False) -> int:
+        """The number of examples in a batch.
+
+        Raises:
+          InputError: the devices do not divide it.
+        """
+        place = int(steps)
+        shapes = [jnp.shape(a) for a in jax.tree.leaves(batch)]
+        counts = collections.Counter(shape[place] for shape in shapes if len(shape) > place)
+        if not counts:
+            return 0
+        n = max(counts, key=lambda size: (counts[size], size))
+        self.require_examples(n)
+        return n
 
     def shapes(self, tree: PyTree, batch: bool = False, steps: bool = False) -> PyTree:
         """Returns shapes and dtypes with where they lie, to lower a step for: of a state, or of a
@@ -128,16 +164,14 @@ class Layout:
         shapes = jax.eval_shape(first, key)
         return jax.jit(first, out_shardings=self.shardings(shapes))(key)
 
-    def put(self, batch: PyTree) -> PyTree:
-        """Returns a batch with its examples spread over the devices.
+    def put(self, batch: PyTree, steps: bool = False) -> PyTree:
+        """Returns a batch with its examples spread over the devices; with `steps`, the batches of
+        several steps, stacked, as for `fbp.steps_of`.
 
         Raises:
-          InputError: the number of examples does not divide.
+          InputError: the devices do not divide the number of examples.
         """
-        for a in jax.tree.leaves(batch):
-            if jnp.ndim(a):
-                self.require_examples(len(a))
-        return jax.device_put(batch, self.batch_shardings(batch))
+        return jax.device_put(batch, self.batch_shardings(batch, steps))
 
     def require_examples(self, n: int) -> None:
         """Raises InputError unless so many examples can be spread over the devices."""
@@ -153,21 +187,26 @@ class Layout:
 
     # The step.
 
-    def placed(self, examples: int, in_backward: bool = False) -> Any:
+    def placed(self, batch: PyTree, in_backward: bool = False) -> Any:
         """Returns the objective with a `Placed` around each copy of a `Stack` and around every
         other layer with parameters: the same numbers, with the arrays where they lie.
 
         The sums of a `Microbatch` are added over the devices of "data" once a step, as all of them
         hold the same gradients anyway; over those of "fsdp" once a part, or with `reduce_once` once
-        a step too; and with `in_backward`, where no sum of all copies is held, once a part.
+        a step too; and with `in_backward`, where no sum of all copies is held, or where the model
+        has a `BatchNorm`, whose statistics are of all examples, once a part.
 
         Args:
-          examples: the number of examples in a batch.
+          batch: a batch, or its shapes.
           in_backward: as for `fbp.step_of`.
         """
-        batch = tuple(self.batch or ())
-        over = tuple(name for name in batch if self.reduce_once or name != FSDP)
-        place = Placement(self.mesh, batch, examples=(examples,))
+        names = tuple(self.batch or ())
+        over = tuple(name for name in names if self.reduce_once or name != FSDP)
+        sizes = [self.examples_of(batch)]
+        if getattr(self.objective, "prepare", None) is not None:  # which may make other ones
+            x, _ = jax.eval_shape(self.objective.prepare, batch, jax.random.key(0))
+            sizes += [a.shape[0] for a in jax.tree.leaves(x) if a.ndim]
+        place = Placement(self.mesh, names, gathered=names, examples=tuple(sizes))
         return placed(self.objective, place, self.specs, () if in_backward else over)
 
     def pinned(self, tree: PyTree, batch: bool = False) -> PyTree:
@@ -180,7 +219,7 @@ class Layout:
     def bytes_a_device(self, tree: PyTree) -> int:
         """The bytes that each device holds of a tree, from its shapes."""
         sizes = jax.tree.map(
-            lambda a, s: math.prod(s.shard_shape(jnp.shape(a))) * np.dtype(a.dtype).itemsize,
+            lambda a, s: math.prod(s.shard_shape(jnp.shape(a))) * a.dtype.itemsize,
             tree,
             self.shardings(tree),
         )
@@ -203,15 +242,16 @@ class Layout:
                 for i, entry in enumerate(spec)
                 if entry is not None
             )
-            held = math.prod(part) * np.dtype(a.dtype).itemsize
+            held = math.prod(part) * a.dtype.itemsize
             rows.append([name, " x ".join(map(str, a.shape)), cut or "all whole", size(held)])
         return rows
 
     def __str__(self) -> str:
         held, whole = self.bytes_of_params()
         mesh = ", ".join(f"{name}={n}" for name, n in self.mesh.shape.items())
+        over = f"over {', '.join(self.batch)}" if self.batch else "whole on each"
         lines = [
-            f"{self.mesh.size:,} devices, {mesh}; examples over {', '.join(self.batch or ())}",
+            f"{self.mesh.size:,} devices, {mesh}; examples {over}",
             align(self.table()),
             f"params: {size(held)} a device, {size(whole)} in all",
         ]
@@ -227,23 +267,23 @@ class Layout:
             if n > 1 and name not in used and name not in (self.batch or ())
         ]
 
-    @property
-    def _named(self) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
-        return self._specs  # type: ignore[attr-defined]
-
     def _shapes(self) -> PyTree:
         return jax.eval_shape(self.objective.init, jax.random.key(0))
 
     def _specs_of_params(self) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
         rules = default_rules(self.mesh) if self.rules is None else self.rules
         shapes = named_leaves(self._shapes())
-        own = named_leaves(axes(self.objective))
+        try:
+            own = named_leaves(axes(self.objective))
+        except TypeError:  # of an objective without a model: no axis is known to be a Stack's
+            own = {name: a.ndim for name, a in shapes.items()}
         found = {}
         for name, a in shapes.items():
             copies = a.ndim - own[name]  # axes of Stacks
             spec = rules(name, a.shape[copies:])
             if len(spec) > own[name]:
                 raise InputError(f"{name}: expected a rule for {own[name]} axes, got {spec}")
+            self._require_axes([n for entry in spec for n in _names(entry)], name)
             for i, entry in enumerate(spec):
                 self._require_divides(name, a.shape[copies + i], entry)
             found[name] = a.shape, _trimmed((None,) * copies + tuple(spec))
@@ -251,19 +291,19 @@ class Layout:
 
     def _require_divides(self, path: str, n: int, entry: Any) -> None:
         names = _names(entry)
-        parts = 1
-        for name in names:
-            self._require_axis(name, path)
-            parts *= self.mesh.shape[name]
+        parts = math.prod(self.mesh.shape[name] for name in names)
         if n % parts:
             raise InputError(
                 f"{path}: expected an axis that {' x '.join(names)} = {parts:,} divides, got {n:,}"
             )
 
-    def _require_axis(self, name: str, path: str) -> None:
-        if name not in self.mesh.shape:
-            there = ", ".join(self.mesh.axis_names)
-            raise InputError(f"{path}: expected axes of the mesh, {there}, got {name!r}")
+    def _require_axes(self, names: Sequence[str], path: str) -> None:
+        for name in names:
+            if name not in self.mesh.shape:
+                there = ", ".join(self.mesh.axis_names)
+                raise InputError(f"{path}: expected axes of the mesh, {there}, got {name!r}")
+            if list(names).count(name) > 1:
+                raise InputError(f"{path}: expected each axis of the mesh once, got {name} twice")
 
 
 def _names(entry: Any) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from fbp._layer import Layer
 from fbp._microbatch import Microbatch
 from fbp._objective import Objective
 from fbp.combinators import Group, On, Remat, Repeat, Residual, Stack
-from fbp.combinators._map import map_held
+from fbp.combinators._map import map_held, map_layers, map_named
+from fbp.layers import BatchNorm
 from fbp.losses import UnembedCrossEntropy
 from fbp.mesh._rules import TENSOR
 from fbp.mesh._tensor import with_columns_by_device
@@ -19,6 +20,8 @@ from fbp.ports._placed import Placed, PlacedLoss, Placement
 
 # Layers whose params are those of the layer that they hold.
 _PASS_ON = (Cast, Freeze, On, Remat, Repeat, Residual)
+# Layers for which other examples of a batch count, so that groups of them are other batches.
+_COUPLES = (BatchNorm,)
 
 Specs = dict[str, PartitionSpec]
 
@@ -33,6 +36,9 @@ def placed(objective: Any, place: Placement, specs: Specs, over: tuple[str, ...]
       over: the axes over which a `Microbatch` adds its sums up once a step.
     """
     if isinstance(objective, Microbatch):
+        is_one_part = objective.size >= max(place.examples)
+        if is_one_part or _holds(getattr(objective.objective, "model", None), _COUPLES):
+            over = ()
         rest = tuple(name for name in place.batch if name not in over)
         placed_parts = dataclasses.replace(objective, groups=place.size(over), axis=over)
         within = dataclasses.replace(
@@ -40,18 +46,16 @@ def placed(objective: Any, place: Placement, specs: Specs, over: tuple[str, ...]
         )
         inner = placed(objective.objective, within, specs)
         return dataclasses.replace(placed_parts, objective=inner)
-    if hasattr(objective, "model"):
-        model = with_columns_by_device(objective.model, place.mesh, TENSOR)
-        objective = dataclasses.replace(objective, model=model)
     if isinstance(objective, NextToken):
-        assert objective.loss is not None
-        model = _without_head(objective.model, specs, place)
+        model = with_columns_by_device(objective.model, place.mesh, TENSOR)
+        model = _without_head(model, specs, place)
         head = _below(specs if not isinstance(model, Tie) else _tied(model, specs), "unembed")
         return dataclasses.replace(objective, model=model, loss=_loss(objective.loss, head, place))
     if isinstance(objective, Objective):
+        model = with_columns_by_device(objective.model, place.mesh, TENSOR)
         return dataclasses.replace(
             objective,
-            model=_placed(objective.model, _below(specs, "model"), place),
+            model=_placed(model, _below(specs, "model"), place),
             loss=_loss(objective.loss, _below(specs, "loss"), place),
         )
     return objective
@@ -69,14 +73,28 @@ def _without_head(model: Layer, specs: Specs, place: Placement) -> Any:
     if isinstance(model, Tie):
         tied = _tied(model, specs)
         return map_held(lambda held: _without_head(held, tied, place), model)
-    assert isinstance(model, Group)
-    names = iter(model.names or ())
+    return _group(model, specs, place, but="unembed")
 
-    def part(held: Layer) -> Layer:
-        name = next(names)
-        return held if name == "unembed" else _placed(held, _below(specs, name), place)
 
-    return map_held(part, model)
+def _group(group: Any, specs: Specs, place: Placement, but: str | None = None) -> Layer:
+    """A `Group` whose layers are placed, but for one."""
+    return map_named(
+        lambda name, layer: layer if name == but else _placed(layer, _below(specs, name), place),
+        group,
+    )
+
+
+def _holds(layer: Any, kinds: Any) -> bool:
+    """Whether a layer, or one inside it, is of these kinds."""
+    found = []
+
+    def look(held: Layer) -> Layer:
+        found.append(isinstance(held, kinds))
+        return held
+
+    if isinstance(layer, Layer):
+        map_layers(look, layer)
+    return any(found)
 
 
 def _placed(layer: Layer, specs: Specs, place: Placement) -> Layer:
@@ -96,8 +114,7 @@ def _placed(layer: Layer, specs: Specs, place: Placement) -> Layer:
         tied = _tied(layer, specs)
         return map_held(lambda held: _placed(held, tied, place), layer)
     if isinstance(layer, Group):
-        names = iter(layer.names or map(str, range(len(layer.layers))))
-        return map_held(lambda held: _placed(held, _below(specs, next(names)), place), layer)
+        return _group(layer, specs, place)
     if isinstance(layer, _PASS_ON):
         return map_held(lambda held: _placed(held, specs, place), layer)
     return _copy(layer, specs, place)

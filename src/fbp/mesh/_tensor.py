@@ -128,12 +128,14 @@ def with_columns_by_device(model: Layer, mesh: Mesh, axis: str) -> Layer:
         return model
 
     def one(layer: Layer) -> Layer:
-        if not isinstance(layer, Serial):
+        if type(layer) is not Serial:  # another's forward may be its own
             return layer
         layers = list(layer.layers)
         for i, (first, then) in enumerate(itertools.pairwise(layer.layers)):
             if pair := _pair(first, then, n, mesh, axis):
                 layers[i : i + 2] = pair
+        if layers == list(layer.layers):
+            return layer
         if layer.names is None:
             return Serial(*layers)
         return Serial(**dict(zip(layer.names, layers, strict=True)))

@@ -11,7 +11,7 @@ from fbp._layer import Array, Key, Layer, Params, PyTree
 from fbp._require import require_layer
 from fbp._tree import matches, named_leaves, path_of
 from fbp.combinators import Group, On, Remat, Repeat, Residual, Stack
-from fbp.combinators._map import map_held
+from fbp.combinators._map import map_held, map_named
 from fbp.ports._cast import Cast
 from fbp.ports._tie import Tie
 
@@ -124,13 +124,12 @@ def _freeze(layer: Layer, frozen: set[str]) -> Layer:
     if frozen >= set(_paths(layer)):
         return Freeze(layer)
     if isinstance(layer, Group):
-        names = iter(layer.names or map(str, range(len(layer.layers))))
 
-        def part(held: Layer) -> Layer:
-            prefix = f"{next(names)}."
+        def part(name: str, held: Layer) -> Layer:
+            prefix = f"{name}."
             return _freeze(held, {p.removeprefix(prefix) for p in frozen if p.startswith(prefix)})
 
-        return map_held(part, layer)
+        return map_named(part, layer)
     if isinstance(layer, _PASS_ON):
         return map_held(lambda held: _freeze(held, frozen), layer)
     return Freeze(layer, tuple(sorted(frozen)))

@@ -32,7 +32,7 @@ class Placement:
     mesh: Mesh
     batch: tuple[str, ...]
     specs: tuple[tuple[str, PartitionSpec], ...] = ()
-    gathered: tuple[str, ...] = ("fsdp",)
+    gathered: tuple[str, ...] = ()
     examples: tuple[int, ...] = ()
     grouped: tuple[str, ...] = ()
 

@@ -1,5 +1,6 @@
 """The training step as one compiled program, and many steps in one `lax.scan`."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -95,8 +96,9 @@ def step_of(
         `fbp.LossScaled` or `fbp.Averaged` of one.
       has_aux: whether the step reports what the objective's `aux` computes.
       in_backward: whether each Stack's parameters are updated within its backward.
-      mesh: a `jax.sharding.Mesh`, or a `fbp.mesh.Layout` of this objective on one: the step of
-        several devices, whose arrays stay where they lie. The state is that of `Layout.state`.
+      mesh: a `jax.sharding.Mesh`, or a `fbp.mesh.Layout` with rules of its own: the step of several
+        devices, whose arrays stay where they lie. The state is that of `Layout.state`, or of
+        `Layout.move`, and the batch that of `Layout.put`.
 
     Raises:
       ValueError: with `in_backward`, the optimizer's update of an element of a Stack depends on
@@ -144,11 +146,13 @@ def step_on(
         return one_step(objective, optimizer, has_aux, in_backward, guard)
     from fbp.mesh import Layout
 
-    layout = mesh if isinstance(mesh, Layout) else Layout(objective, mesh)
+    if isinstance(mesh, Layout):  # of another form of this objective, perhaps, as without parts
+        layout = dataclasses.replace(mesh, objective=objective)
+    else:
+        layout = Layout(objective, mesh)
 
     def on_mesh(state: State, batch: PyTree, key: Key = None) -> tuple[State, Any]:
-        examples = max((len(a) for a in jax.tree.leaves(batch) if jnp.ndim(a)), default=1)
-        placed = layout.placed(examples, in_backward)
+        placed = layout.placed(batch, in_backward)
         step = one_step(placed, optimizer, has_aux, in_backward, guard)
         with jax.sharding.use_abstract_mesh(layout.abstract_mesh):
             state, reported = step(layout.pinned(state), layout.pinned(batch, batch=True), key)
