@@ -15,7 +15,7 @@ function openLayer(row, step) {
   const backward = row.backward >= 0 && step >= row.backward;
   const title = make("h2", {}, place === LOSS ? `loss = ${DATA.value} ` : `${called(row)} `, make("small", {}, row.cls));
   box.replaceChildren(title, tags(row), rule(row, kind));
-  const cell = make("div", { id: "cell", "aria-live": "polite" });
+  const cell = make("div", { id: "cell", "aria-live": "polite", tabIndex: 0, role: "region", "aria-label": "the number that was chosen, written out" });
   box.append(cell);
   const picks = make("div");
   box.append(picks);
