@@ -1,10 +1,13 @@
 """`fbp bench`: the same training in every row, and products counted on paper."""
 
 import dataclasses
+import itertools
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +114,69 @@ def test_work_of_the_operating_system_is_told(monkeypatch: Any) -> None:
     assert " 0.33 " in table([quiet, long], sizes)
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     assert not any("operating system" in line for line in remarks([quiet, long], sizes))
+
+
+@pytest.mark.parametrize("stops", [0, 1, 6, 9])
+def test_what_is_stopped_keeps_the_rounds_that_were_whole(stops: int) -> None:
+    """Each of the two is run five times first, to compare losses, and then once a round."""
+    calls = itertools.count()
+
+    def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
+        def run(batches: Any) -> Any:
+            if next(calls) == 10 + stops:
+                raise KeyboardInterrupt
+            return np.ones(steps)
+
+        return Built(run)
+
+    two = [Contender(name, "numpy", build) for name in ("one", "two")]
+    seen: list[int] = []
+    figures, notes = measure(
+        two,
+        WORKLOADS["tiny"],
+        rounds=7,
+        chunk=2,
+        so_far=lambda figures, notes: seen.append(len(figures[0].seconds)),
+    )
+    whole = stops // 2
+    assert notes == [f"stopped in round {whole + 1} of 7: {whole} rounds are measured"]
+    assert [len(one.seconds) for one in figures] == [whole] * (2 if whole else 0)
+    assert seen == list(range(1, whole + 1))
+
+
+def test_what_is_stopped_while_it_compiles() -> None:
+    def build(sizes: GPTSizes, params: Any, dtype: Any, steps: int) -> Built:
+        raise KeyboardInterrupt
+
+    assert measure([Contender("one", "numpy", build)], WORKLOADS["tiny"]) == (
+        [],
+        ["stopped while one was compiled: 0 rounds are measured"],
+    )
+
+
+@pytest.mark.slow
+def test_the_command_is_stopped(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from fbp.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = ["bench", "tiny", "--only", "^(jax.grad|fbp)$", "--rounds", "1000000"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *command, "--json", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not file.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        said, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "rounds are measured" in said
+    assert "jax.grad" in said
+    assert "compiling fbp" in told
+    assert json.loads(file.read_text())["figures"][0]["seconds"]
 
 
 @pytest.mark.slow

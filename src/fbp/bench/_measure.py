@@ -72,8 +72,12 @@ def measure(
     chunk: int = 2,
     products: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    so_far: Callable[[list[Figures], list[str]], None] = lambda figures, notes: None,
 ) -> tuple[list[Figures], list[str]]:
     """Builds all contenders, compares their first losses, and times them in turns.
+
+    A KeyboardInterrupt ends it: what is returned then is of the rounds that were whole, and the
+    last of the lines says so.
 
     Args:
       contenders: the contenders.
@@ -83,6 +87,7 @@ def measure(
       chunk: how many steps a turn has.
       products: whether the matrix products of fbp's step take a turn too, as `PRODUCTS`.
       say: called with a line about each part of the work when it starts.
+      so_far: called after each round with what is returned at the end, of the rounds until then.
 
     Returns:
       the figures of each contender, and a line for each that was skipped or failed.
@@ -90,7 +95,10 @@ def measure(
     params = sizes.params()
     built: dict[str, Built] = {}
     losses, notes = {}, []
+    stopped = ""
     for c in contenders:
+        if stopped:
+            break
         if importlib.util.find_spec(c.needs) is None:
             notes.append(f"skipped: {c.name}: {c.needs} is not installed")
             continue
@@ -105,6 +113,9 @@ def measure(
             first: list[float] = []
             for i in range(0, len(ids), chunk):
                 first += [float(x) for x in one.run((ids[i : i + chunk], labels[i : i + chunk]))]
+        except KeyboardInterrupt:
+            stopped = f"stopped while {c.name} was compiled"
+            continue
         except Exception as error:  # a library that fails here must not end the benchmark
             if c.needs == "fbp":
                 raise
@@ -113,7 +124,7 @@ def measure(
             )
             continue
         built[c.name], losses[c.name] = one, tuple(first[:COMPARED])
-    products = products and bool(built)
+    products = products and bool(built) and not stopped
     if products:
         say(f"choosing {PRODUCTS}")
         alone = products_alone(sizes, dtype)
@@ -121,32 +132,46 @@ def measure(
     turns = [*built, PRODUCTS] if products else list(built)
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     work = {name: np.zeros(2) for name in built}  # CPU seconds, (user, system)
-    for i in range(rounds):
-        batches = sizes.batches(chunk, seed=i + 1)
-        say(f"round {i + 1} of {rounds}")
-        # A random order, so that no contender always runs after the same one.
-        for name in rng.permutation(turns):
-            if name == PRODUCTS:
-                seconds[name].append(alone())
-                continue
-            one = built[name]
-            began, before = time.perf_counter(), os.times()[:2]
-            one.run(batches)
-            seconds[name].append((time.perf_counter() - began) / chunk)
-            work[name] += np.subtract(os.times()[:2], before)
-    figures = [
-        Figures(
-            name,
-            tuple(seconds[name]),
-            one.compile_seconds,
-            one.arguments,
-            one.temporaries,
-            one.peak(),
-            losses[name],
-            float(work[name][1] / work[name].sum()) if work[name].sum() >= 1 else None,
-        )
-        for name, one in built.items()
-    ]
-    if products:
-        figures.append(Figures(PRODUCTS, tuple(seconds[PRODUCTS]), None, None, None, None, ()))
-    return figures, notes
+
+    def figures(whole: int) -> list[Figures]:
+        """Of so many rounds."""
+        found = [
+            Figures(
+                name,
+                tuple(seconds[name][:whole]),
+                one.compile_seconds,
+                one.arguments,
+                one.temporaries,
+                one.peak(),
+                losses[name],
+                float(work[name][1] / work[name].sum()) if work[name].sum() >= 1 else None,
+            )
+            for name, one in built.items()
+        ]
+        if products:
+            times = tuple(seconds[PRODUCTS][:whole])
+            found.append(Figures(PRODUCTS, times, None, None, None, None, ()))
+        return found
+
+    whole = 0
+    try:
+        for i in range(0 if stopped else rounds):
+            batches = sizes.batches(chunk, seed=i + 1)
+            say(f"round {i + 1} of {rounds}")
+            # A random order, so that no contender always runs after the same one.
+            for name in rng.permutation(turns):
+                if name == PRODUCTS:
+                    seconds[name].append(alone())
+                    continue
+                one = built[name]
+                began, before = time.perf_counter(), os.times()[:2]
+                one.run(batches)
+                seconds[name].append((time.perf_counter() - began) / chunk)
+                work[name] += np.subtract(os.times()[:2], before)
+            whole = i + 1
+            so_far(figures(whole), notes)
+    except KeyboardInterrupt:
+        stopped = f"stopped in round {whole + 1} of {rounds}"
+    if stopped:
+        notes.append(f"{stopped}: {whole} rounds are measured")
+    return figures(whole) if whole else [], notes

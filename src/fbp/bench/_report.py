@@ -74,9 +74,12 @@ def remarks(figures: Sequence[Figures], sizes: GPTSizes) -> list[str]:
 def write_json(
     path: Path, workload: str, figures: Sequence[Figures], about: dict[str, Any]
 ) -> None:
-    """Writes all measurements."""
+    """Writes all measurements, in the place of those that were written before."""
     rows = [dataclasses.asdict(f) for f in figures]
-    path.write_text(json.dumps({"workload": workload, **about, "figures": rows}, indent=1) + "\n")
+    partial = path.with_name(f"{path.name}.partial")
+    text = json.dumps({"workload": workload, **about, "figures": rows}, indent=1)
+    partial.write_text(text + "\n")
+    partial.replace(path)
 
 
 def draw(path: Path, title: str, figures: Sequence[Figures]) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -43,6 +43,7 @@ class Bench:
     def run(self) -> int:
         """Measures, prints the table, and returns the exit status."""
         import re
+        import signal
         import sys
 
         from fbp.train import InputError
@@ -73,12 +74,27 @@ class Bench:
         def say(line: str) -> None:
             if sys.stderr.isatty():
                 print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            elif line:
+                print(line, file=sys.stderr, flush=True)
+
+        def stop(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGTERM, stop)
 
         sizes, dtype = WORKLOADS[self.workload], jnp.dtype(self.dtype)
         peaks: dict[str, int | str] = {}
         for contender in chosen if self.peak else ():  # before this process takes a GPU's memory
             say(f"the peak of {contender.name}")
             peaks[contender.name] = peak_of(contender, self.workload, self.dtype, self.steps)
+        device = jax.devices()[0].device_kind
+        about = {"dtype": self.dtype, "device": device, "jax": jax.__version__}
+
+        def so_far(figures: Any, notes: list[str]) -> None:
+            """Writes what there is, so that a run that is killed has not been in vain."""
+            if self.json is not None:
+                write_json(self.json, self.workload, figures, {**about, "notes": notes})
+
         figures, notes = measure(
             chosen,
             sizes,
@@ -87,7 +103,9 @@ class Bench:
             chunk=self.steps,
             products=self.products,
             say=say,
+            so_far=so_far,
         )
+        signal.signal(signal.SIGTERM, before)
         for i, f in enumerate(figures):
             peak = peaks.get(f.name)
             if isinstance(peak, int):
@@ -95,7 +113,6 @@ class Bench:
             elif peak is not None:
                 notes.append(f"no peak: {f.name}: {peak}")
         say("")
-        device = jax.devices()[0].device_kind
         title = f"{self.workload}, {self.dtype}, {device}, jax {jax.__version__}"
         print(f"{title}\n{sizes}")
         for line in notes:
@@ -105,9 +122,7 @@ class Bench:
         print(table(figures, sizes))
         for line in remarks(figures, sizes):
             print(line)
-        about = {"dtype": self.dtype, "device": device, "jax": jax.__version__, "notes": notes}
-        if self.json is not None:
-            write_json(self.json, self.workload, figures, about)
+        so_far(figures, notes)
         if self.picture is not None:
             draw(self.picture, title, figures)
-        return 0
+        return 130 if notes and notes[-1].startswith("stopped") else 0
