@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ from jax.sharding import PartitionSpec as P
 
 import fbp
 from fbp._errors import InputError
+from fbp.cli import main
 from fbp.mesh import Layout, default_rules, make_mesh, work_of
-from fbp.mesh._program import Sent
+from fbp.mesh._planned import Chip, Planned, meshes_of
+from fbp.mesh._program import Sent, Work
 from fbp.mesh._tensor import _pair, with_columns_by_device
 
 TESTS = Path(__file__).parent
@@ -314,6 +317,77 @@ def test_what_does_not_divide_keeps_its_columns() -> None:
         assert _pair(first, then, 3, mesh, "tensor") is None
     model = fbp.models.llama(vocab=8, width=16, heads=4, layers=2, hidden=32)
     assert with_columns_by_device(model, mesh, "tensor") is model
+
+
+# Plans.
+
+
+def command(*args: str) -> subprocess.CompletedProcess[str]:
+    path = f"{TESTS.parent / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return subprocess.run(
+        [sys.executable, "-m", "fbp", "plan", *args],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
+@pytest.mark.slow
+def test_a_model_that_fits_nowhere_here_is_planned() -> None:
+    done = command("llama-7b", "--mesh", "fsdp=16", "--chip", "v5e")
+    assert done.returncode == 0, done.stderr
+    row = next(line for line in done.stdout.splitlines() if line.startswith("fsdp=16"))
+    found = re.match(r"fsdp=16 +([\d.]+) GiB +([\d.]+) GiB +fits +([\d.]+) ", row)
+    assert found is not None, row
+    state, temporaries, flops = map(float, found.groups())
+    # 6.74 billion parameters and two moments of 4 bytes. A product takes 6 FLOPs a parameter and
+    # token, and most are computed again, which makes 8; attention's own come on top.
+    assert state == pytest.approx(3 * 4 * 6.738e9 / 16 / 2**30, rel=0.02)
+    assert 7 * 6.5e9 * 2048 / 1e12 < flops < 9 * 6.74e9 * 2048 / 1e12
+    assert temporaries < 8
+    assert "the fastest that fits: --mesh fsdp=16" in done.stdout
+    small = command("llama-7b", "--mesh", "data=2", "--chip", "h100", "--context", "128")
+    assert small.returncode == 1
+    assert "needs" in small.stdout
+    assert "none fits 74.5 GiB" in small.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("llama-7b",), "expected --mesh or --devices, got none"),
+        (("llama-7b", "--mesh", "data=1", "--devices", "8"), "got both"),
+        (("llama-8b", "--devices", "8"), "llama-8b: expected one of gpt2-124m"),
+        (("llama-7b", "--devices", "8", "--chip", "h300"), "--chip h300: expected one of v5e"),
+        (("llama-7b", "--devices", "0"), "expected --devices to be 1 or more"),
+        (("llama-7b", "--devices", "4096"), "at most 1,024 devices to be simulated"),
+    ],
+)
+def test_plans_that_cannot_be(args: tuple[str, ...], words: str, capsys: Any) -> None:
+    assert main(["plan", *args]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_every_mesh_of_some_devices() -> None:
+    assert list(meshes_of(1)) == ["data=1"]
+    assert sorted(meshes_of(2)) == ["data=2", "fsdp=2", "tensor=2"]
+    found = list(meshes_of(8))
+    assert len(found) == len(set(found)) == 10
+    for axes in found:
+        assert make_mesh(axes, devices=8 * jax.devices()).size == 8
+
+
+def test_the_time_of_a_plan() -> None:
+    work = Work(int(2e12), (Sent("all-gather", 10**9, 3),))
+    plan = Planned(Layout(mlp(), MESH), 1, 10, 20, work)
+    chip = Chip(flops=1e12, memory=1.0, sends=1e9)
+    assert plan.memory == 30
+    assert plan.seconds(chip) == (2.0, 3.0)
+    assert plan.share(chip) == 2 / 3
 
 
 # What a program does, read from its text.

@@ -15,6 +15,7 @@ from fbp.cli._explain import Explain
 from fbp.cli._look import Compare, Plot, Runs
 from fbp.cli._lr_find import LrFind
 from fbp.cli._mutate import Mutate
+from fbp.cli._plan import Plan
 from fbp.cli._predict import Predict
 from fbp.cli._sample import Sample
 from fbp.cli._train import Train, task_first
@@ -41,7 +42,8 @@ def main(args: list[str] | None = None) -> int:
         | Check
         | Audit
         | Mutate
-        | Bench,
+        | Bench
+        | Plan,
         prog="fbp",
         description="Functional backprop for JAX: backward passes written by hand.",
         args=args,
