@@ -635,6 +635,7 @@ def backward(x, dy):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_rules_in_test_files_and_files_loaded_by_path(tmp_path: Path) -> None:
     user(tmp_path, inside=RULE + "def test():\n    assert backward(3.0, 5.0) == 30.0\n")
     score = mutate.score("tests/test_inside.py:backward", "tests/test_inside.py")

@@ -170,7 +170,7 @@ def killed_and_resumed(folder, args, seconds, rng):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
-    [k if k == "gpt" else pytest.param(k, marks=pytest.mark.exhaustive) for k in KINDS],
+    [k if k == "table" else pytest.param(k, marks=pytest.mark.exhaustive) for k in KINDS],
 )
 def test_a_run_that_is_killed_goes_on_bit_for_bit(kind, whole, tmp_path, request):
     run, seconds = whole(kind)
@@ -235,7 +235,7 @@ def test_killed_in_training_and_compared_to_the_end(kind, trial, whole, tmp_path
     ("signum", "parts"),
     [
         (signal.SIGTERM, (0.4,)),
-        (signal.SIGINT, (0.8,)),
+        pytest.param(signal.SIGINT, (0.8,), marks=pytest.mark.exhaustive),
         *(
             pytest.param(s, tuple(np.linspace(0.1, 0.95, 18)), marks=pytest.mark.exhaustive)
             for s in (signal.SIGTERM, signal.SIGINT)
