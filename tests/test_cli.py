@@ -315,6 +315,7 @@ def test_a_picture_never_costs_a_run(tmp_path, capsys):
     assert (tmp_path / "runs" / "b$^$" / "picture.png").exists()
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_does_not_cost_a_run(tmp_path):
     code = "import sys; from fbp.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "train", "curve", "--steps", "50", "--no-check"]

@@ -18,7 +18,12 @@ WITH_CODE = [page.stem for page in PAGES if "```python" in page.read_text(encodi
 # Of the room of training, what scripts call.
 OF_TRAINING = ["train.fit", "train.Fit", "train.batches", "train.load"]
 OF_TRAINING += ["train.load_language_model"]
-MODULES = {"models": fbp.models, "text": fbp.text, "verify.domains": fbp.verify.domains}
+MODULES = {
+    "mesh": fbp.mesh,
+    "models": fbp.models,
+    "text": fbp.text,
+    "verify.domains": fbp.verify.domains,
+}
 
 
 def blocks(page, language):

@@ -91,7 +91,7 @@ def cases():
         number = 0
         while with_fault(model, number, "forward")[1]:
             for where in ("forward", "backward"):
-                slow = [pytest.mark.slow] if name in ("convnet", "gpt") else []
+                slow = [pytest.mark.slow] if name in ("convnet", "gpt", "lstm") else []
                 case = f"{name}-{number}-{where}"
                 yield pytest.param(model, loss, batch, number, where, id=case, marks=slow)
             number += 1

@@ -14,6 +14,9 @@ from jax import lax
 import fbp
 from fbp.verify.judge._bounds import algebra_allowed
 
+# A minute for all of them: they run among the slow ones.
+pytestmark = pytest.mark.slow
+
 X = jax.random.normal(jax.random.key(0), (6,))
 TABLE = np.asarray([[1.0, 2.0, 3.0], [0.0, 1.0, 5.0]])
 ON_DEVICE = jnp.asarray(TABLE, jnp.float32)

@@ -65,7 +65,7 @@ def test_several_losses_are_their_weighted_sum(x64: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [1, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 11))]
+    "size", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5, 11))]
 )
 def test_losses_that_leave_out_different_rows_add_up_over_parts(size: int, x64: None) -> None:
     params, data = drawn(TWO), batch(1, 12)
@@ -384,6 +384,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert str(raised.value).splitlines()[0] == words
 
 
+@pytest.mark.slow
 def test_two_optimizers_in_turn_are_two_steps_by_hand() -> None:
     """A generator against a critic: each step by `jax.grad` and optax alone."""
     net = fbp.Graph(
@@ -461,6 +462,7 @@ def test_trees(x64: None) -> None:
         assert jax.tree.structure(updates) == jax.tree.structure(tree)
 
 
+@pytest.mark.slow
 def test_parts_prepare_their_targets_with_keys_of_their_own(x64: None) -> None:
     """Rows are left out at random: each part weighs what its own draw has kept."""
 

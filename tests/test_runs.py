@@ -371,6 +371,7 @@ def test_a_changed_config_is_refused(key, value, here, capsys):
     assert f"config.json: damaged, or changed: {key} is not what" in said
 
 
+@pytest.mark.slow
 def test_other_data_is_refused(here, capsys):
     rows = "\n".join(f"{i},{i % 7}" for i in range(50))
     (here / "t.csv").write_text(f"a,y\n{rows}\n")

@@ -198,6 +198,7 @@ def test_fbp_check_finds_nothing_in_schedules(monkeypatch: pytest.MonkeyPatch) -
     assert fbp.check(loss, params, y, jnp.arange(6), budget="fast").ok
 
 
+@pytest.mark.slow
 def test_the_branch_for_others_computes_the_same(
     monkeypatch: pytest.MonkeyPatch, x64: None
 ) -> None:

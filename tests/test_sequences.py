@@ -420,6 +420,7 @@ def test_cross_attention_is_the_textbooks(masked: bool, x64: None) -> None:
     np.testing.assert_allclose(got, want, rtol=0, atol=50 * CLOSE)
 
 
+@pytest.mark.slow
 def test_padding_of_a_memory_has_no_gradient() -> None:
     model = fbp.models.cross_attention(4, 2, masked=True)
     params = model.init(jax.random.key(0))

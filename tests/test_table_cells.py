@@ -268,6 +268,7 @@ def test_without_pandas_it_is_said_what_to_do(tmp_path, monkeypatch):
         read_table(tmp_path / "t.parquet")
 
 
+@pytest.mark.slow
 def test_a_large_table_takes_little_memory(tmp_path):
     """Less than a few times its file, where a Python object a cell takes ten times."""
     import tracemalloc
