@@ -13,9 +13,6 @@ import pytest
 import fbp
 from fbp import Weighted
 
-# A minute for all of them: they run among the slow ones.
-pytestmark = pytest.mark.slow
-
 LOSS = fbp.CTC()
 
 

@@ -12,9 +12,6 @@ import pytest
 import fbp
 from fbp import Weighted
 
-# A minute for all of them: they run among the slow ones.
-pytestmark = pytest.mark.slow
-
 CONTRASTIVE = fbp.Contrastive(0.5)
 TRIPLET = fbp.Triplet(0.5)
 SIZES = [(7, 5), (5, 5), (1, 1), (1, 5), (7, 1)]

@@ -95,6 +95,7 @@ def test_a_name_is_no_formula(step):
     assert kind(svg) == "svg"
 
 
+@pytest.mark.slow
 def test_of_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "spiral", *FAST]) == 0
