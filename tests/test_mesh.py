@@ -118,7 +118,8 @@ def test_gradients_of_parts_are_added_once(args: tuple[str, ...], sums: Any) -> 
     for one in found:
         assert one["off"] < 1e-5, one
     if sums is not None:
-        assert {one["reduced"] for one in found} == sums
+        # A single part, of all examples, is the plain step.
+        assert {one["reduced"] for one in found if one["size"] < 16} == sums
 
 
 @pytest.mark.slow

@@ -250,8 +250,7 @@ def float32(tree: Any) -> Any:
     return jax.tree.map(lambda a: a.astype(jnp.float32), tree)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_check(seed: int) -> None:
     loss_cases.passes(TRIPLET, (), float32(triplets((7, 5), seed)), None, seed=seed)
     y = float32(pairs((7, 5), seed))
