@@ -69,7 +69,7 @@ NEAR = {
     ],
     # Of files that few others are about.
     "_ctc.py": ["ctc"],
-    "_metric.py": ["metric_losses"],
+    "_metric.py": ["metric_losses", "losses"],
     "_length.py": ["metric_losses"],
     "_divergence.py": ["divergence"],
     "_losses.py": ["objective"],
