@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,8 +16,8 @@ from fbp._layer import Array, PyTree
 from fbp._tree import named_leaves, nbytes, path_of
 from fbp.mesh._make import make_mesh
 from fbp.mesh._place import placed
-from fbp.mesh._rules import DATA, FSDP, TENSOR, Rules, default_rules
-from fbp.ports import axes
+from fbp.mesh._rules import DATA, FSDP, TENSOR, Rules
+from fbp.mesh._specs import names_in, require_axes, specs_of
 from fbp.ports._placed import Placement
 from fbp.step import State, state_of
 
@@ -75,8 +74,8 @@ class Layout:
                     f"expected a mesh with axes among data, fsdp and tensor, got {there}: say "
                     f"which examples lie over, as in Layout(objective, mesh, batch=({there},))"
                 )
-        self._require_axes(self.batch or (), "the batch")
-        object.__setattr__(self, "_named", self._specs_of_params())
+        require_axes(self.mesh, self.batch or (), "the batch")
+        object.__setattr__(self, "_named", specs_of(self.objective, self.mesh, self.rules))
 
     # What lies where.
 
@@ -260,7 +259,7 @@ class Layout:
     @property
     def said(self) -> list[str]:
         """What a user should know of this layout."""
-        used = {name for spec in self.specs.values() for entry in spec for name in _names(entry)}
+        used = {name for spec in self.specs.values() for entry in spec for name in names_in(entry)}
         return [
             f"nothing lies over {name}: its {n:,} devices do the same work"
             for name, n in self.mesh.shape.items()
@@ -270,46 +269,6 @@ class Layout:
     def _shapes(self) -> PyTree:
         return jax.eval_shape(self.objective.init, jax.random.key(0))
 
-    def _specs_of_params(self) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
-        rules = default_rules(self.mesh) if self.rules is None else self.rules
-        shapes = named_leaves(self._shapes())
-        try:
-            own = named_leaves(axes(self.objective))
-        except TypeError:  # of an objective without a model: no axis is known to be a Stack's
-            own = {name: a.ndim for name, a in shapes.items()}
-        found = {}
-        for name, a in shapes.items():
-            copies = a.ndim - own[name]  # axes of Stacks
-            spec = rules(name, a.shape[copies:])
-            if len(spec) > own[name]:
-                raise InputError(f"{name}: expected a rule for {own[name]} axes, got {spec}")
-            self._require_axes([n for entry in spec for n in _names(entry)], name)
-            for i, entry in enumerate(spec):
-                self._require_divides(name, a.shape[copies + i], entry)
-            found[name] = a.shape, _trimmed((None,) * copies + tuple(spec))
-        return found
-
-    def _require_divides(self, path: str, n: int, entry: Any) -> None:
-        names = _names(entry)
-        parts = math.prod(self.mesh.shape[name] for name in names)
-        if n % parts:
-            raise InputError(
-                f"{path}: expected an axis that {' x '.join(names)} = {parts:,} divides, got {n:,}"
-            )
-
-    def _require_axes(self, names: Sequence[str], path: str) -> None:
-        for name in names:
-            if name not in self.mesh.shape:
-                there = ", ".join(self.mesh.axis_names)
-                raise InputError(f"{path}: expected axes of the mesh, {there}, got {name!r}")
-            if list(names).count(name) > 1:
-                raise InputError(f"{path}: expected each axis of the mesh once, got {name} twice")
-
-
-def _names(entry: Any) -> tuple[str, ...]:
-    """The axes of the mesh in an entry of a spec."""
-    return entry if isinstance(entry, tuple) else () if entry is None else (entry,)
-
 
 def _auto(mesh: Any) -> Any:
     """The same mesh with axes of the type Auto, where the compiler completes what is said."""
@@ -317,11 +276,3 @@ def _auto(mesh: Any) -> Any:
     if isinstance(mesh, AbstractMesh):
         return AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=auto)
     return Mesh(mesh.devices, mesh.axis_names, axis_types=auto)
-
-
-def _trimmed(entries: tuple[Any, ...]) -> PartitionSpec:
-    """A spec as compiled programs return it, without None at its end: another spelling of the same
-    would be another program."""
-    while entries and entries[-1] is None:
-        entries = entries[:-1]
-    return PartitionSpec(*entries)

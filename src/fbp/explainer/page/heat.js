@@ -22,7 +22,7 @@ function dots(a, hides, maps = 1) {
   const canvas = make("canvas", { width: a.c, height: a.r });
   const context = canvas.getContext("2d");
   const image = context.createImageData(a.c, a.r);
-  const dots = new Uint32Array(image.data.buffer); // a dot's red, green, blue and strength
+  const pixels = new Uint32Array(image.data.buffer); // of each its red, green, blue and strength
   const most = a.R * a.C > 1 ? a.max : null;
   const dot = (v) => {
     const [r, g, b, strength] = color(v, most, hides);
@@ -34,7 +34,7 @@ function dots(a, hides, maps = 1) {
     for (let j = 0; j < a.c; j++) {
       const v = a.v[i * a.c + j];
       const place = i * a.c + (maps > 1 ? shownAt(a, j, maps) : j);
-      dots[place] = most && Number.isFinite(v) ? shades[v < 0 ? 1 : 0][Math.round(255 * Math.sqrt(Math.min(1, Math.abs(v) / most)))] : dot(v);
+      pixels[place] = most && Number.isFinite(v) ? shades[v < 0 ? 1 : 0][Math.round(255 * Math.sqrt(Math.min(1, Math.abs(v) / most)))] : dot(v);
     }
   }
   context.putImageData(image, 0, 0);
