@@ -38,13 +38,12 @@ def product_over_batch(x: Array, dy: Array) -> Array:
     On a mesh any of the leading axes may lie over devices, and one that is merged behind another
     would have to be gathered first: there it is a product that sums over several axes.
     """
+    total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
     if is_on_mesh() and x.ndim > 2:
         axes = tuple(range(x.ndim - 1))
-        total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
         dimensions = (axes, axes), ((), ())
         return lax.dot_general(x, dy, dimensions, preferred_element_type=total)
     rows = math.prod(x.shape[:-1])
-    total = jnp.promote_types(jnp.result_type(x, dy), jnp.float32)
     x, dy = x.reshape(rows, x.shape[-1]), dy.reshape(rows, dy.shape[-1])
     if dy.shape[-1] == 1:
         return jnp.matmul(dy.T, x, preferred_element_type=total).T
